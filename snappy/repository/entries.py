@@ -1,0 +1,91 @@
+"""What passes between a source plug-in and the engine: nodes, entries, and the sink of a restore.
+
+A *node* is the metadata of one file, directory, link or device; restic's ``Node`` with names as bytes.
+An *entry* is a node on its way into a backup. A *sink* is where a restore puts what it reads.
+
+Paths are bytes, absolute inside the snapshot, ``/``-separated, without ``.`` or ``..`` (``b"/usr/bin/env"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO, Literal, Protocol
+
+import msgspec
+
+NodeType = Literal["file", "dir", "symlink", "dev", "chardev", "fifo", "socket", "irregular"]
+
+
+class Node(msgspec.Struct, kw_only=True):
+    """Metadata of one object. Times are nanoseconds since the epoch; ``mode`` holds the twelve Unix permission
+    bits (setuid, setgid and sticky with them), never the type."""
+
+    name: bytes
+    type: NodeType
+    mode: int = 0
+    mtime_ns: int = 0
+    atime_ns: int = 0
+    ctime_ns: int = 0
+    uid: int = 0
+    gid: int = 0
+    user: str = ""
+    group: str = ""
+    inode: int = 0
+    device_id: int = 0
+    """The device the object lies on (``st_dev``); kept for hard links only, as restic does."""
+    size: int = 0
+    links: int = 0
+    link_target: bytes = b""
+    device: int = 0
+    """The device that a device node stands for (``st_rdev``)."""
+    xattrs: dict[bytes, bytes] = {}
+    content: list[bytes] | None = None
+    """The blob ids (32 bytes each) of a file, in order."""
+    subtree: bytes | None = None
+    """The tree id (32 bytes) of a directory."""
+    error: str = ""
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One object that a source yields. ``open`` is given for files and is called only if the content is needed.
+
+    A source yields entries depth-first: a directory, then all below it, siblings sorted by their names' bytes.
+    The directories on the way from ``/`` to what was asked for are yielded too.
+    """
+
+    path: bytes
+    node: Node
+    open: Callable[[], BinaryIO] | None = None
+    error: str = ""
+    """Why the object (or the inside of a directory) could not be read; the backup goes on with a warning."""
+
+
+class FileWriter(Protocol):
+    """An open file of a restore. Offsets are bytes; ranges never written read as zeros (a hole where possible)."""
+
+    def write_at(self, offset: int, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where a restore puts entries. It must refuse, with :class:`snappy.errors.UnsafePath`, whatever would touch
+    something outside its place. Calls come from one thread at a time for one path; ``write_at`` from any."""
+
+    def directory(self, path: bytes, node: Node) -> None:
+        """Create the directory (mode 0700 until ``finish``); an existing one is kept."""
+
+    def file(self, path: bytes, node: Node) -> FileWriter:
+        """Create the file with ``node.size`` bytes, replacing whatever is there."""
+
+    def link(self, path: bytes, existing: bytes) -> None:
+        """Make ``path`` a hard link to ``existing``, which this restore has created before."""
+
+    def special(self, path: bytes, node: Node) -> None:
+        """Create a symlink, fifo, socket or device."""
+
+    def finish(self, path: bytes, node: Node) -> None:
+        """Set owner, mode, extended attributes and times: last for a file, after all children for a directory."""
+
+    def close(self) -> None:
+        """Release what is held; may be called twice."""

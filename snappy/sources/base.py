@@ -1,0 +1,86 @@
+"""The protocol of a source plug-in, and the registry that finds plug-ins by name.
+
+A plug-in is a class in the entry-point group ``snappy.sources``::
+
+    class Files:
+        name = "files"
+        Options = FilesOptions            # of a backup
+        RestoreOptions = FilesRestore     # of a restore
+
+        def __init__(self, options: FilesOptions) -> None: ...
+        def claims(self) -> list[str]: ...
+        def snap(self) -> AsyncContextManager[Frozen]: ...
+        def export(self, frozen: Frozen) -> Iterator[Entry]: ...
+        @classmethod
+        def restore_claims(cls, options: FilesRestore) -> list[str]: ...
+        @classmethod
+        def import_(cls, options: FilesRestore) -> Sink: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from snappy.errors import BadOptions, UnknownPlugin
+from snappy.repository.entries import Entry, Sink
+
+GROUP = "snappy.sources"
+
+
+class Source(Protocol):
+    """A kind of thing that can be backed up and restored. ``snap`` and construction run on the event loop;
+    ``export`` and the sink run in a worker thread and may block. The options are frozen structs that refuse unknown
+    fields (``forbid_unknown_fields=True``), so that they validate and document themselves."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[msgspec.Struct]]
+    RestoreOptions: ClassVar[type[msgspec.Struct]]
+
+    def __init__(self, options: Any) -> None: ...
+
+    def claims(self) -> list[str]:
+        """What the backup reads, as absolute paths or URLs: compared with what the submitter may read, and written
+        into the snapshot as its paths."""
+
+    def snap(self) -> AbstractAsyncContextManager[Any]:
+        """Freeze the source; leaving the context always thaws it. Its value is passed to :meth:`export`.
+
+        Raises :class:`snappy.errors.SourceMissing` when what is asked for does not exist.
+        """
+
+    def export(self, frozen: Any) -> Iterator[Entry]:
+        """Yield the entries, in the order that :class:`Entry` demands."""
+
+    @classmethod
+    def restore_claims(cls, options: Any) -> list[str]:
+        """The places the restore writes to, as absolute paths or URLs."""
+
+    @classmethod
+    def import_(cls, options: Any) -> Sink:
+        """Open the place to restore to."""
+
+
+def names() -> list[str]:
+    """The names of all installed plug-ins, sorted."""
+    return sorted(entry.name for entry in entry_points(group=GROUP))
+
+
+def load(name: str) -> type[Source]:
+    """The plug-in of that name. Raises :class:`UnknownPlugin`."""
+    for entry in entry_points(group=GROUP, name=name):
+        found: type[Source] = entry.load()
+        return found
+    raise UnknownPlugin(f"no source plug-in is named {name!r}", hint=f"installed are: {', '.join(names())}")
+
+
+def parse(schema: type[msgspec.Struct], options: dict[str, Any]) -> Any:
+    """Validate ``options`` against a plug-in's struct. Raises :class:`BadOptions` with the path of the fault."""
+    try:
+        return msgspec.convert(options, schema)
+    except msgspec.ValidationError as error:
+        raise BadOptions(str(error)) from error
