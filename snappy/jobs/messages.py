@@ -1,0 +1,333 @@
+"""Every message about a job, as it stands on the bus: JSON, one struct each, with a version ``v``.
+
+What a stranger sends (commands, API requests) refuses unknown fields, so that a typing error is answered; what
+services tell one another does not, so that neighbours one version apart work together. ``schemas/`` is made from this
+module.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from snappy.errors import InvalidCommand, SnappyError, from_code
+from snappy.jobs.states import State
+
+VERSION = 1
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="a service, a target or a key")]
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="makes a repeat harmless")]
+Kind = Literal["init", "backup", "restore"]
+
+
+# ---- commands ----------------------------------------------------------------------------------------------------
+
+
+class Command(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What every job names: who does it, with which key, at which target. Never a URL, a password or its path."""
+
+    source: Name
+    """The source service that does the work."""
+    target: Name
+    """The target that keeps the repository."""
+    key: Name = "default"
+    """Which of the source service's repository passwords to use."""
+    request: RequestId | None = None
+    """The submitter's own id for this job; stands in every event."""
+    v: int = VERSION
+
+
+class InitCommand(Command, frozen=True, kw_only=True):
+    """Make an empty repository."""
+
+
+class BackupCommand(Command, frozen=True, kw_only=True):
+    """Back up what a plug-in reads into a new snapshot."""
+
+    plugin: str = "files"
+    options: dict[str, Any] = {}
+    """The plug-in's own, for example ``{"paths": ["/etc"]}``."""
+    init: bool = False
+    """Make the repository if it is not there."""
+    force: bool = False
+    """Read every file, whatever the parent says."""
+    parent: str | None = None
+    """A snapshot to compare with; by default the newest of the same host and paths."""
+    host: str | None = None
+    """The snapshot's host name; by default the source service's."""
+    tags: list[str] = []
+    compression: Literal["off", "fastest", "default", "better", "max"] = "default"
+
+
+class RestoreCommand(Command, frozen=True, kw_only=True):
+    """Put a snapshot, or part of it, somewhere."""
+
+    snapshot: str = "latest"
+    """An id, its first letters, or ``latest``."""
+    host: str | None = None
+    """With ``latest``: the newest of this host."""
+    paths: list[str] = []
+    """With ``latest``: the newest of these paths."""
+    plugin: str = "files"
+    options: dict[str, Any] = {}
+    """The plug-in's own, for example ``{"to": "/srv/restored"}``."""
+    include: list[str] = []
+    exclude: list[str] = []
+
+
+COMMANDS: dict[str, type[Command]] = {"init": InitCommand, "backup": BackupCommand, "restore": RestoreCommand}
+AnyCommand = InitCommand | BackupCommand | RestoreCommand
+
+
+def parse_command(kind: str, body: bytes) -> AnyCommand:
+    """The command in a message. Raises InvalidCommand with the path of the fault."""
+    schema = COMMANDS.get(kind)
+    if schema is None:
+        raise InvalidCommand(f"there is no job kind {kind!r}", hint=f"known are: {', '.join(COMMANDS)}")
+    try:
+        command: AnyCommand = msgspec.json.decode(body, type=schema)  # type: ignore[assignment]
+    except msgspec.DecodeError as error:
+        raise InvalidCommand(str(error)) from error
+    if command.v != VERSION:
+        raise InvalidCommand(f"command version {command.v} is not known here - at `$.v`")
+    return command
+
+
+def typed_command(kind: str, fields: dict[str, Any]) -> AnyCommand:
+    """The command of a record."""
+    command: AnyCommand = msgspec.convert(fields, COMMANDS[kind])  # type: ignore[assignment]
+    return command
+
+
+# ---- the record --------------------------------------------------------------------------------------------------
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Why something did not succeed."""
+
+    code: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: SnappyError) -> ErrorInfo:
+        return cls(code=error.code, message=error.message, hint=error.hint, retryable=error.retryable)
+
+    def to_error(self) -> SnappyError:
+        return from_code(self.code, self.message, self.hint)
+
+
+class Warn(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was skipped or could not be kept; the job went on."""
+
+    path: str
+    message: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job that succeeded did. Sizes are bytes, durations seconds."""
+
+    snapshot: str = ""
+    repository: str = ""
+    files: int = 0
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    directories: int = 0
+    bytes_processed: int = 0
+    bytes_read: int = 0
+    bytes_new: int = 0
+    bytes_stored: int = 0
+    seconds: float = 0.0
+    warnings: list[Warn] = []
+    """The first hundred."""
+    warning_count: int = 0
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try at a job. Times are Unix seconds."""
+
+    number: int
+    service: str
+    replica: str
+    started: float
+    ended: float | None = None
+    error: ErrorInfo | None = None
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a job; a change is a new value (``msgspec.structs.replace``)."""
+
+    id: str
+    kind: str
+    submitter: str
+    state: State
+    command: dict[str, Any] = {}
+    """As given (:func:`typed_command` reads it); empty if it was no JSON object."""
+    source: str = ""
+    request: str | None = None
+    created: float = 0.0
+    updated: float = 0.0
+    attempts: list[Attempt] = []
+    checkpoint: dict[str, Any] | None = None
+    result: Result | None = None
+    error: ErrorInfo | None = None
+    cancel: str | None = None
+    """Who asked for its end."""
+    not_before: float = 0.0
+    event: str = ""
+    """The newest event, and the sequence in the events stream that came before it: a core that finds the event
+    missing publishes it."""
+    event_after: int = 0
+    v: int = VERSION
+
+
+class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """CloudEvents 1.0, JSON format. ``id`` is ``<job id>/<number of the event in the job>``."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    data: JobRecord
+    request: str | None = None
+    submitter: str = ""
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a running attempt is; rates are bytes a second, times seconds. Zero totals: not known yet."""
+
+    job: str
+    attempt: int
+    files: int = 0
+    bytes: int = 0
+    files_total: int = 0
+    bytes_total: int = 0
+    bytes_stored: int = 0
+    rate: float = 0.0
+    remaining: float | None = None
+    current: str = ""
+    v: int = VERSION
+
+
+# ---- core and workers --------------------------------------------------------------------------------------------
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """A service says that it lives. ``plugins`` maps a name to the JSON schemas of its options."""
+
+    service: str
+    replica: str
+    role: Literal["source", "target"]
+    version: str
+    plugins: dict[str, Any] = {}
+    keys: list[str] = []
+    started: float = 0.0
+    seen: float = 0.0
+    """Filled in by the core."""
+    v: int = VERSION
+
+
+class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """claim, renew, release, read, beat; each reads the fields it needs."""
+
+    job: str = ""
+    attempt: int = 0
+    target: str = ""
+    beat: Beat | None = None
+    v: int = VERSION
+
+
+class HoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """``job`` is set by a claim that got one; ``grant`` and ``deadline`` (Unix seconds) by claim, renew and read."""
+
+    clock: float
+    job: JobRecord | None = None
+    attempt: int = 0
+    deadline: float = 0.0
+    grant: str = ""
+    cancel: bool = False
+    error: ErrorInfo | None = None
+    v: int = VERSION
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of its attempt."""
+
+    job: str
+    attempt: int
+    kind: Literal["started", "checkpoint", "succeeded", "failed", "rejected", "cancelled"]
+    at: float
+    checkpoint: dict[str, Any] | None = None
+    result: Result | None = None
+    error: ErrorInfo | None = None
+    v: int = VERSION
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """What the core tells a source service's replicas."""
+
+    verb: Literal["cancel", "pause", "resume", "rescan"]
+    job: str = ""
+    v: int = VERSION
+
+
+# ---- the API -----------------------------------------------------------------------------------------------------
+
+
+class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: str
+    command: msgspec.Raw
+    v: int = VERSION
+
+
+class GetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """By ``job`` (an id) or by ``request`` (the caller's own)."""
+
+    job: str = ""
+    request: str = ""
+    v: int = VERSION
+
+
+class ListRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    states: list[State] = []
+    kind: str = ""
+    source: str = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    v: int = VERSION
+
+
+class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    job: str
+    v: int = VERSION
+
+
+class SnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    target: Name
+    key: Name = "default"
+    v: int = VERSION
+
+
+class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    job: str = ""
+    submitter: str = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    v: int = VERSION
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """Every answer of an API endpoint: one of ``error`` or the field the endpoint fills."""
+
+    error: ErrorInfo | None = None
+    job: JobRecord | None = None
+    jobs: list[JobRecord] | None = None
+    services: list[Beat] | None = None
+    snapshots: list[dict[str, Any]] | None = None
+    entries: list[dict[str, Any]] | None = None
+    v: int = VERSION
