@@ -1,11 +1,38 @@
-"""``snappy.toml`` as structs: one section a role, so that a process is given what its role needs and no more."""
+"""``snappy.toml`` as structs: one section a role, so that a process is given what its role needs and no more.
+
+:func:`load` reads the file and the environment. ``SNAPPY_NATS_URL`` stands for ``nats.url`` and the like (see
+:data:`SHORTHANDS`); any other key is ``SNAPPY_`` and its path in capitals with two underscores between the parts, where
+a hyphen in a name is written as one underscore: ``SNAPPY_SOURCE__EDGE_1__HOST`` stands for ``source.edge-1.host``.
+"""
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, inspect
+
+from snappy.errors import UsageError
+
+SHORTHANDS = {
+    "SNAPPY_NATS_URL": ("nats", "url"),
+    "SNAPPY_NATS_USER": ("nats", "user"),
+    "SNAPPY_PREFIX": ("prefix",),
+    "SNAPPY_STATE_DIR": ("state_dir",),
+    "SNAPPY_LOG_LEVEL": ("log_level",),
+}
+ELSEWHERE = frozenset({"SNAPPY_CONFIG", "SNAPPY_PASSWORD", "SNAPPY_NATS_SERVER", "SNAPPY_CI", "SNAPPY_RESTIC_NEWEST"})
+"""Names of the environment that are read by others: the command line, the embedded server, the tests."""
+
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+ServiceName = Annotated[str, Meta(pattern=NAME)]
+RIGHTS = r"^[rlwWd]+$"
 
 
 class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -15,12 +42,16 @@ class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env: str = ""
     command: str = ""
 
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.file, self.env, self.command))) != 1:
+            raise ValueError("a secret has exactly one of file, env and command")
+
 
 class Nats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to reach the bus. Without ``url`` a command starts the embedded server."""
 
     url: str = ""
-    user: str = ""
+    user: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""
     """Also the caller's token in subjects; empty: authentication is off."""
     password: Secret | None = None
     nkey_seed: Secret | None = None
@@ -58,15 +89,17 @@ class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One source service; the section's name is its name, and its user on the bus."""
 
-    replica: str = ""
-    keys: dict[str, Secret] = {}
+    replica: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""
+    keys: dict[ServiceName, Secret] = {}
     allow: dict[str, Allow] = {}
+    """By submitter; ``*`` stands for every submitter that has no entry of its own."""
     scratch: str = ""
     """The folder that any submitter may restore to; empty: none."""
     storage_options: dict[str, dict[str, Any]] = {}
     """fsspec options for URL sources, by protocol."""
     host: str = ""
     """The host name written into snapshots; by default the machine's."""
+    concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
 class TargetService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,19 +107,122 @@ class TargetService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     core_public_key: Secret | None = None
-    replica: str = ""
-    rights: str = "rlw"
+    replica: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""
+    rights: Annotated[str, Meta(pattern=RIGHTS)] = "rlw"
     """r read, l list, w write new, W overwrite, d delete. ``rlw`` is append-only; locks stay deletable."""
     storage_options: dict[str, Any] = {}
-    idle_seconds: float = 60.0
+    idle_seconds: Annotated[float, Meta(gt=0)] = 60.0
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    prefix: str = "snappy"
+    prefix: ServiceName = "snappy"
     state_dir: str = ""
-    log_level: str = "info"
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error|critical)$")] = "info"
     nats: Nats = Nats()
     core: Core | None = None
     audit: Audit | None = None
-    source: dict[str, SourceService] = {}
-    target: dict[str, TargetService] = {}
+    source: dict[ServiceName, SourceService] = {}
+    target: dict[ServiceName, TargetService] = {}
+
+
+def load(path: str | None, environ: Mapping[str, str]) -> Config:
+    """The configuration in ``path`` (else the first of :func:`default_places` that exists) under ``environ``.
+
+    Raises :class:`UsageError`, which names the file or the variable, for what it cannot understand.
+    """
+    place = path or environ.get("SNAPPY_CONFIG") or next(filter(os.path.isfile, default_places(environ)), "")
+    raw = _read(place) if place else {}
+    _checked(raw, place)
+    for name, keys in _settings(environ):
+        _put(raw, keys, environ[name])
+        _checked(raw, f"the environment's {name}", strict=False)
+    return _with_defaults(_checked(raw, place or "the environment", strict=False), environ)
+
+
+def default_places(environ: Mapping[str, str]) -> list[str]:
+    """Where a configuration is looked for, the nearest first."""
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
+    return ["snappy.toml", os.path.join(home, "snappy", "snappy.toml"), "/etc/snappy/snappy.toml"]
+
+
+def nearest(wrong: str, right: Iterable[str]) -> str:
+    """A hint that names the likeliest of ``right``, or all of them."""
+    known = {name.lower(): name for name in sorted(right)}
+    close = difflib.get_close_matches(wrong.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {known[close[0]]!r}?" if close else f"known are: {', '.join(known.values())}"
+
+
+def _read(place: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(place).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {place}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{place} is not TOML: {error}") from error
+
+
+def _checked(raw: dict[str, Any], place: str, *, strict: bool = True) -> Config:
+    try:
+        return msgspec.convert(raw, Config, strict=strict)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{place}: {error}", hint=_hint(str(error))) from error
+
+
+def _hint(fault: str) -> str:
+    found = re.match(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", fault)
+    if not found:
+        return "see docs/configuration.md"
+    return nearest(found[1], _fields_at(found[2] or ""))
+
+
+def _fields_at(path: str) -> list[str]:
+    """The keys known at a msgspec path such as ``source[...].allow[...]``."""
+    kind: inspect.Type = inspect.type_info(Config)
+    for part in re.findall(r"\[[^]]*\]|[^.\[]+", path):
+        kind = _step(kind, part)
+    return [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
+
+
+def _step(kind: inspect.Type, part: str) -> inspect.Type:
+    if isinstance(kind, inspect.DictType):
+        found = kind.value_type
+    else:
+        assert isinstance(kind, inspect.StructType)
+        found = next(field.type for field in kind.fields if field.encode_name == part)
+    if isinstance(found, inspect.UnionType):
+        return next(option for option in found.types if not isinstance(option, inspect.NoneType))
+    return found
+
+
+def _settings(environ: Mapping[str, str]) -> list[tuple[str, tuple[str, ...]]]:
+    """The variables that stand for a key, with the key's path."""
+    names = sorted(name for name in environ if name.startswith("SNAPPY_") and name not in ELSEWHERE)
+    return [(name, SHORTHANDS.get(name) or _key_path(name)) for name in names]
+
+
+def _key_path(name: str) -> tuple[str, ...]:
+    parts = name.removeprefix("SNAPPY_").lower().split("__")
+    if len(parts) < 2 or not all(parts):
+        raise UsageError(f"the environment's {name} is not known", hint=nearest(name, {*SHORTHANDS, *ELSEWHERE}))
+    if parts[0] in ("source", "target"):
+        parts[1] = parts[1].replace("_", "-")
+    return tuple(parts)
+
+
+def _put(raw: dict[str, Any], keys: tuple[str, ...], value: str) -> None:
+    *folders, last = keys
+    for key in folders:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise UsageError(f"{'.'.join(keys)} lies below a value")
+    raw[last] = value
+
+
+def _with_defaults(config: Config, environ: Mapping[str, str]) -> Config:
+    return config if config.state_dir else msgspec.structs.replace(config, state_dir=default_state_dir(environ))
+
+
+def default_state_dir(environ: Mapping[str, str]) -> str:
+    """Where the embedded server and the audit keep what must outlive them."""
+    home = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME", "/"), ".local", "state")
+    return os.path.join(home, "snappy")
