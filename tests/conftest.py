@@ -1,0 +1,39 @@
+"""For all tests: leaves out what this machine cannot run (and says so), and adds up what each folder of tests took."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support import tools
+
+LEFT_OUT = pytest.StashKey[list[str]]()
+SECONDS: Counter[str] = Counter()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    lacking = tools.absent()
+    kept, left_out = tools.split(items, lacking)
+    config.stash[LEFT_OUT] = tools.report(left_out, lacking)
+    if os.environ.get("SNAPPY_CI") and tools.installable(left_out, lacking):
+        raise pytest.UsageError("\n".join(config.stash[LEFT_OUT]))
+    gone = [item for item in items if item not in set(kept)]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = kept
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    folder = Path(report.nodeid.split("::")[0]).parts[1]
+    SECONDS[folder] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(LEFT_OUT, []):
+        terminalreporter.write_line(line)
+    for folder, seconds in sorted(SECONDS.items()):
+        terminalreporter.write_line(f"{folder:<12} {seconds:6.1f} s")

@@ -1,0 +1,100 @@
+"""Finds what pip cannot bring, and leaves out the tests that want what this machine lacks.
+
+A test says what it wants with a marker. Where that is absent the test is deselected, and one line at the end says
+what to install; with ``SNAPPY_CI`` set, a test left out for want of something installable is an error instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAKE_SERVICES = "run `make services`"
+
+
+def restic() -> str | None:
+    """The program that the distribution packages."""
+    return shutil.which("restic")
+
+
+def newest_restic() -> str | None:
+    """The one of ``SNAPPY_RESTIC_NEWEST``, else what ``make services`` unpacked."""
+    unpacked = ROOT / ".services/restic-newest/usr/bin/restic"
+    return shutil.which(os.environ.get("SNAPPY_RESTIC_NEWEST") or unpacked)
+
+
+def has_node() -> bool:
+    return bool(shutil.which("node") and shutil.which("npm"))
+
+
+def weed() -> str | None:
+    """SeaweedFS, from its wheel beside this interpreter or from PATH."""
+    return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def has_loop_device() -> bool:
+    if not is_root() or not shutil.which("losetup") or not Path("/dev/loop-control").exists():
+        return False
+    return subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode == 0
+
+
+class Need(NamedTuple):
+    """What a marker asks for; ``remedy`` is empty where no installation helps."""
+
+    marker: str
+    found: Callable[[], object]
+    remedy: str
+    otherwise: str = ""
+
+
+NEEDS = (
+    Need("restic", restic, MAKE_SERVICES),
+    Need("restic_newest", newest_restic, MAKE_SERVICES),
+    Need("node", has_node, MAKE_SERVICES),
+    Need("s3", weed, "run `make install`"),
+    Need("needs_root", is_root, "", "run the tests as root"),
+    Need("loop", has_loop_device, "", "run the tests as root where loop devices may be made"),
+)
+
+
+def absent(needs: Iterable[Need] = NEEDS) -> dict[str, Need]:
+    """The needs that this machine does not meet, by marker."""
+    return {need.marker: need for need in needs if not need.found()}
+
+
+def split(items: list[pytest.Item], lacking: dict[str, Need]) -> tuple[list[pytest.Item], Counter[str]]:
+    """The items that can run, and how many each absent thing left out."""
+    kept, left_out = [], Counter[str]()
+    for item in items:
+        reasons = [marker for marker in lacking if item.get_closest_marker(marker)]
+        left_out.update(reasons)
+        if not reasons:
+            kept.append(item)
+    return kept, left_out
+
+
+def report(left_out: Counter[str], lacking: dict[str, Need]) -> list[str]:
+    """A line for each absent thing: how many tests it cost, and what to do."""
+    lines = []
+    for marker, count in sorted(left_out.items()):
+        need = lacking[marker]
+        lines.append(f"left out for want of {marker}: {count} tests; {need.remedy or need.otherwise}")
+    return lines
+
+
+def installable(left_out: Counter[str], lacking: dict[str, Need]) -> list[str]:
+    """The absent things that an installation would bring."""
+    return sorted(marker for marker in left_out if lacking[marker].remedy)
