@@ -29,12 +29,16 @@
     │   └── UnsafePath             a tree tried to write outside the place given
     ├── BusError
     │   ├── BusUnavailable         no server, or nobody answered
-    │   ├── BusDenied              the server's permissions said no
+    │   ├── BusFull                a stream is at its limit: slow down, try again
+    │   ├── BusDenied              the server's permissions or its password check said no
+    │   ├── TooLarge               a message that the server would not take
+    │   ├── WrongSequence          a message was stored in between: read again, decide again
     │   └── StreamMismatch         an operator's stream is not what Snappy needs
     ├── JobError
     │   ├── JobNotFound
     │   ├── JobCancelled
     │   ├── AttemptOver            this attempt was replaced, or its grant ran out
+    │   ├── AttemptLost            the service that ran it fell silent
     │   └── Interrupted            the process that ran the job ended
     └── InternalError              a bug of ours
 
@@ -256,6 +260,29 @@ class BusDenied(BusError):
     hint = "compare the user's permissions with deploy/nats.conf"
 
 
+class BusFull(BusError):
+    """A stream is full, or has no disk left."""
+
+    code = "bus-full"
+    exit_code = 7
+    retryable = True
+    hint = "try again later; if it stays, look at the streams' limits and at the NATS server's disk"
+
+
+class TooLarge(BusError):
+    """The message is larger than the NATS server takes."""
+
+    code = "too-large"
+    exit_code = 2
+    hint = "raise max_payload of the NATS server, or send less"
+
+
+class WrongSequence(BusError):
+    """Another message was stored on that subject in between."""
+
+    code = "wrong-sequence"
+
+
 class StreamMismatch(BusError):
     """A stream or bucket exists with another configuration."""
 
@@ -287,6 +314,13 @@ class AttemptOver(JobError):
     """This attempt at the job is over."""
 
     code = "attempt-over"
+
+
+class AttemptLost(JobError):
+    """The service that ran the attempt fell silent."""
+
+    code = "attempt-lost"
+    retryable = True
 
 
 class Interrupted(JobError):

@@ -179,8 +179,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Who asked for its end."""
     not_before: float = 0.0
     event: str = ""
-    """The newest event, and the sequence in the events stream that came before it: a core that finds the event
-    missing publishes it."""
+    """The newest event, its number in the job (from 1), and the sequence in the events stream of the one before it:
+    a core that finds the event missing publishes it."""
+    event_number: int = 0
     event_after: int = 0
     v: int = VERSION
 
@@ -196,6 +197,30 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: JobRecord
     request: str | None = None
     submitter: str = ""
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a service dropped because it broke the rules of the bus. ``count``: so many since the last one
+    that was told."""
+
+    subject: str
+    reply: str = ""
+    caller: str = ""
+    reason: str = ""
+    count: int = 1
+
+
+class RefusalEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """CloudEvents 1.0, JSON format; on ``snappy.event.security.refused.<id>``."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    data: Refusal
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
 
@@ -231,6 +256,18 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0.0
     seen: float = 0.0
     """Filled in by the core."""
+    v: int = VERSION
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """Who runs a job, in the holds bucket under the job's id. ``deadline`` (Unix seconds) is the latest expiry of
+    any grant given for ``attempt``; ``over``: the core ended the attempt, and no renewal revives it."""
+
+    attempt: int
+    service: str
+    replica: str
+    deadline: float
+    over: bool = False
     v: int = VERSION
 
 
@@ -314,6 +351,25 @@ class SnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     v: int = VERSION
 
 
+class ServicesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    role: Literal["", "source", "target"] = ""
+    v: int = VERSION
+
+
+class AuditVerifyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    v: int = VERSION
+
+
+class AuditState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check of the whole audit log found. ``head`` is the newest entry's hash: keep it elsewhere, and a log
+    that was cut short is found. ``fault`` is empty if the chain holds."""
+
+    entries: int
+    segments: int
+    head: str
+    fault: str = ""
+
+
 class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job: str = ""
     submitter: str = ""
@@ -330,4 +386,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     services: list[Beat] | None = None
     snapshots: list[dict[str, Any]] | None = None
     entries: list[dict[str, Any]] | None = None
+    audit: AuditState | None = None
+    more: bool = False
+    """The list was cut at the limit, or where a message ends."""
     v: int = VERSION

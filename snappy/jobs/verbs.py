@@ -1,0 +1,39 @@
+"""The verbs of the API, in one table: services answer from it, the typed client asks from it, schemas are made of it.
+
+A request goes to ``snappy.api.<noun>.<verb>.<caller>``, or to ``snappy.ask.<service>.<noun>.<verb>.<caller>`` where a
+source service answers; its body is the verb's request struct, the answer always a :class:`Reply`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from snappy.jobs import messages
+
+
+class Verb(NamedTuple):
+    """``answer`` names the field of :class:`Reply` that holds the answer."""
+
+    noun: str
+    verb: str
+    request: type[msgspec.Struct]
+    answer: str
+    owner: Literal["core", "audit", "source"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.noun}-{self.verb}"
+
+
+JOB_SUBMIT = Verb("job", "submit", messages.SubmitRequest, "job", "core")
+JOB_GET = Verb("job", "get", messages.GetRequest, "job", "core")
+JOB_LIST = Verb("job", "list", messages.ListRequest, "jobs", "core")
+JOB_CANCEL = Verb("job", "cancel", messages.CancelRequest, "job", "core")
+SERVICES_LIST = Verb("services", "list", messages.ServicesRequest, "services", "core")
+SNAPSHOTS_LIST = Verb("snapshots", "list", messages.SnapshotsRequest, "snapshots", "source")
+AUDIT_QUERY = Verb("audit", "query", messages.AuditQuery, "entries", "audit")
+AUDIT_VERIFY = Verb("audit", "verify", messages.AuditVerifyRequest, "audit", "audit")
+
+VERBS = (JOB_SUBMIT, JOB_GET, JOB_LIST, JOB_CANCEL, SERVICES_LIST, SNAPSHOTS_LIST, AUDIT_QUERY, AUDIT_VERIFY)
