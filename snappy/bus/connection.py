@@ -1,0 +1,399 @@
+"""A process's control connection to NATS, with nats-py's traps handled once, here.
+
+Reconnects for ever and never dials for ever; callbacks that cannot raise; a watchdog; a request that the server's
+permissions refuse, or whose connection went away, fails at once and says why; a reply goes to a private inbox alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import BadSubscriptionError, NoRespondersError
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import PubAck
+
+from snappy import config
+from snappy.bus import login
+from snappy.bus.subjects import Subjects, inbox
+from snappy.bus.watchdog import Watchdog, ping
+from snappy.errors import BusDenied, BusError, BusFull, BusUnavailable, TooLarge, WrongSequence
+
+MESSAGE_ID = "Nats-Msg-Id"
+FULL = (10023, 10077)
+WRONG_SEQUENCE = (10071, 10164)
+DRAIN_SECONDS = 10.0
+
+_log = structlog.get_logger(module=__name__)
+_last_resort = logging.getLogger(__name__)
+
+
+class Bus:
+    """One control connection. ``user`` is the token that names this process in subjects."""
+
+    nc: Client
+    js: JetStreamContext
+    subjects: Subjects
+    user: str
+
+    def __init__(self, subjects: Subjects, user: str, on_closed: Callable[[], None] | None) -> None:
+        self.nc = Client()
+        self.subjects = subjects
+        self.user = user
+        self.last_violation = ""
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.subscriptions: list[Subscription] = []
+        self._on_closed = on_closed
+        self._draining = False
+        self._up = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], str] = {}
+        self._watchdog = Watchdog(self.nc)
+        self._watching: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        nats: config.Nats,
+        *,
+        name: str,
+        prefix: str = "snappy",
+        user: str = "",
+        connect_timeout: float = 5.0,
+        on_closed: Callable[[], None] | None = None,
+    ) -> Bus:
+        """Connect within ``connect_timeout`` seconds, and from then on reconnect for ever.
+
+        ``on_closed`` is called if the connection ends for good though nobody drained it: the process should exit and
+        be restarted. Raises BusUnavailable, BusDenied (wrong credentials, at once) or UsageError.
+        """
+        who = login.caller(nats, user)
+        bus = cls(Subjects(prefix), who, on_closed)
+        await bus._open(login.options(nats, who) | {"name": name, "connect_timeout": connect_timeout}, connect_timeout)
+        return bus
+
+    # ---- opening and closing -------------------------------------------------------------------------------------
+
+    async def _open(self, options: dict[str, Any], timeout: float) -> None:
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[refused] = ""
+        dialing = asyncio.create_task(self.nc.connect(**options, **self._callbacks()))
+        try:
+            await asyncio.wait({dialing, refused}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            _raise_first(refused, dialing)
+            if not dialing.done():
+                raise self._unreachable(options["servers"], timeout)
+        except BaseException:
+            await self._give_up(dialing)
+            raise
+        finally:
+            del self._waiting[refused]
+        self.js = self.nc.jetstream()
+        self._up.set()
+        self._watching = asyncio.create_task(self._watchdog.run())
+
+    def _callbacks(self) -> dict[str, Any]:
+        return {
+            "error_cb": _that_cannot_raise(self._on_error),
+            "disconnected_cb": _that_cannot_raise(self._on_disconnected),
+            "reconnected_cb": _that_cannot_raise(self._on_reconnected),
+            "closed_cb": _that_cannot_raise(self._on_nats_closed),
+            "reconnect_to_server_handler": self._next_server,
+        }
+
+    async def _give_up(self, dialing: asyncio.Task[None]) -> None:
+        self._draining = True
+        dialing.cancel()
+        await asyncio.wait({dialing}, timeout=1.0)
+        closing = asyncio.create_task(self.nc.close())
+        await asyncio.wait({closing}, timeout=1.0)
+
+    def _unreachable(self, servers: list[str], timeout: float) -> BusUnavailable:
+        reason = f": {self.nc.last_error}" if self.nc.last_error else ""
+        return BusUnavailable(
+            f"no NATS server answered at {', '.join(servers)} in {timeout:g} s{reason}",
+            hint="is the server running, and is nats.url right?",
+        )
+
+    async def drain(self) -> None:
+        """Stop listening, let handlers finish (10 seconds at most), send what is left, close. May be called twice."""
+        if self._closed.is_set():
+            return
+        self._draining = True
+        if self._watching:
+            self._watching.cancel()
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for subscription in self.subscriptions:
+                    await _drain(subscription)
+                if self.tasks:
+                    await asyncio.wait(self.tasks)
+                await self.nc.drain()
+        except (NatsError, OSError, TimeoutError) as error:
+            _log.info("closed without a full drain", reason=str(error) or type(error).__name__)
+        finally:
+            for task in self.tasks:
+                task.cancel()
+            await self._close()
+
+    async def _close(self) -> None:
+        closing = asyncio.create_task(self.nc.close())
+        await asyncio.wait({closing}, timeout=2.0)
+        self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Until the connection has ended for good."""
+        await self._closed.wait()
+
+    # ---- nats-py calls these -------------------------------------------------------------------------------------
+
+    def _next_server(self, servers: list[Any], _info: dict[str, Any]) -> tuple[Any, float]:
+        """The server tried least, after a random moment, so that a fleet does not come back all at once."""
+        self._watchdog.seen()
+        chosen = min(servers, key=lambda server: server.reconnects)
+        return chosen, random.uniform(0.0, 0.25 if chosen.reconnects == 0 else 2.0)
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if "permissions violation" in text:
+            self.last_violation = text
+            self._interrupt(BusDenied(f"the NATS server refused: {text.removeprefix('nats: ')}"), text)
+        elif "authorization" in text.lower() or "authentication" in text.lower():
+            self._interrupt(BusDenied("the NATS server refused the credentials", hint="check nats.user"), '""')
+        elif isinstance(error, ssl.SSLError):
+            self._interrupt(BusUnavailable(f"TLS with the NATS server failed: {text}", hint="check nats.tls_ca"), '""')
+        _log.warning("NATS says", error=text)
+
+    async def _on_disconnected(self) -> None:
+        self._up.clear()
+        self._watchdog.seen()
+        for waiting in list(self._waiting):
+            _fail(waiting, BusUnavailable("the connection to NATS was lost before the answer came"))
+        if not self._draining:
+            _log.warning("NATS is gone; reconnecting")
+
+    async def _on_reconnected(self) -> None:
+        self._up.set()
+        _log.info("NATS is back")
+
+    async def _on_nats_closed(self) -> None:
+        self._up.clear()
+        self._closed.set()
+        if not self._draining:
+            _log.error("the NATS connection is closed for good", reason=str(self.nc.last_error or ""))
+            if self._on_closed:
+                self._on_closed()
+
+    def _interrupt(self, error: BusError, text: str) -> None:
+        """Fail whoever waits for the subject quoted in ``text``; the server's text comes in lower case."""
+        for waiting, subject in list(self._waiting.items()):
+            if f'"{subject.lower()}"' in text:
+                _fail(waiting, error)
+
+    # ---- talking -------------------------------------------------------------------------------------------------
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
+        """The answer's body. Waits, within ``timeout`` seconds, for a lost connection to come back.
+
+        Raises TooLarge, BusDenied, or BusUnavailable: nobody answers there, not in time, or the connection was lost.
+        """
+        return (await self._exchange(subject, body, timeout, None)).data
+
+    async def publish(self, subject: str, body: bytes, *, headers: dict[str, str] | None = None) -> None:
+        """At most once: what matters is a request or a :meth:`store`. Raises TooLarge or BusUnavailable."""
+        self._check_size(body, headers)
+        try:
+            await self.nc.publish(subject, body, headers=dict(headers) if headers else None)
+        except (NatsError, OSError) as error:
+            raise BusUnavailable(f"cannot publish to NATS: {error}") from error
+
+    async def respond(self, message: Msg, body: bytes) -> None:
+        """Answer ``message`` without its headers. Whether its reply may be trusted: :meth:`reply_allowed`."""
+        if message.reply:
+            await self.publish(message.reply, body)
+
+    @staticmethod
+    def reply_allowed(message: Msg, caller: str, private: bool) -> bool:
+        """Whether an answer goes to an inbox: the caller's own where inboxes are ``private``, else anybody's.
+
+        Anything else would let a caller make the responder publish where the caller may not.
+        """
+        return message.reply.startswith(f"{inbox(caller)}." if private else "_INBOX.")
+
+    async def store(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        message_id: str | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 5.0,
+        attempts: int = 4,
+    ) -> PubAck:
+        """Store a message in the stream of ``subject``, once however often it is tried.
+
+        Without ``message_id`` a random one of 128 bits is used, and the server's word that it is a repeat of an
+        unknown message is a BusError; with one a repeat is the caller's to judge (``duplicate`` of the answer).
+        Raises WrongSequence, BusFull, TooLarge, BusDenied, BusUnavailable.
+        """
+        sent = {**(headers or {}), MESSAGE_ID: message_id or secrets.token_hex(16)}
+        for attempt in range(attempts):
+            try:
+                ack = await self._store_once(subject, body, sent, timeout)
+            except BusFull:
+                raise
+            except BusUnavailable:
+                if attempt + 1 == attempts:
+                    raise
+                await asyncio.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
+                continue
+            if ack.duplicate and attempt == 0 and message_id is None:
+                raise BusError(f"the server says that a new message on {subject} is a repeat; it was not stored")
+            return ack
+        raise BusUnavailable(f"nothing was sent to {subject}")
+
+    async def _store_once(self, subject: str, body: bytes, headers: dict[str, str], timeout: float) -> PubAck:
+        answer = json.loads((await self._exchange(subject, body, timeout, headers)).data)
+        if "error" in answer:
+            raise _refusal(subject, answer["error"])
+        ack: PubAck = PubAck.from_response(answer)
+        return ack
+
+    async def _exchange(self, subject: str, body: bytes, timeout: float, headers: dict[str, str] | None) -> Msg:
+        self._check_size(body, headers)
+        deadline = asyncio.get_running_loop().time() + timeout
+        await self._wait_up(timeout)
+        left = max(0.001, deadline - asyncio.get_running_loop().time())
+        interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer = asyncio.create_task(self.nc.request(subject, body, timeout=left, headers=headers))
+        self._waiting[interrupted] = subject
+        try:
+            await asyncio.wait((answer, interrupted), return_when=asyncio.FIRST_COMPLETED)
+            _raise_first(interrupted)
+            return answer.result()
+        except NoRespondersError as error:
+            raise BusUnavailable(f"nobody answers on {subject}") from error
+        except TimeoutError as error:
+            raise BusUnavailable(f"no answer on {subject} in {timeout:g} s") from error
+        except (NatsError, OSError) as error:
+            raise BusUnavailable(f"cannot ask on {subject}: {error}") from error
+        finally:
+            del self._waiting[interrupted]
+            answer.cancel()
+
+    async def _wait_up(self, timeout: float) -> None:
+        if self._closed.is_set():
+            raise BusUnavailable("the connection to NATS is closed")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._up.wait()
+        except TimeoutError as error:
+            raise BusUnavailable(f"no connection to NATS for {timeout:g} s") from error
+
+    def _check_size(self, body: bytes, headers: dict[str, str] | None) -> None:
+        """nats-py does not count headers, and the server cuts the whole connection for one message too large."""
+        head = 16 + sum(len(key.encode()) + len(value.encode()) + 4 for key, value in headers.items()) if headers else 0
+        if len(body) + head > self.nc.max_payload:
+            raise TooLarge(f"a message of {len(body) + head} bytes; the NATS server takes {self.nc.max_payload}")
+
+    # ---- listening -----------------------------------------------------------------------------------------------
+
+    async def listen(self, subject: str, queue: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Subscribe, and know that the server agreed. Raises BusDenied or BusUnavailable."""
+        denied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[denied] = subject
+        try:
+            subscription = await self.nc.subscribe(subject, queue=queue, cb=callback)
+            if not await ping(self.nc, 5.0):
+                raise BusUnavailable(f"no word from NATS on the subscription to {subject}")
+            _raise_first(denied)
+        except (NatsError, OSError) as error:
+            raise BusUnavailable(f"cannot listen on {subject}: {error}") from error
+        finally:
+            del self._waiting[denied]
+        self.subscriptions.append(subscription)
+        return subscription
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` in a task that is kept until it ends, and that :meth:`drain` waits for."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+async def serve(
+    bus: Bus, subject: str, queue: str, handler: Callable[[Msg], Awaitable[None]], *, limit: int
+) -> Subscription:
+    """Give each message on ``subject`` to ``handler``, ``limit`` at a time; what it raises is logged.
+
+    More than ``limit`` wait in the subscription. Raises BusDenied or BusUnavailable.
+    """
+    room = asyncio.Semaphore(limit)
+
+    async def handle(message: Msg) -> None:
+        try:
+            await handler(message)
+        except Exception:
+            _log.exception("a handler failed", subject=message.subject)
+        finally:
+            room.release()
+
+    async def receive(message: Msg) -> None:
+        await room.acquire()
+        bus.start(handle(message))
+
+    return await bus.listen(subject, queue, receive)
+
+
+def _that_cannot_raise(callback: Callable[..., Awaitable[None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """A callback that raises would end nats-py's loops while it goes on saying that it is connected."""
+
+    async def guarded(*arguments: Any) -> None:
+        try:
+            await callback(*arguments)
+        except Exception:
+            _last_resort.exception("a callback of the NATS connection failed")
+
+    return guarded
+
+
+async def _drain(subscription: Subscription) -> None:
+    try:
+        await subscription.drain()  # type: ignore[no-untyped-call]
+    except BadSubscriptionError:
+        _log.debug("already unsubscribed", subject=subscription.subject)
+
+
+def _fail(waiting: asyncio.Future[None], error: BusError) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)
+        waiting.exception()  # counts as looked at, should its waiter have left
+
+
+def _raise_first(*futures: asyncio.Future[None]) -> None:
+    for future in futures:
+        if future.done():
+            future.result()
+
+
+def _refusal(subject: str, error: dict[str, Any]) -> BusError:
+    """What JetStream answered instead of storing."""
+    code, text = error.get("err_code", 0), error.get("description", "")
+    if code in WRONG_SEQUENCE:
+        return WrongSequence(f"{subject}: {text}")
+    if code in FULL:
+        return BusFull(f"{subject}: {text}")
+    if error.get("code") == 503:
+        return BusUnavailable(f"{subject}: {text}")
+    return BusError(f"{subject} was not stored: {text} ({code})")
