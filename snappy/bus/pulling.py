@@ -1,0 +1,119 @@
+"""Pulls messages from a durable consumer, and stays at it: over restarts, lost requests and consumers made anew.
+
+nats-py's own ``fetch`` waits out its whole timeout when a server restarts and hides some answers; here each request
+has its own inbox and its own end. See the NATS documentation, "JetStream wire API reference", consumer next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from snappy import log
+from snappy.bus.connection import Bus
+from snappy.errors import SnappyError
+
+_log = log.get(__name__)
+
+GRACE_SECONDS = 1.0
+FULL_INFO = {"408", "404"}
+"""Answers that only say that nothing came in time."""
+
+
+async def _nothing() -> None:
+    return None
+
+
+class Puller:
+    """Batches from the consumer ``durable`` of ``stream``.
+
+    ``repair`` is awaited when the consumer or its stream does not answer or is gone: it may make it anew. ``expires``
+    is how many seconds one request may wait at the server.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        durable: str,
+        *,
+        batch: int = 64,
+        expires: float = 5.0,
+        repair: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
+        self._bus = bus
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._batch = batch
+        self._expires = expires
+        self._repair = repair
+        self._trouble = 0
+
+    async def batches(self) -> AsyncIterator[list[Msg]]:
+        """For ever: what came, as soon as it came, between one message and ``batch`` of them. None is acknowledged."""
+        while True:
+            try:
+                async for batch in self._one_request():
+                    self._trouble = 0
+                    yield batch
+            except (SnappyError, NatsError, OSError) as error:
+                await self._recover(str(error) or type(error).__name__)
+
+    async def _one_request(self) -> AsyncIterator[list[Msg]]:
+        arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        inbox = self._bus.nc.new_inbox()
+        subscription = await self._bus.nc.subscribe(inbox, cb=arrived.put)
+        try:
+            await self._bus.nc.publish(self._subject, self._body(), reply=inbox)
+            async for batch in self._collect(arrived):
+                yield batch
+        finally:
+            with suppress(NatsError, OSError):
+                await subscription.unsubscribe()
+
+    async def _collect(self, arrived: asyncio.Queue[Msg]) -> AsyncIterator[list[Msg]]:
+        """Until the request is filled, or the server says that it is over, or nothing more can come."""
+        missing = self._batch
+        end = asyncio.get_running_loop().time() + self._expires + GRACE_SECONDS
+        while missing:
+            try:
+                async with asyncio.timeout_at(end):
+                    found = [await arrived.get()]
+            except TimeoutError:
+                return
+            while not arrived.empty():
+                found.append(arrived.get_nowait())
+            messages = [message for message in found if not _status(message)]
+            missing -= len(messages)
+            if messages:
+                yield messages
+            for status in filter(None, map(_status, found)):
+                await self._end(status)
+                return
+
+    async def _end(self, status: str) -> None:
+        if status not in FULL_INFO:
+            await self._recover(status)
+
+    async def _recover(self, reason: str) -> None:
+        """Wait a little (longer each time, 2 seconds at most), then have the consumer looked after."""
+        self._trouble += 1
+        _log.debug("pulling again", subject=self._subject, reason=reason)
+        await asyncio.sleep(random.uniform(0.5, 1.0) * min(2.0, 0.1 * 2 ** min(self._trouble, 8)))
+        try:
+            await self._repair()
+        except (SnappyError, NatsError, OSError, TimeoutError) as error:
+            _log.warning("a consumer cannot be looked after", subject=self._subject, error=str(error))
+
+    def _body(self) -> bytes:
+        return json.dumps({"batch": self._batch, "expires": int(self._expires * 1e9)}).encode()
+
+
+def _status(message: Msg) -> str:
+    """The status code of a message that is no message of the stream; else empty."""
+    return (message.headers or {}).get("Status", "") if not message.data else ""
