@@ -1,0 +1,145 @@
+"""Packs: sealed blobs one after another, then a sealed header that lists them, then the header's length.
+
+The header has 37 bytes a blob (type, sealed length, id) or 41 for a compressed one (type, sealed length, plain
+length, id); lengths are four bytes, little-endian. Source: restic's ``doc/design.rst``, "Pack Format".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from snappy.errors import Damaged
+from snappy.repository.crypto import OVERHEAD, SealingKey
+from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, PackId
+
+_LENGTH = struct.Struct("<I")
+_PLAIN = struct.Struct("<BI32s")
+_COMPRESSED = struct.Struct("<BII32s")
+_TYPES = {0: BlobType.DATA, 1: BlobType.TREE, 2: BlobType.DATA, 3: BlobType.TREE}
+
+LARGEST_HEADER = 16 * MIB
+"""The largest header that restic reads, in bytes, without the length at its end."""
+
+MOST_BLOBS = (LARGEST_HEADER - OVERHEAD) // _COMPRESSED.size
+_FIRST_READ = 15 * _COMPRESSED.size + OVERHEAD + _LENGTH.size
+
+ReadRange = Callable[[int, int], bytes]
+"""(offset, length) to that many bytes of one pack."""
+
+
+class PackedBlob(NamedTuple):
+    """A blob as a pack's header describes it; ``uncompressed_length`` is 0 where it is not compressed."""
+
+    kind: BlobType
+    id: BlobId
+    offset: int
+    length: int
+    uncompressed_length: int
+
+    def in_pack(self, pack: PackId) -> BlobLocation:
+        """The same, with the pack it lies in."""
+        return BlobLocation(self.kind, self.id, pack, self.offset, self.length, self.uncompressed_length)
+
+
+class FinishedPack(NamedTuple):
+    """A pack ready for the store: its id is the SHA-256 of ``data``."""
+
+    id: PackId
+    data: bytes
+    blobs: list[BlobLocation]
+
+
+class PackBuilder:
+    """Collects sealed blobs of one kind in memory. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._blobs: list[PackedBlob] = []
+        self.size = 0
+        """Bytes of sealed blobs so far, without the header."""
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    def add(self, kind: BlobType, blob: BlobId, sealed: bytes, uncompressed_length: int) -> None:
+        """Append a sealed blob; ``uncompressed_length`` is 0 when it is not compressed."""
+        self._blobs.append(PackedBlob(kind, blob, self.size, len(sealed), uncompressed_length))
+        self._parts.append(sealed)
+        self.size += len(sealed)
+
+    def absorb(self, other: PackBuilder) -> None:
+        """Append all that ``other`` holds."""
+        for blob, sealed in zip(other._blobs, other._parts, strict=True):
+            self.add(blob.kind, blob.id, sealed, blob.uncompressed_length)
+
+    def finish(self, key: SealingKey) -> FinishedPack:
+        """Close the pack with its header, read back before it is trusted. The builder is empty afterwards."""
+        header = key.seal(encode_header(self._blobs))
+        if decode_header(key.open(header)) != self._blobs:
+            raise Damaged("a pack's header changed while it was sealed; the memory of this machine may be faulty")
+        data = b"".join((*self._parts, header, _LENGTH.pack(len(header))))
+        self._parts.clear()
+        name = hashlib.sha256(data).digest()
+        return FinishedPack(name, data, [blob.in_pack(name) for blob in self._blobs])
+
+
+def encode_header(blobs: list[PackedBlob]) -> bytes:
+    """The plain header of a pack."""
+    return b"".join(_encode_entry(blob) for blob in blobs)
+
+
+def _encode_entry(blob: PackedBlob) -> bytes:
+    tree = 1 if blob.kind is BlobType.TREE else 0
+    if blob.uncompressed_length:
+        return _COMPRESSED.pack(2 + tree, blob.length, blob.uncompressed_length, blob.id)
+    return _PLAIN.pack(tree, blob.length, blob.id)
+
+
+def decode_header(header: bytes) -> list[PackedBlob]:
+    """Read a plain header. Raises :class:`Damaged`."""
+    blobs: list[PackedBlob] = []
+    position = offset = 0
+    while position < len(header):
+        form = _COMPRESSED if header[position] in (2, 3) else _PLAIN
+        blob = _decode_entry(header, position, form, offset)
+        blobs.append(blob)
+        position += form.size
+        offset += blob.length
+    return blobs
+
+
+def _decode_entry(header: bytes, position: int, form: struct.Struct, offset: int) -> PackedBlob:
+    if header[position] not in _TYPES:
+        raise Damaged(f"a pack's header has a blob of the unknown type {header[position]}")
+    try:
+        fields = form.unpack_from(header, position)
+    except struct.error as error:
+        raise Damaged("a pack's header ends in the middle of an entry") from error
+    plain = fields[2] if form is _COMPRESSED else 0
+    return PackedBlob(_TYPES[fields[0]], fields[-1], offset, fields[1], plain)
+
+
+def read_header(key: SealingKey, size: int, read: ReadRange) -> list[PackedBlob]:
+    """The blobs of a pack of ``size`` bytes, read from its end in one or two calls of ``read``.
+
+    Raises :class:`Damaged` when it is no pack, or one that fails its authentication.
+    """
+    if size < _PLAIN.size + OVERHEAD + _LENGTH.size:
+        raise Damaged("the pack is too short")
+    tail = read(size - min(size, _FIRST_READ), min(size, _FIRST_READ))
+    length = _LENGTH.unpack(tail[-_LENGTH.size :])[0]
+    whole = length + _LENGTH.size
+    if not OVERHEAD < length <= LARGEST_HEADER or whole > size:
+        raise Damaged("the pack ends with an impossible header length")
+    if whole > len(tail):
+        tail = read(size - whole, whole)
+    return _checked(decode_header(key.open(tail[-whole : -_LENGTH.size])), size - whole)
+
+
+def _checked(blobs: list[PackedBlob], size: int) -> list[PackedBlob]:
+    if blobs[-1].offset + blobs[-1].length != size:
+        raise Damaged("a pack's header does not describe the pack")
+    return blobs

@@ -1,0 +1,124 @@
+"""The way of a blob out of the store: found in the index, read, authenticated, decompressed, hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from snappy.errors import Corrupt, Damaged, NotFound
+from snappy.repository.compression import decompress
+from snappy.repository.crypto import SealingKey
+from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, PackId, blob_id
+from snappy.repository.index import MemoryIndex
+from snappy.repository.pack import PackedBlob, read_header
+from snappy.repository.store import FileType, Store
+
+LARGEST_GAP = MIB // 4
+"""Bytes between two wanted blobs that are rather read and dropped than asked for around."""
+
+LARGEST_READ = 16 * MIB
+"""Neighbouring blobs are read together up to that many bytes."""
+
+_UNREADABLE = (Damaged, NotFound, Corrupt)
+
+
+class BlobReader:
+    """Loads blobs; any thread may call any method."""
+
+    def __init__(self, store: Store, key: SealingKey, index: MemoryIndex) -> None:
+        self._store = store
+        self._key = key
+        self._index = index
+
+    def load(self, kind: BlobType, blob: BlobId) -> bytes:
+        """The plain bytes of a blob, from the first copy that is whole.
+
+        Raises :class:`Damaged` when no copy is, and :class:`snappy.errors.StorageError` when the store fails.
+        """
+        locations = self._index.locations(kind, blob)
+        failure = Damaged(f"the {kind.value} blob {blob.hex()[:8]} is in no index")
+        for location in locations:
+            try:
+                return self.open(location, self._read(location.pack, location.offset, location.length))
+            except _UNREADABLE as error:
+                failure = _damaged(location, error)
+        raise failure
+
+    def load_many(self, pack: PackId, wanted: Iterable[BlobLocation]) -> Iterator[tuple[BlobLocation, bytes]]:
+        """The plain bytes of blobs of one pack, in few reads, by offset; one that is damaged here is looked for in
+        other packs.
+
+        After all that can be read were given, raises :class:`Damaged` for the first that cannot, with all such in
+        ``details["blobs"]``.
+        """
+        missing: list[BlobLocation] = []
+        for run in _runs(sorted(set(wanted), key=lambda blob: blob.offset)):
+            yield from self._load_run(pack, run, missing)
+        if missing:
+            raise Damaged(
+                f"{len(missing)} blobs of pack {pack.hex()[:8]} are damaged, the first is {missing[0].id.hex()[:8]}",
+                blobs=missing,
+            )
+
+    def open(self, location: BlobLocation, sealed: bytes | memoryview) -> bytes:
+        """The plain bytes of a blob that was read. Raises :class:`Damaged`."""
+        plain = self._key.open(sealed)
+        if location.uncompressed_length:
+            plain = decompress(plain, location.uncompressed_length)
+        if blob_id(plain) != location.id:
+            raise Damaged("its name is not its SHA-256")
+        return plain
+
+    def read_pack_header(self, pack: PackId, size: int) -> list[PackedBlob]:
+        """The blobs that a pack of ``size`` bytes says it holds. Raises :class:`Damaged` and StorageError."""
+        return read_header(self._key, size, lambda offset, length: self._read(pack, offset, length))
+
+    def _load_run(
+        self, pack: PackId, run: list[BlobLocation], missing: list[BlobLocation]
+    ) -> Iterator[tuple[BlobLocation, bytes]]:
+        start = run[0].offset
+        try:
+            view = memoryview(self._read(pack, start, run[-1].offset + run[-1].length - start))
+        except _UNREADABLE:
+            view = memoryview(b"")
+        for blob in run:
+            try:
+                data = self.open(blob, view[blob.offset - start : blob.offset - start + blob.length])
+            except Damaged:
+                found = self._load_elsewhere(blob)
+                if found is None:
+                    missing.append(blob)
+                    continue
+                data = found
+            yield blob, data
+
+    def _load_elsewhere(self, blob: BlobLocation) -> bytes | None:
+        try:
+            return self.load(blob.kind, blob.id)
+        except Damaged:
+            return None
+
+    def _read(self, pack: PackId, offset: int, length: int) -> bytes:
+        return self._store.load(FileType.PACK, pack.hex(), offset, length)
+
+
+def _runs(blobs: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
+    run: list[BlobLocation] = []
+    for blob in blobs:
+        if run and not _joins(run, blob):
+            yield run
+            run = []
+        run.append(blob)
+    if run:
+        yield run
+
+
+def _joins(run: list[BlobLocation], blob: BlobLocation) -> bool:
+    gap = blob.offset - (run[-1].offset + run[-1].length)
+    return gap <= LARGEST_GAP and blob.offset + blob.length - run[0].offset <= LARGEST_READ
+
+
+def _damaged(location: BlobLocation, error: Exception) -> Damaged:
+    name, pack = location.id.hex()[:8], location.pack.hex()[:8]
+    damaged = Damaged(f"the {location.kind.value} blob {name} in pack {pack} is damaged: {error}")
+    damaged.__cause__ = error
+    return damaged

@@ -1,0 +1,209 @@
+"""A repository: the one door through which archiver, restorer and services reach the engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from snappy.repository import configuration, locks, snapshots
+from snappy.repository.chunker import Readable, chunks
+from snappy.repository.compression import Compressor
+from snappy.repository.configuration import Config
+from snappy.repository.documents import Documents
+from snappy.repository.entries import Node
+from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Random
+from snappy.repository.index import IndexContent, MemoryIndex, decode_index
+from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey
+from snappy.repository.locks import Lock, LockOwner
+from snappy.repository.pack import PackedBlob
+from snappy.repository.reader import BlobReader
+from snappy.repository.snapshots import Snapshot
+from snappy.repository.store import FileType, Store
+from snappy.repository.tree import decode_tree, encode_tree
+from snappy.repository.writer import DEFAULT_OPTIONS, BlobWriter, Options, SavedBlob, Stats
+
+_INDEX_READERS = 4
+
+
+class Repository:
+    """An open repository. Blobs are saved and loaded from any thread; the rest is for one thread at a time.
+
+    The order that keeps it whole: blobs, then :meth:`flush`, then :meth:`save_snapshot`; and for a reader the other
+    way round: list the snapshots before :meth:`load_index`.
+    """
+
+    def __init__(self, store: Store, config: Config, key: StoredKey, options: Options, random: Random) -> None:
+        self.store = store
+        self.config = config
+        self.key_name = key.name
+        self.index = MemoryIndex()
+        if not config.has_compression:
+            options = Options(pack_size=options.pack_size, compression=None, index_every=options.index_every)
+        compressor = Compressor() if config.has_compression else None
+        self.documents = Documents(store, key.master, compressor, random)
+        self._lock: Lock | None = None
+        self._reader = BlobReader(store, key.master, self.index)
+        self._writer = BlobWriter(
+            store, key.master, self.index, self.documents, options, guard=self._check_lock, random=random
+        )
+
+    @classmethod
+    def init(
+        cls,
+        store: Store,
+        password: str,
+        *,
+        options: Options = DEFAULT_OPTIONS,
+        random: Random = os.urandom,
+        cost: ScryptCost = DEFAULT_COST,
+    ) -> Self:
+        """Create a repository and open it. Raises :class:`snappy.errors.RepositoryExists` and StorageError."""
+        configuration.create(store, password, random, cost)
+        return cls.open(store, password, options=options, random=random)
+
+    @classmethod
+    def open(
+        cls, store: Store, password: str, *, options: Options = DEFAULT_OPTIONS, random: Random = os.urandom
+    ) -> Self:
+        """Open a repository of version 1 or 2 with any of its passwords.
+
+        Raises :class:`snappy.errors.NotARepository`, :class:`snappy.errors.WrongPassword`, other RepositoryErrors,
+        and StorageError.
+        """
+        config, key = configuration.enter(store, password)
+        return cls(store, config, key, options, random)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the upload threads; what was not flushed is dropped. May be called twice."""
+        self._writer.close()
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits that tell this repository from all others."""
+        return self.config.id
+
+    @property
+    def stats(self) -> Stats:
+        """What was written since it was opened."""
+        return self._writer.stats
+
+    # Blobs
+
+    def load_index(self) -> None:
+        """Learn what is stored. Raises :class:`snappy.errors.Damaged` and StorageError."""
+        files = self.store.list(FileType.INDEX)
+        superseded = self._add_indexes(files)
+        if superseded:  # only repositories of old restics have such files; what they list may be gone
+            self.index.clear()
+            self._add_indexes([file for file in files if file[0] not in superseded])
+
+    def has_blob(self, kind: BlobType, blob: BlobId) -> bool:
+        """Whether the blob is stored, or was saved here and is on its way."""
+        return self._writer.has(kind, blob)
+
+    def save_blob(self, kind: BlobType, data: bytes, blob: BlobId | None = None) -> SavedBlob:
+        """Store a blob unless it is there; ``blob`` is its id if the caller knows it. Blocks while uploads lag.
+
+        An upload that failed is raised here or by :meth:`flush`, and nothing is written after it.
+        """
+        return self._writer.save(kind, data, blob)
+
+    def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
+        """A blob's bytes, authenticated and hashed, from any copy that is whole. Raises
+        :class:`snappy.errors.Damaged` and StorageError."""
+        return self._reader.load(kind, blob)
+
+    def load_blobs(self, pack: PackId, entries: Iterable[BlobLocation]) -> Iterator[tuple[BlobLocation, bytes]]:
+        """Blobs of one pack in few reads, by their offset. Those that are damaged everywhere are left out; after the
+        last one :class:`snappy.errors.Damaged` is raised with them in ``details["blobs"]``."""
+        return self._reader.load_many(pack, entries)
+
+    def locations(self, kind: BlobType, blob: BlobId) -> list[BlobLocation]:
+        """All places where the blob lies; none when it is unknown."""
+        return self.index.locations(kind, blob)
+
+    def pack_blobs(self, pack: PackId, size: int) -> list[PackedBlob]:
+        """What the header of a pack of ``size`` bytes lists. Raises :class:`snappy.errors.Damaged`."""
+        return self._reader.read_pack_header(pack, size)
+
+    def save_index_if_due(self) -> None:
+        """List uploaded packs in an index file if it is time; :meth:`save_blob` asks this too."""
+        self._writer.save_index_if_due()
+
+    def flush(self) -> None:
+        """Upload and index all that was saved; then it is durable."""
+        self._writer.flush()
+
+    def chunks(self, file: Readable) -> Iterator[bytes]:
+        """Cut a file into blobs, at places that only this repository would choose."""
+        return chunks(file, self.config.chunker_seed)
+
+    # Trees
+
+    def load_tree(self, blob: BlobId) -> list[Node]:
+        """The nodes of a directory. Raises :class:`snappy.errors.Damaged` and StorageError."""
+        return decode_tree(self.load_blob(BlobType.TREE, blob))
+
+    def save_tree(self, nodes: list[Node]) -> SavedBlob:
+        """Store a directory; nodes in any order."""
+        return self.save_blob(BlobType.TREE, encode_tree(nodes))
+
+    # Snapshots
+
+    def snapshots(self, *, strict: bool = False) -> list[Snapshot]:
+        """All snapshots, oldest first; damaged ones are logged and left out, or with ``strict`` raised."""
+        return snapshots.list_snapshots(self.store, self.documents, strict=strict)
+
+    def find_snapshot(self, spec: str, **filters: Any) -> Snapshot:
+        """The snapshot of that id, first letters of one, or ``latest`` (see :func:`snapshots.find_snapshot`).
+
+        Raises :class:`snappy.errors.SnapshotNotFound`.
+        """
+        return snapshots.find_snapshot(self.store, self.documents, spec, **filters)
+
+    def save_snapshot(self, snapshot: Snapshot) -> str:
+        """Store a snapshot and return its id. Call :meth:`flush` first. Raises
+        :class:`snappy.errors.RepositoryLocked` when our lock is lost."""
+        self._check_lock()
+        return snapshots.save_snapshot(self.documents, snapshot)
+
+    # Locks
+
+    @contextmanager
+    def lock(self, *, owner: LockOwner, exclusive: bool = False, settle: float = locks.SETTLE) -> Iterator[Lock]:
+        """Hold a lock for the length of the context; it keeps itself fresh. No index file and no snapshot is written
+        once it is lost. Raises :class:`snappy.errors.RepositoryLocked`."""
+        with locks.hold(self.store, self.documents, owner, exclusive=exclusive, settle=settle) as lock:
+            self._lock = lock
+            try:
+                yield lock
+            finally:
+                self._lock = None
+
+    def _check_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
+
+    def _add_indexes(self, files: list[tuple[str, int]]) -> set[str]:
+        superseded: set[str] = set()
+        with ThreadPoolExecutor(_INDEX_READERS, thread_name_prefix="index") as pool:
+            for content in pool.map(self._read_index, files):
+                self.index.add(content.blobs())
+                superseded |= content.supersedes
+        return superseded
+
+    def _read_index(self, file: tuple[str, int]) -> IndexContent:
+        name, size = file
+        return decode_index(self.documents.load(FileType.INDEX, name, size))

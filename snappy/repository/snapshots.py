@@ -1,0 +1,157 @@
+"""Snapshots: what a backup leaves, as restic's JSON. Source: restic's ``doc/design.rst``, "Snapshots"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from snappy.errors import Damaged, NotFound, SnapshotNotFound
+from snappy.repository.documents import Documents
+from snappy.repository.format import HEX_ID, decode_json, encode_json, parse_id
+from snappy.repository.store import FileType, Store
+
+_LOG = structlog.get_logger(module=__name__)
+_PREFIX = re.compile(r"[0-9a-f]{1,64}\Z")
+LATEST = "latest"
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """What a backup did, as restic 0.17 and newer keep it in the snapshot. Sizes are bytes."""
+
+    backup_start: datetime
+    backup_end: datetime
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    dirs_new: int = 0
+    dirs_changed: int = 0
+    dirs_unmodified: int = 0
+    data_blobs: int = 0
+    tree_blobs: int = 0
+    data_added: int = 0
+    """Plain bytes of new blobs."""
+    data_added_packed: int = 0
+    """The same, compressed and sealed."""
+    total_files_processed: int = 0
+    total_bytes_processed: int = 0
+
+
+class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The state of some paths at one time. ``tree`` and ``parent`` are ids in hexadecimal."""
+
+    time: datetime
+    parent: str | None = None
+    tree: str
+    paths: list[str] | None
+    hostname: str = ""
+    username: str = ""
+    uid: int = 0
+    gid: int = 0
+    excludes: list[str] | None = None
+    tags: list[str] | None = None
+    original: str | None = None
+    program_version: str = ""
+    summary: Summary | None = None
+    id: str = ""
+    """The name of its file, filled in when it is loaded or saved; not part of the file."""
+
+    @property
+    def tree_id(self) -> bytes:
+        """The root tree's id as 32 bytes. Raises :class:`Damaged`."""
+        return parse_id(self.tree)
+
+
+def save_snapshot(documents: Documents, snapshot: Snapshot) -> str:
+    """Store the snapshot, set its ``id`` and return it. All that it refers to must be stored and indexed before."""
+    snapshot.id = ""  # the default, so it is left out
+    snapshot.id = documents.save(FileType.SNAPSHOT, encode_json(snapshot))
+    return snapshot.id
+
+
+def load_snapshot(documents: Documents, name: str, size: int | None = None) -> Snapshot:
+    """Read one snapshot. Raises :class:`Damaged`, and :class:`NotFound` when there is none of that name."""
+    snapshot = decode_json(documents.load(FileType.SNAPSHOT, name, size), Snapshot, f"snapshot {name[:8]}")
+    if snapshot.time.tzinfo is None:
+        raise Damaged(f"snapshot {name[:8]} has a time without a zone")
+    snapshot.id = name
+    return snapshot
+
+
+def list_snapshots(store: Store, documents: Documents, *, strict: bool = False) -> list[Snapshot]:
+    """All snapshots, oldest first. A damaged one is logged and left out, or with ``strict`` raises Damaged."""
+    found: list[Snapshot] = []
+    for name, size in store.list(FileType.SNAPSHOT):
+        try:
+            found.append(load_snapshot(documents, name, size))
+        except NotFound:
+            continue  # removed since it was listed
+        except Damaged as error:
+            if strict:
+                raise
+            _LOG.warning("snapshot skipped", snapshot=name, reason=error.message)
+    return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
+
+
+def find_snapshot(
+    store: Store,
+    documents: Documents,
+    spec: str,
+    *,
+    hosts: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    paths: Iterable[str] = (),
+    before: datetime | None = None,
+) -> Snapshot:
+    """The snapshot of that id or first letters of one, or the latest that passes all filters.
+
+    The filters (any of the hosts, all of the tags, all of the paths, not after) speak to ``latest`` alone.
+    Raises :class:`SnapshotNotFound`, and :class:`Damaged` rather than take an older one for a damaged latest.
+    """
+    if spec != LATEST:
+        return _by_prefix(store, documents, spec)
+    matching = [
+        snapshot
+        for snapshot in list_snapshots(store, documents, strict=True)
+        if matches(snapshot, hosts=hosts, tags=tags, paths=paths, before=before)
+    ]
+    if not matching:
+        raise SnapshotNotFound("there is no snapshot yet, or none that passes the filters")
+    return matching[-1]
+
+
+def matches(
+    snapshot: Snapshot,
+    *,
+    hosts: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    paths: Iterable[str] = (),
+    before: datetime | None = None,
+) -> bool:
+    """Whether the snapshot is of any of the hosts, has all the tags and all the paths, and is not younger."""
+    wanted_hosts = set(hosts)
+    return (
+        (not wanted_hosts or snapshot.hostname in wanted_hosts)
+        and set(tags) <= set(snapshot.tags or ())
+        and set(paths) <= set(snapshot.paths or ())
+        and (before is None or snapshot.time <= before)
+    )
+
+
+def _by_prefix(store: Store, documents: Documents, prefix: str) -> Snapshot:
+    if not _PREFIX.match(prefix):
+        raise SnapshotNotFound(f"{prefix!r} is neither an id, nor the first letters of one, nor `latest`")
+    if HEX_ID.match(prefix):
+        names = [prefix] if store.exists(FileType.SNAPSHOT, prefix) else []
+    else:
+        names = [name for name, _ in store.list(FileType.SNAPSHOT) if name.startswith(prefix)]
+    if not names:
+        raise SnapshotNotFound(f"no snapshot has an id that starts with {prefix!r}")
+    if len(names) > 1:
+        raise SnapshotNotFound(
+            f"{prefix!r} is ambiguous: {len(names)} snapshots have ids that start so", hint="give more of its letters"
+        )
+    return load_snapshot(documents, names[0])

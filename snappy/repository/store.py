@@ -1,0 +1,199 @@
+"""The files of a repository on any fsspec filesystem: the only module of the engine that touches fsspec.
+
+What a filesystem must promise: a file is visible only when it is complete, and is read as it was written.
+What this promises: every failure is one of :class:`snappy.errors.StorageError`'s children.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem
+
+from snappy.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Corrupt,
+    NoSpace,
+    NotFound,
+    SnappyError,
+    StorageError,
+    Unavailable,
+)
+from snappy.repository.format import HEX_ID
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_S3_ERRORS: dict[str, tuple[type[StorageError], str]] = {
+    "NoSuchBucket": (NotFound, "the bucket does not exist"),
+    "PreconditionFailed": (AlreadyExists, ""),
+    "ConditionalRequestConflict": (AlreadyExists, ""),
+    "InvalidRange": (Corrupt, "the object is shorter than it should be"),
+    "BadDigest": (Corrupt, ""),
+    "QuotaExceeded": (NoSpace, ""),
+    "XMinioStorageFull": (NoSpace, ""),
+}
+
+
+class FileType(StrEnum):
+    """The kinds of files in a repository; the value is the folder (or the file, for the configuration)."""
+
+    CONFIG = "config"
+    KEY = "keys"
+    LOCK = "locks"
+    SNAPSHOT = "snapshots"
+    INDEX = "index"
+    PACK = "data"
+
+
+File = tuple[str, int]
+"""A name and a size in bytes."""
+
+Files = list[File]
+
+
+class Store:
+    """The files below ``root`` on ``fs``, in restic's default layout. Any thread may call any method.
+
+    Every method raises :class:`snappy.errors.StorageError` (or one of its children) and nothing else.
+    """
+
+    def __init__(self, fs: AbstractFileSystem, root: str) -> None:
+        self._fs = fs
+        self._root = root.rstrip("/")
+
+    def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
+        """Write a file. With ``create``, raises :class:`AlreadyExists` if another's file has that name.
+
+        A file that already holds these bytes counts as written: so may be called twice, and survives a
+        transport that repeats a request whose answer was lost.
+        """
+        path = self._path(kind, name)
+        try:
+            self._write(path, data, create)
+        except AlreadyExists:
+            if not self._holds(path, data):
+                raise
+
+    def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """``length`` bytes from ``offset``, or all from there. Raises :class:`Corrupt` when there are fewer."""
+        path = self._path(kind, name)
+        with _translated(f"{kind.value} {name[:8]}"):
+            if length is None:
+                length = int(self._fs.info(path)["size"]) - offset
+            # Both ends are given, else object stores are asked for the size first.
+            data: bytes = self._fs.cat_file(path, start=offset, end=offset + length) if length > 0 else b""
+        if len(data) != length:
+            raise Corrupt(f"{kind.value} {name[:8]} is too short: {len(data)} bytes where {length} should be")
+        return data
+
+    def list(self, kind: FileType) -> Files:
+        """The name and size in bytes of each file of that kind, by name; files that are none of ours are skipped."""
+        found = {path.rsplit("/", 1)[-1]: size for path, size in self._walk(kind)}
+        return sorted((name, size) for name, size in found.items() if HEX_ID.match(name))
+
+    def exists(self, kind: FileType, name: str) -> bool:
+        """Whether there is such a file."""
+        try:
+            with _translated(f"{kind.value} {name[:8]}"):
+                self._fs.invalidate_cache()
+                self._fs.info(self._path(kind, name))
+        except NotFound as error:
+            _raise_if_bucket_missing(error)
+            return False
+        return True
+
+    def remove(self, kind: FileType, name: str) -> None:
+        """Delete the file. Raises :class:`NotFound` if the filesystem notices that there is none."""
+        with _translated(f"{kind.value} {name[:8]}"):
+            self._fs.rm_file(self._path(kind, name))
+
+    def _path(self, kind: FileType, name: str) -> str:
+        if kind is FileType.CONFIG:
+            return f"{self._root}/{kind.value}"
+        shelf = f"/{name[:2]}" if kind is FileType.PACK else ""
+        return f"{self._root}/{kind.value}{shelf}/{name}"
+
+    def _write(self, path: str, data: bytes, create: bool) -> None:
+        what = path.removeprefix(self._root + "/")
+        options: dict[str, Any] = {"mode": "create"} if create else {}
+        try:
+            with _translated(what):
+                self._fs.pipe_file(path, data, **options)
+        except NotFound as error:
+            _raise_if_bucket_missing(error)
+            with _translated(what):
+                self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+                self._fs.pipe_file(path, data, **options)
+
+    def _holds(self, path: str, data: bytes) -> bool:
+        with _translated("the file"):
+            return bool(self._fs.cat_file(path, start=0, end=len(data) + 1) == data)
+
+    def _walk(self, kind: FileType) -> Files:
+        folder = f"{self._root}/{kind.value}"
+        try:
+            with _translated(kind.value):
+                self._fs.invalidate_cache()
+                if kind is FileType.PACK:
+                    infos = list(self._fs.find(folder, detail=True).values())
+                else:
+                    infos = self._fs.ls(folder, detail=True)
+        except NotFound as error:
+            _raise_if_bucket_missing(error)
+            return []
+        return [(info["name"], int(info["size"] or 0)) for info in infos if info["type"] == "file"]
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except SnappyError:
+        raise
+    except Exception as error:
+        raise storage_error(error, what) from error
+
+
+def storage_error(error: BaseException, what: str) -> StorageError:
+    """The one place where a filesystem's exception becomes ours; ``what`` says what was being touched.
+
+    The message never quotes the exception, for that may name a server's path or an endpoint: it is the cause.
+    """
+    code = _s3_code(error)
+    if code in _S3_ERRORS:
+        kind, message = _S3_ERRORS[code]
+        return kind(message or f"{what}: {_sentence(kind)}", code=code)
+    kind = _kind(error)
+    return kind(f"{what}: {_sentence(kind)}")
+
+
+def _kind(error: BaseException) -> type[StorageError]:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return NotFound
+    if isinstance(error, FileExistsError):
+        return AlreadyExists
+    if isinstance(error, PermissionError):
+        return AccessDenied
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return NoSpace
+    return Unavailable
+
+
+def _s3_code(error: BaseException) -> str:
+    response = getattr(error.__cause__ or error, "response", None)
+    if not isinstance(response, dict):
+        return ""
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _sentence(kind: type[StorageError]) -> str:
+    return (kind.__doc__ or "").split("\n")[0].rstrip(".").lower()
+
+
+def _raise_if_bucket_missing(error: NotFound) -> None:
+    if error.details.get("code") == "NoSuchBucket":
+        raise error

@@ -1,0 +1,199 @@
+"""Trees: a directory's nodes as restic's JSON, byte for byte what restic would write.
+
+Sources: restic's ``doc/design.rst``, "Trees and Data", and its ``internal/data/node.go``. The mode is Go's
+``os.FileMode`` (https://pkg.go.dev/io/fs#FileMode): type and special bits lie elsewhere than in ``st_mode``.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import get_args
+
+import msgspec
+
+from snappy.errors import Damaged, InternalError
+from snappy.repository.entries import Node, NodeType
+from snappy.repository.format import decode_json, encode_json, parse_id
+from snappy.repository.gotext import escape_html, format_time, json_string, parse_time, quote, unquote
+
+_TYPES: dict[str, NodeType] = {name: name for name in get_args(NodeType)}
+_TYPE_BITS: dict[NodeType, int] = {
+    "file": 0,
+    "dir": 1 << 31,
+    "symlink": 1 << 27,
+    "dev": 1 << 26,
+    "chardev": 1 << 26 | 1 << 21,
+    "fifo": 1 << 25,
+    "socket": 1 << 24,
+    "irregular": 1 << 19,
+}
+_SPECIAL_BITS = ((0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20))
+_SPECIAL_IN_MODE = 0o7000
+
+
+class _Xattr(msgspec.Struct):
+    name: str | msgspec.Raw
+    value: bytes | None
+
+
+class _XattrIn(msgspec.Struct):
+    name: str
+    value: bytes | None = None
+
+
+class _NodeOut(msgspec.Struct, kw_only=True, omit_defaults=True):
+    name: str
+    type: str
+    mode: int = 0
+    mtime: str
+    atime: str
+    ctime: str
+    uid: int
+    gid: int
+    user: str | msgspec.Raw = ""
+    group: str | msgspec.Raw = ""
+    inode: int = 0
+    device_id: int = 0
+    size: int = 0
+    links: int = 0
+    linktarget: str | msgspec.Raw = ""
+    linktarget_raw: bytes = b""
+    extended_attributes: list[_Xattr] = []
+    device: int = 0
+    content: list[str] | None
+    subtree: str = ""
+    error: str | msgspec.Raw = ""
+
+
+class _NodeIn(msgspec.Struct, kw_only=True):
+    name: str
+    type: str
+    mode: int = 0
+    mtime: str = "0001-01-01T00:00:00Z"
+    atime: str = "0001-01-01T00:00:00Z"
+    ctime: str = "0001-01-01T00:00:00Z"
+    uid: int = 0
+    gid: int = 0
+    user: str = ""
+    group: str = ""
+    inode: int = 0
+    device_id: int = 0
+    size: int = 0
+    links: int = 0
+    linktarget: str = ""
+    linktarget_raw: bytes | None = None
+    extended_attributes: list[_XattrIn] | None = None
+    device: int = 0
+    content: list[str] | None = None
+    subtree: str | None = None
+    error: str = ""
+
+
+class _TreeOut(msgspec.Struct):
+    nodes: list[_NodeOut]
+
+
+class _TreeIn(msgspec.Struct):
+    nodes: list[_NodeIn] | None
+
+
+def encode_tree(nodes: list[Node]) -> bytes:
+    """The JSON of a directory with these nodes, sorted by the bytes of their names.
+
+    Raises :class:`InternalError` when two have one name: no reader could tell them apart.
+    """
+    ordered = sorted(nodes, key=lambda node: node.name)
+    for one, next_one in pairwise(ordered):
+        if one.name == next_one.name:
+            raise InternalError(f"two entries of one directory are named {one.name!r}")
+    document = encode_json(_TreeOut([_encode(node) for node in ordered]))
+    return escape_html(document) + b"\n"
+
+
+def decode_tree(data: bytes) -> list[Node]:
+    """The nodes of a directory, in the order stored. Raises :class:`Damaged`.
+
+    Names are as they were stored: whoever makes paths of them must refuse ``..`` and its like.
+    """
+    tree = decode_json(data, _TreeIn, "a tree")
+    return [_decode(node) for node in tree.nodes or ()]
+
+
+def _encode(node: Node) -> _NodeOut:
+    return _NodeOut(
+        name=quote(node.name),
+        type=node.type,
+        mode=go_mode(node.type, node.mode),
+        mtime=format_time(node.mtime_ns),
+        atime=format_time(node.atime_ns),
+        ctime=format_time(node.ctime_ns),
+        uid=node.uid,
+        gid=node.gid,
+        user=_text(node.user),
+        group=_text(node.group),
+        inode=node.inode,
+        device_id=node.device_id,
+        size=node.size,
+        links=node.links,
+        linktarget=json_string(node.link_target),
+        linktarget_raw=b"" if _is_utf8(node.link_target) else node.link_target,
+        extended_attributes=[_Xattr(json_string(name), value) for name, value in node.xattrs.items()],
+        device=node.device,
+        content=None if node.content is None else [blob.hex() for blob in node.content],
+        subtree=node.subtree.hex() if node.subtree else "",
+        error=_text(node.error),
+    )
+
+
+def _decode(node: _NodeIn) -> Node:
+    xattrs = {attribute.name.encode(): attribute.value or b"" for attribute in node.extended_attributes or ()}
+    link_target = node.linktarget.encode() if node.linktarget_raw is None else node.linktarget_raw
+    return Node(
+        name=unquote(node.name),
+        type=_TYPES.get(node.type, "irregular"),
+        mode=unix_mode(node.mode),
+        mtime_ns=parse_time(node.mtime),
+        atime_ns=parse_time(node.atime),
+        ctime_ns=parse_time(node.ctime),
+        uid=node.uid,
+        gid=node.gid,
+        user=node.user,
+        group=node.group,
+        inode=node.inode,
+        device_id=node.device_id,
+        size=_not_negative(node.size),
+        links=node.links,
+        link_target=link_target,
+        device=node.device,
+        xattrs=xattrs,
+        content=None if node.content is None else [parse_id(blob) for blob in node.content],
+        subtree=parse_id(node.subtree) if node.subtree else None,
+        error=node.error,
+    )
+
+
+def go_mode(kind: NodeType, mode: int) -> int:
+    """Go's ``os.FileMode`` for a type and twelve Unix permission bits."""
+    bits = _TYPE_BITS[kind] | mode & 0o777
+    if mode & _SPECIAL_IN_MODE:
+        bits |= sum(go for unix, go in _SPECIAL_BITS if mode & unix)
+    return bits
+
+
+def unix_mode(mode: int) -> int:
+    """The twelve Unix permission bits of Go's ``os.FileMode``."""
+    return mode & 0o777 | sum(unix for unix, go in _SPECIAL_BITS if mode & go)
+
+
+def _text(text: str) -> str | msgspec.Raw:
+    return text if text.isascii() else json_string(text.encode("utf-8", "surrogateescape"))
+
+
+def _is_utf8(raw: bytes) -> bool:
+    return isinstance(json_string(raw), str)
+
+
+def _not_negative(number: int) -> int:
+    if number < 0:
+        raise Damaged("a file in a tree has a negative size")
+    return number
