@@ -50,14 +50,30 @@ class Entry(msgspec.Struct, kw_only=True):
     """One object that a source yields. ``open`` is given for files and is called only if the content is needed.
 
     A source yields entries depth-first: a directory, then all below it, siblings sorted by their names' bytes.
-    The directories on the way from ``/`` to what was asked for are yielded too.
+    The directories on the way from ``/`` to what was asked for are yielded too, ``/`` itself is not.
     """
 
     path: bytes
     node: Node
     open: Callable[[], BinaryIO] | None = None
+    """Raises ``OSError`` when this one file cannot be read: it is left out, with a warning. A
+    :class:`snappy.errors.SnappyError`, here or from the file's ``read`` and ``close``, ends the whole backup."""
+    changed: Callable[[], str] | None = None
+    """Called when the content was read: why it may be torn (the file changed meanwhile), or an empty string."""
     error: str = ""
-    """Why the object (or the inside of a directory) could not be read; the backup goes on with a warning."""
+    """Why the object (or the inside of a directory) could not be read; the backup goes on with a warning. The
+    object is left out; a directory is kept, empty."""
+    warning: str = ""
+    """What of the metadata could not be read; the object is kept."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What went wrong with one path, in a backup or a restore."""
+
+    path: bytes
+    message: str
+    code: str = ""
+    """The code of the error behind it (see :mod:`snappy.errors`); empty when the operating system said no."""
 
 
 class FileWriter(Protocol):
@@ -70,7 +86,8 @@ class FileWriter(Protocol):
 
 class Sink(Protocol):
     """Where a restore puts entries. It must refuse, with :class:`snappy.errors.UnsafePath`, whatever would touch
-    something outside its place. Calls come from one thread at a time for one path; ``write_at`` from any."""
+    something outside its place. Calls come from one thread at a time for one path; ``write_at`` from any.
+    What fails for one path raises ``OSError``; any other :class:`snappy.errors.SnappyError` ends the restore."""
 
     def directory(self, path: bytes, node: Node) -> None:
         """Create the directory (mode 0700 until ``finish``); an existing one is kept."""
@@ -84,8 +101,9 @@ class Sink(Protocol):
     def special(self, path: bytes, node: Node) -> None:
         """Create a symlink, fifo, socket or device."""
 
-    def finish(self, path: bytes, node: Node) -> None:
-        """Set owner, mode, extended attributes and times: last for a file, after all children for a directory."""
+    def finish(self, path: bytes, node: Node) -> list[str]:
+        """Set owner, mode, extended attributes and times: last for a file, after all children for a directory.
+        Returns what could not be kept, a sentence each."""
 
     def close(self) -> None:
         """Release what is held; may be called twice."""

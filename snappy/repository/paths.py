@@ -1,0 +1,37 @@
+"""Paths inside a snapshot: bytes, absolute, ``/``-separated. The one place that says which names are safe."""
+
+from __future__ import annotations
+
+from snappy.errors import UnsafePath
+
+ROOT = b"/"
+
+
+def check_name(name: bytes) -> bytes:
+    """``name``, if it can only mean a child of the directory that holds it. Raises :class:`UnsafePath`."""
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        raise UnsafePath(f"{name!r} is no name for a file: it could lead outside the place given")
+    return name
+
+
+def join(folder: bytes, name: bytes) -> bytes:
+    """The path of ``name`` in ``folder``. Raises :class:`UnsafePath`."""
+    check_name(name)
+    return folder + name if folder == ROOT else folder + b"/" + name
+
+
+def split(path: bytes) -> list[bytes]:
+    """The names on the way from the root to ``path``. Raises :class:`UnsafePath`."""
+    if not path.startswith(ROOT):
+        raise UnsafePath(f"{path!r} is not absolute inside the snapshot")
+    return [check_name(name) for name in path[1:].split(b"/")] if path != ROOT else []
+
+
+def parent(path: bytes) -> bytes:
+    """The directory that holds ``path``; the root's parent is the root."""
+    return path.rpartition(b"/")[0] or ROOT
+
+
+def shown(path: bytes) -> str:
+    """``path`` for people: bytes that are not UTF-8 as ``\\xNN``."""
+    return path.decode("utf-8", "backslashreplace")

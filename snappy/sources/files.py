@@ -1,0 +1,147 @@
+"""The ``files`` plug-in: local paths and the URLs of fsspec filesystems, as a source and as a place to restore to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from snappy.errors import BadOptions, SourceMissing
+from snappy.repository.entries import Entry, Sink
+from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
+from snappy.sources.local_sink import LocalSink
+from snappy.sources.local_tree import LocalTree, plan
+from snappy.sources.object_sink import ObjectSink
+from snappy.sources.object_tree import ObjectTree, folders_above
+from snappy.sources.places import Local, Place, Remote, parse_place
+
+Lines = tuple[str, ...]
+
+
+def _about(text: str) -> Any:
+    return Meta(description=text)
+
+
+class FilesOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a backup of files takes and leaves."""
+
+    paths: Annotated[Lines, Meta(min_length=1, description="absolute local paths, or URLs such as s3://bucket/prefix")]
+    exclude: Annotated[Lines, _about("gitignore patterns; without a leading / they match at any depth")] = ()
+    iexclude: Annotated[Lines, _about("the same, ignoring case")] = ()
+    exclude_if_present: Annotated[
+        Lines, _about("NAME or NAME:HEADER: directories that hold such a file are kept with it alone")
+    ] = ()
+    exclude_caches: Annotated[bool, _about("the same for CACHEDIR.TAG with its signature")] = False
+    one_file_system: Annotated[bool, _about("leave out what is mounted below the paths")] = False
+    exclude_larger_than: Annotated[int, Meta(ge=0, description="bytes")] | None = None
+
+
+class FilesRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how files are restored. What is there already is replaced; nothing is deleted."""
+
+    to: Annotated[str, _about("an absolute local path, or a URL")]
+    allow_devices: Annotated[bool, _about("create device nodes, which only root can")] = False
+    owners: Annotated[Literal["auto", "always", "never"], _about("set users and groups by number; auto: when root")] = (
+        "auto"
+    )
+
+
+class FilesSource:
+    """Backs up files as they are at the moment; consistent across files only if nobody writes."""
+
+    name: ClassVar[str] = "files"
+    Options: ClassVar[type[msgspec.Struct]] = FilesOptions
+    RestoreOptions: ClassVar[type[msgspec.Struct]] = FilesRestore
+
+    def __init__(self, options: FilesOptions) -> None:
+        self._options = options
+        self._places = [parse_place(path) for path in options.paths]
+        self._exclusion = _exclusion(options)
+        self._refuse_nested_urls()
+
+    def claims(self) -> list[str]:
+        """The paths and URLs that the backup reads, symlinks above the last name resolved."""
+        return sorted({place.claim for place in self._places})
+
+    def snap(self) -> AbstractAsyncContextManager[None]:
+        """Nothing is frozen. Raises :class:`SourceMissing`."""
+        return self._snap()
+
+    @asynccontextmanager
+    async def _snap(self) -> AsyncIterator[None]:
+        await asyncio.to_thread(_require, self._places)
+        yield
+
+    def export(self, frozen: None) -> Iterator[Entry]:
+        """All entries. Raises :class:`SourceMissing` for a URL that vanished."""
+        remotes = {place.path: place for place in self._places if isinstance(place, Remote)}
+        if remotes:
+            return self._export_remotes(remotes)
+        wanted = plan([place.path for place in self._places])
+        return iter(LocalTree(wanted, self._exclusion, one_file_system=self._options.one_file_system))
+
+    def _export_remotes(self, remotes: dict[bytes, Remote]) -> Iterator[Entry]:
+        known: set[bytes] = set()
+        for path in sorted(remotes, key=lambda path: path.split(b"/")):
+            for folder in folders_above(path):
+                if folder.path not in known:
+                    known.add(folder.path)
+                    yield folder
+            filesystem, top = remotes[path].open()
+            yield from ObjectTree(filesystem, top, path, self._exclusion)
+
+    def _refuse_nested_urls(self) -> None:
+        remotes = [place for place in self._places if isinstance(place, Remote)]
+        if remotes and len(remotes) < len(self._places):
+            raise BadOptions("local paths and URLs cannot be in one backup")
+        paths = sorted({place.path for place in remotes}, key=lambda path: path.split(b"/"))
+        for former, path in pairwise(paths):
+            if path.startswith(former + b"/"):
+                raise BadOptions(f"{os.fsdecode(path)} lies inside {os.fsdecode(former)}: name only one of them")
+
+    @classmethod
+    def restore_claims(cls, options: FilesRestore) -> list[str]:
+        """The one place that the restore writes to, symlinks resolved."""
+        return [_destination(options).claim]
+
+    @classmethod
+    def import_(cls, options: FilesRestore) -> Sink:
+        """Open the place, creating it."""
+        place = _destination(options)
+        if isinstance(place, Remote):
+            return ObjectSink(*place.open())
+        owners = options.owners == "always" or (options.owners == "auto" and os.geteuid() == 0)
+        return LocalSink(place.path, owners=owners, allow_devices=options.allow_devices)
+
+
+def _exclusion(options: FilesOptions) -> Exclusion:
+    tags = [Tag.parse(text) for text in options.exclude_if_present]
+    if options.exclude_caches:
+        tags.append(Tag(CACHE_TAG, CACHE_SIGNATURE))
+    return Exclusion(options.exclude, options.iexclude, tags, options.exclude_larger_than)
+
+
+def _destination(options: FilesRestore) -> Place:
+    place = parse_place(options.to)
+    return Local(os.path.realpath(place.path)) if isinstance(place, Local) else place
+
+
+def _require(places: Iterable[Place]) -> None:
+    for place in places:
+        there = os.path.lexists(place.path) if isinstance(place, Local) else _exists(place)
+        if not there:
+            raise SourceMissing(f"{place.claim} does not exist")
+
+
+def _exists(place: Remote) -> bool:
+    filesystem, path = place.open()
+    try:
+        return bool(filesystem.exists(path))
+    except Exception as error:  # filesystems raise what their libraries raise
+        raise SourceMissing(f"{place.claim} cannot be read: {error}") from error

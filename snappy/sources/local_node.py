@@ -1,0 +1,143 @@
+"""Local files as nodes and entries: what ``lstat`` says becomes a node, and opening is safe against swaps.
+
+Conventions are restic's: the access time is recorded as the modification time, the device is kept only for files
+with several hard links, extended attributes are all that the kernel lists, sockets are not backed up.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from functools import lru_cache
+from typing import BinaryIO
+
+from snappy.repository.entries import Entry, Node, NodeType
+
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+NO_ATIME = getattr(os, "O_NOATIME", 0)
+HAS_XATTRS = hasattr(os, "listxattr")
+NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA)
+
+TYPES: dict[int, NodeType] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFBLK: "dev",
+    stat.S_IFCHR: "chardev",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+@lru_cache(maxsize=4096)
+def user_name(uid: int) -> str:
+    """The user's name, or an empty string."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def group_name(gid: int) -> str:
+    """The group's name, or an empty string."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
+
+
+def node_of(name: bytes, found: os.stat_result) -> Node:
+    """The node of what ``lstat`` found; link target and extended attributes are not in it yet."""
+    kind = TYPES.get(stat.S_IFMT(found.st_mode), "irregular")
+    counted = kind in ("file", "symlink", "dev", "chardev")
+    return Node(
+        name=name,
+        type=kind,
+        mode=stat.S_IMODE(found.st_mode),
+        mtime_ns=found.st_mtime_ns,
+        atime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
+        uid=found.st_uid,
+        gid=found.st_gid,
+        user=user_name(found.st_uid),
+        group=group_name(found.st_gid),
+        inode=found.st_ino,
+        device_id=found.st_dev if counted and found.st_nlink > 1 else 0,
+        size=found.st_size if kind == "file" else 0,
+        links=found.st_nlink if counted else 0,
+        device=found.st_rdev if kind in ("dev", "chardev") else 0,
+    )
+
+
+def read_xattrs(place: bytes) -> dict[bytes, bytes]:
+    """All extended attributes, never through a symlink. Raises ``OSError``."""
+    if not HAS_XATTRS:
+        return {}
+    try:
+        names = os.listxattr(place, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in NO_XATTRS:
+            return {}
+        raise
+    return {os.fsencode(name): os.getxattr(place, name, follow_symlinks=False) for name in names}
+
+
+def local_entry(path: bytes, place: bytes, found: os.stat_result) -> Entry:
+    """The entry of the object at ``path``, whose ``lstat`` is ``found``; ``place`` is a name for it that the caller
+    knows to mean the same object, at least for now."""
+    node = node_of(os.path.basename(path), found)
+    entry = Entry(path=path, node=node)
+    try:
+        node.xattrs = read_xattrs(place)
+        if node.type == "symlink":
+            node.link_target = os.readlink(place)
+    except OSError as error:
+        entry.warning = f"metadata is incomplete: {error.strerror}"
+    if node.type == "file":
+        entry.open, entry.changed = _opener(path, found), _watch(path, found)
+    return entry
+
+
+def _opener(path: bytes, found: os.stat_result) -> Callable[[], BinaryIO]:
+    return lambda: open_same(path, found)
+
+
+def _watch(path: bytes, found: os.stat_result) -> Callable[[], str]:
+    return lambda: what_changed(path, found)
+
+
+def open_same(path: bytes, found: os.stat_result) -> BinaryIO:
+    """Open the regular file that ``lstat`` found, not what somebody put in its place. Raises ``OSError``."""
+    handle = _open_quietly(path)
+    try:
+        opened = os.fstat(handle)
+        if not (stat.S_ISREG(opened.st_mode) and os.path.samestat(found, opened)):
+            raise OSError(errno.ESTALE, "was replaced by another file while the backup ran")
+        return os.fdopen(handle, "rb", buffering=0)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _open_quietly(path: bytes) -> int:
+    """Without touching the access time where the kernel lets us (it does for owner and root)."""
+    try:
+        return os.open(path, READ_FLAGS | NO_ATIME)
+    except PermissionError:
+        return os.open(path, READ_FLAGS)
+
+
+def what_changed(path: bytes, before: os.stat_result) -> str:
+    """Why what was read since ``before`` may be torn, or an empty string."""
+    try:
+        now = os.lstat(path)
+    except OSError:
+        return "it vanished while it was read"
+    if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (before.st_size, before.st_mtime_ns, before.st_ctime_ns):
+        return "it changed while it was read"
+    return ""

@@ -1,0 +1,185 @@
+"""Walks local directories: each object is looked at once, no file is opened, no symlink on the way is followed.
+
+Directories are opened relative to their parents and compared with what ``lstat`` said of them, so somebody who swaps
+a directory for a symlink while the backup runs cannot lead it elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from snappy.repository.entries import Entry, Node
+from snappy.repository.paths import join, split
+from snappy.sources.exclusion import Exclusion, Warn
+from snappy.sources.local_node import local_entry
+
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FOLDERS = 256
+HAS_PROC = os.path.isdir("/proc/self/fd")
+
+
+@dataclass
+class Wanted:
+    """A node of the tree of paths that were asked for; ``whole`` when all below it is wanted."""
+
+    whole: bool = False
+    children: dict[bytes, Wanted] = field(default_factory=dict)
+
+
+def plan(paths: list[bytes]) -> Wanted:
+    """Merge paths into one tree: what lies below another path that is asked for is not asked for twice."""
+    top = Wanted()
+    for path in paths:
+        here = top
+        for name in split(path):
+            here = here.children.setdefault(name, Wanted())
+        here.whole = True
+    return top
+
+
+class Folder:
+    """One open directory of the walk, and the names in it that are still to be visited.
+
+    ``whole`` says that everything in it is wanted; else only ``wanted``, the names on the way to something. Names in
+    ``wanted`` are never excluded. ``device`` is the one that a walk of one file system stays on.
+    """
+
+    def __init__(self, path: bytes, found: os.stat_result, handle: int, wanted: Wanted | None, whole: bool) -> None:
+        self.path, self.found, self.handle, self.whole = path, found, handle, whole
+        self.device = found.st_dev
+        self.wanted = wanted.children if wanted else {}
+        self.names: Iterator[bytes] = iter(())
+        self.is_open = True
+
+    def place(self, name: bytes) -> bytes:
+        """A path for ``name`` that stays true when directories above are moved."""
+        return b"/proc/self/fd/%d/%s" % (self.handle, name) if HAS_PROC else join(self.path, name)
+
+    def reopen(self) -> None:
+        """Open again what was closed to save descriptors. Raises ``OSError``."""
+        if not self.is_open:
+            self.handle = open_folder(self.path, self.found, None)
+            self.is_open = True
+
+    def close(self) -> None:
+        if self.is_open:
+            os.close(self.handle)
+            self.is_open = False
+
+
+def open_folder(path: bytes, found: os.stat_result | None, above: int | None) -> int:
+    """Open a directory, by name in ``above``. Raises ``OSError`` when it is not the one that ``lstat`` found."""
+    handle = os.open(path, FOLDER_FLAGS, dir_fd=above)
+    if found is not None and not os.path.samestat(found, os.fstat(handle)):
+        os.close(handle)
+        raise OSError(errno.ESTALE, "was replaced by another directory while the backup ran")
+    return handle
+
+
+class LocalTree:
+    """The entries of the wanted paths, in the order that :class:`Entry` demands. Iterate once."""
+
+    def __init__(self, wanted: Wanted, exclusion: Exclusion, *, one_file_system: bool = False) -> None:
+        self._wanted, self._exclusion, self._one_file_system = wanted, exclusion, one_file_system
+        self._stack: list[Folder] = []
+
+    def __iter__(self) -> Iterator[Entry]:
+        try:
+            self._push(self._root())
+            while self._stack:
+                yield from self._step()
+        finally:
+            for folder in self._stack:
+                folder.close()
+
+    def _root(self) -> Folder:
+        handle = open_folder(b"/", None, None)
+        root = Folder(b"/", os.fstat(handle), handle, self._wanted, self._wanted.whole)
+        root.names = iter(self._names(root, lambda _: None))
+        return root
+
+    def _step(self) -> Iterator[Entry]:
+        folder = self._stack[-1]
+        name = next(folder.names, None)
+        if name is None:
+            folder.close()
+            self._stack.pop()
+            return
+        yield from self._visit(folder, name)
+
+    def _visit(self, folder: Folder, name: bytes) -> Iterator[Entry]:
+        path = join(folder.path, name)
+        wanted = folder.wanted.get(name)
+        try:
+            folder.reopen()
+            found = os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
+        except FileNotFoundError:
+            if wanted is not None:
+                yield _unreadable(path, "it vanished")
+        except OSError as error:
+            yield _unreadable(path, f"it cannot be looked at: {error.strerror}")
+        else:
+            if wanted is not None or not self._left_out(folder, path, found):
+                yield self._take(folder, path, found, wanted)
+
+    def _left_out(self, folder: Folder, path: bytes, found: os.stat_result) -> bool:
+        is_folder = stat.S_ISDIR(found.st_mode)
+        return (
+            stat.S_ISSOCK(found.st_mode)
+            or (self._one_file_system and found.st_dev != folder.device and not is_folder)
+            or (not is_folder and self._exclusion.by_size(found.st_size))
+            or self._exclusion.by_path(path, directory=is_folder)
+        )
+
+    def _take(self, folder: Folder, path: bytes, found: os.stat_result, wanted: Wanted | None) -> Entry:
+        entry = local_entry(path, folder.place(os.path.basename(path)), found)
+        if not stat.S_ISDIR(found.st_mode):
+            return _not_on_the_way(entry, wanted)
+        is_mount_point = self._one_file_system and wanted is None and found.st_dev != folder.device
+        if not is_mount_point:  # what is mounted there is left out, the place itself is kept
+            self._enter(folder, entry, found, wanted)
+        return entry
+
+    def _enter(self, above: Folder, entry: Entry, found: os.stat_result, wanted: Wanted | None) -> None:
+        def warn(message: str) -> None:
+            entry.warning = message
+
+        try:
+            handle = open_folder(os.path.basename(entry.path), found, above.handle)
+            whole = above.whole or (wanted is not None and wanted.whole)
+            folder = Folder(entry.path, found, handle, wanted, whole)
+            self._push(folder)
+            folder.names = iter(self._names(folder, warn))
+        except OSError as error:
+            entry.error = f"the directory cannot be read: {error.strerror}"
+
+    def _names(self, folder: Folder, warn: Warn) -> list[bytes]:
+        if not folder.whole:
+            return sorted(folder.wanted)
+        names = [os.fsencode(name) for name in os.listdir(folder.handle)]
+        tag = self._exclusion.tag_of(folder.handle, names, warn)
+        return sorted(names if tag is None else {tag, *folder.wanted}.intersection(names))
+
+    def _push(self, folder: Folder) -> None:
+        self._stack.append(folder)
+        self._spare_descriptors()
+
+    def _spare_descriptors(self) -> None:
+        """Close the folder that will be needed last, when the walk is deep."""
+        if len(self._stack) > OPEN_FOLDERS:
+            self._stack[-OPEN_FOLDERS - 1].close()
+
+
+def _unreadable(path: bytes, why: str) -> Entry:
+    return Entry(path=path, node=Node(name=os.path.basename(path), type="irregular"), error=why)
+
+
+def _not_on_the_way(entry: Entry, wanted: Wanted | None) -> Entry:
+    """A file where a directory on the way to something wanted was expected is an error, not a silent success."""
+    if wanted is not None and not wanted.whole:
+        entry.error = "it is not a directory"
+    return entry
