@@ -1,0 +1,266 @@
+"""The streams, buckets and consumers, as data, and the one function that sees to it that they are there.
+
+Configurations are in JetStream's own words (https://docs.nats.io/nats-concepts/jetstream/streams), sizes in bytes,
+durations in seconds. An operator may make any of them beforehand: :data:`FIRM` fields must be as here, the limits and
+the placement are the operator's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from snappy.bus.connection import Bus
+from snappy.bus.subjects import Subjects
+from snappy.errors import BusError, StreamMismatch
+
+MIB = 1 << 20
+COMMAND_BYTES = 64 << 10
+"""The largest command."""
+COMMANDS_PER_SUBMITTER = 10_000
+"""Commands of one kind that one submitter may have waiting."""
+DUPLICATE_SECONDS = 120
+ACK_SECONDS = 30
+FIRM = (
+    "subjects",
+    "retention",
+    "storage",
+    "discard",
+    "discard_new_per_subject",
+    "max_msgs_per_subject",
+    "duplicate_window",
+    "allow_msg_schedules",
+    "allow_rollup_hdrs",
+    "deny_delete",
+    "deny_purge",
+    "no_ack",
+    "sealed",
+    "mirror",
+    "sources",
+    "republish",
+    "subject_transform",
+    "persist_mode",
+)
+"""Fields in which an operator's stream may not differ; ``num_replicas`` may be more than asked, never less."""
+
+_API_SECONDS = 10.0
+_NOT_FOUND = (10014, 10059)
+_NAME_TAKEN = (10058, 10148)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream. ``per_subject`` is -1 for no limit; with ``refuse_new`` a full stream refuses what is new."""
+
+    name: str
+    description: str
+    subjects: list[str]
+    max_bytes: int
+    retention: str = "limits"
+    refuse_new: bool = True
+    per_subject: int = -1
+    max_msg_size: int = -1
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def config(self, replicas: int = 1) -> dict[str, Any]:
+        """What JetStream's API takes."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "subjects": self.subjects,
+            "retention": self.retention,
+            "storage": "file",
+            "discard": "new" if self.refuse_new else "old",
+            "discard_new_per_subject": False,
+            "max_bytes": self.max_bytes,
+            "max_msgs": -1,
+            "max_msgs_per_subject": self.per_subject,
+            "max_msg_size": self.max_msg_size,
+            "max_age": 0,
+            "max_consumers": -1,
+            "num_replicas": replicas,
+            "duplicate_window": DUPLICATE_SECONDS * 10**9,
+            **self.extra,
+        }
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A durable pull consumer with explicit acknowledgement; workers bind to it and need no right to make one."""
+
+    stream: str
+    name: str
+    filter: str = ""
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "durable_name": self.name,
+            "name": self.name,
+            "filter_subject": self.filter,
+            "ack_policy": "explicit",
+            "ack_wait": ACK_SECONDS * 10**9,
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            "max_deliver": -1,
+            "max_ack_pending": 1000,
+        }
+
+
+def streams(subjects: Subjects) -> list[Stream]:
+    """Every stream of the design, without the buckets. Together they reserve less than 2 GiB."""
+    p = subjects.prefix
+    queue = {"discard_new_per_subject": True}
+    return [
+        Stream(
+            subjects.commands_stream,
+            "job commands, until the core has accepted them",
+            subjects.all_commands,
+            512 * MIB,
+            retention="workqueue",
+            per_subject=COMMANDS_PER_SUBMITTER,
+            max_msg_size=COMMAND_BYTES,
+            extra=queue,
+        ),
+        Stream(
+            subjects.work_stream,
+            "calls for workers",
+            [f"{p}.work.*"],
+            64 * MIB,
+            retention="workqueue",
+            per_subject=100_000,
+            extra=queue,
+        ),
+        Stream(
+            subjects.reports_stream,
+            "what workers say of their attempts, until the core has read it",
+            [f"{p}.report.*.*"],
+            256 * MIB,
+            retention="workqueue",
+        ),
+        Stream(
+            subjects.schedules_stream,
+            "schedules, and the newest firing of each; only the core may publish here",
+            [subjects.schedule("*"), subjects.due("*")],
+            -1,  # the server allows no "discard new" here, and to discard a schedule would lose backups
+            refuse_new=False,
+            per_subject=1,
+            extra={"allow_msg_schedules": True, "allow_rollup_hdrs": True},
+        ),
+        Stream(
+            subjects.events_stream,
+            "events of jobs; the oldest leave when it is full, so the audit must not be away for a GiB of them",
+            [subjects.event("*", "*", "*")],
+            1024 * MIB,
+            refuse_new=False,
+            extra={"deny_delete": True, "deny_purge": True},
+        ),
+    ]
+
+
+def buckets(subjects: Subjects) -> list[Stream]:
+    """The key-value buckets, with one value a key (https://github.com/nats-io/nats-architecture-and-design, ADR-8)."""
+    sizes = {subjects.jobs_bucket: 512, subjects.holds_bucket: 32, subjects.services_bucket: 32}
+    return [
+        Stream(
+            f"KV_{name}",
+            "",
+            [f"$KV.{name}.>"],
+            mebibytes * MIB,
+            per_subject=1,
+            extra={"allow_rollup_hdrs": True, "deny_delete": True, "allow_direct": True},
+        )
+        for name, mebibytes in sizes.items()
+    ]
+
+
+def consumers(subjects: Subjects) -> list[Consumer]:
+    """What the core and the audit read."""
+    return [
+        Consumer(subjects.commands_stream, subjects.core_durable),
+        Consumer(subjects.reports_stream, subjects.core_durable),
+        Consumer(subjects.events_stream, subjects.audit_durable),
+    ]
+
+
+async def ensure(bus: Bus, replicas: int = 1) -> None:
+    """Make what is missing; harmless when repeated or run by several cores at once.
+
+    Raises StreamMismatch where something of that name exists that Snappy cannot work with.
+    """
+    for stream in [*streams(bus.subjects), *buckets(bus.subjects)]:
+        await _ensure_stream(bus, stream, replicas)
+    for consumer in consumers(bus.subjects):
+        await _ensure_consumer(bus, consumer)
+
+
+async def ensure_work_consumer(bus: Bus, service: str) -> None:
+    """Make the durable from which the replicas of a source service hear their calls; harmless when repeated."""
+    subjects = bus.subjects
+    await _ensure_consumer(bus, Consumer(subjects.work_stream, subjects.work_durable(service), subjects.work(service)))
+
+
+async def _ensure_stream(bus: Bus, stream: Stream, replicas: int) -> None:
+    wanted = stream.config(replicas)
+    answer = await _api(bus, f"STREAM.INFO.{stream.name}")
+    if _code(answer) in _NOT_FOUND:
+        answer = await _api(bus, f"STREAM.CREATE.{stream.name}", wanted)
+        if _code(answer) in _NAME_TAKEN:
+            answer = await _api(bus, f"STREAM.INFO.{stream.name}")
+    found = _config(answer, f"stream {stream.name}")
+    for name in FIRM:
+        _compare(f"stream {stream.name}", name, wanted.get(name), found.get(name))
+    if found.get("num_replicas", 1) < replicas:
+        _differs(f"stream {stream.name}", "num_replicas", replicas, found.get("num_replicas", 1))
+
+
+async def _ensure_consumer(bus: Bus, consumer: Consumer) -> None:
+    wanted = consumer.config()
+    where = f"{consumer.stream}.{consumer.name}"
+    answer = await _api(bus, f"CONSUMER.INFO.{where}")
+    if _code(answer) in _NOT_FOUND:
+        create = {"stream_name": consumer.stream, "config": wanted, "action": ""}
+        suffix = f".{consumer.filter}" if consumer.filter else ""
+        answer = await _api(bus, f"CONSUMER.CREATE.{where}{suffix}", create)
+        if _code(answer) in _NAME_TAKEN:
+            answer = await _api(bus, f"CONSUMER.INFO.{where}")
+    found = _config(answer, f"consumer {where}")
+    for name in ("filter_subject", "ack_policy", "deliver_subject", "max_deliver"):
+        _compare(f"consumer {where}", name, wanted.get(name), found.get(name))
+
+
+def _compare(where: str, name: str, wanted: Any, found: Any) -> None:
+    """The server leaves out what is false, zero or empty."""
+    if isinstance(wanted, list):
+        wanted, found = sorted(wanted), sorted(found or [])
+    if (wanted or None) != (found or None):
+        _differs(where, name, wanted, found)
+
+
+def _differs(where: str, name: str, wanted: Any, found: Any) -> None:
+    raise StreamMismatch(
+        f"{where} exists with {name} {found!r}, and Snappy needs {wanted!r}",
+        hint="change it with the nats command line, or choose another prefix",
+        where=where,
+        field=name,
+        wanted=wanted,
+        found=found,
+    )
+
+
+async def _api(bus: Bus, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    raw = json.dumps(body).encode() if body is not None else b""
+    answer: dict[str, Any] = json.loads(await bus.request(f"$JS.API.{call}", raw, timeout=_API_SECONDS))
+    return answer
+
+
+def _code(answer: dict[str, Any]) -> int:
+    code: int = answer.get("error", {}).get("err_code", 0)
+    return code
+
+
+def _config(answer: dict[str, Any], where: str) -> dict[str, Any]:
+    if "error" in answer:
+        raise BusError(f"{where} cannot be made: {answer['error'].get('description', '')} ({_code(answer)})")
+    found: dict[str, Any] = answer["config"]
+    return found
