@@ -1,7 +1,7 @@
 """A NATS client of a TCP socket and nothing else: publishes, requests and subscribes as `nats pub|req|sub` do.
 
 The protocol is the one of the NATS documentation's "Client Protocol" page: lines that end in CR LF, and payloads
-whose length stands in the line before. It shares no code with Snappy or with nats-py, so what it can do, any client can.
+whose length stands in the line before. It shares no code with Snappy or nats-py: what it can do, any client can.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RawClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str) -> None:
         self._reader, self._writer, self._user = reader, writer, user
         self._numbers = itertools.count(1)
-        self._queues: dict[str, asyncio.Queue[Message | ServerError]] = {}
+        self._queues: dict[str, asyncio.Queue[Message]] = {}
         self._pongs: asyncio.Queue[None] = asyncio.Queue()
         self.errors: list[str] = []
         self.info: dict[str, object] = {}
@@ -70,7 +70,7 @@ class RawClient:
         else:
             self._send(f"PUB {where} {len(body)}".encode() + LINE_END + body)
 
-    async def subscribe(self, subject: str) -> asyncio.Queue[Message | ServerError]:
+    async def subscribe(self, subject: str) -> asyncio.Queue[Message]:
         """``nats sub``: what comes on ``subject`` from now on."""
         number = str(next(self._numbers))
         queue = self._queues[number] = asyncio.Queue()
@@ -84,8 +84,6 @@ class RawClient:
         answers = await self.subscribe(inbox)
         self._send_message(subject, body, inbox, "")
         answer = await asyncio.wait_for(answers.get(), timeout)
-        if isinstance(answer, ServerError):
-            raise answer
         if answer.headers.startswith("503"):
             raise ServerError("no responders")
         return answer
@@ -142,10 +140,8 @@ async def connect(url: str, user: str = "", password: str = "") -> AsyncIterator
         writer.close()
 
 
-async def next_json(queue: asyncio.Queue[Message | ServerError], timeout: float = 30.0) -> dict[str, object]:
+async def next_json(queue: asyncio.Queue[Message], timeout: float = 30.0) -> dict[str, object]:
     """The next message's body, read as JSON."""
     message = await asyncio.wait_for(queue.get(), timeout)
-    if isinstance(message, ServerError):
-        raise message
     found: dict[str, object] = json.loads(message.body)
     return found
