@@ -17,7 +17,7 @@ from snappy.repository.documents import Documents
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Random
 from snappy.repository.index import IndexContent, MemoryIndex, decode_index
-from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey
+from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
 from snappy.repository.locks import Lock, LockOwner
 from snappy.repository.pack import PackedBlob
 from snappy.repository.reader import BlobReader
@@ -39,7 +39,9 @@ class Repository:
     def __init__(self, store: Store, config: Config, key: StoredKey, options: Options, random: Random) -> None:
         self.store = store
         self.config = config
+        self._random = random
         self.key_name = key.name
+        self._master = key.master
         self.index = MemoryIndex()
         if not config.has_compression:
             options = Options(pack_size=options.pack_size, compression=None, index_every=options.index_every)
@@ -98,6 +100,10 @@ class Repository:
     def stats(self) -> Stats:
         """What was written since it was opened."""
         return self._writer.stats
+
+    def add_key(self, password: str, cost: ScryptCost = DEFAULT_COST) -> str:
+        """Let another password open the repository; returns the name of its key. Raises StorageError."""
+        return create_key(self.store, password, self._master, random=self._random, cost=cost).name
 
     # Blobs
 
