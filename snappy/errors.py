@@ -7,6 +7,7 @@
     ├── Rejected                   a job that will not be run
     │   ├── InvalidCommand         it does not validate
     │   ├── UnknownService         no source service or target has that name
+    │   ├── UnknownKey             the source service has no key of that name
     │   └── Denied                 the caller may not ask, read or write that
     ├── StorageError               a filesystem said no (crosses the bus, keeps its kind)
     │   ├── NotFound
@@ -33,6 +34,7 @@
     │   ├── BusDenied              the server's permissions or its password check said no
     │   ├── TooLarge               a message that the server would not take
     │   ├── WrongSequence          a message was stored in between: read again, decide again
+    │   ├── ClockSkew              the clocks of two services differ too much
     │   └── StreamMismatch         an operator's stream is not what Snappy needs
     ├── JobError
     │   ├── JobNotFound
@@ -93,6 +95,12 @@ class UnknownService(Rejected):
 
     code = "unknown-service"
     hint = "`snappy services` lists those that are alive"
+
+
+class UnknownKey(Rejected):
+    """The source service has no key of that name."""
+
+    code = "unknown-key"
 
 
 class Denied(Rejected):
@@ -281,6 +289,13 @@ class WrongSequence(BusError):
     """Another message was stored on that subject in between."""
 
     code = "wrong-sequence"
+
+
+class ClockSkew(BusError):
+    """The clocks of two services differ by more than grants allow."""
+
+    code = "clock-skew"
+    hint = "synchronise the clocks of all machines, for example with chrony"
 
 
 class StreamMismatch(BusError):

@@ -1,0 +1,147 @@
+"""Submits a job, follows it to its end, and says how it went."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from snappy.cli import display, output
+from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
+from snappy.jobs.messages import JobRecord, Result
+from snappy.jobs.states import State
+
+if TYPE_CHECKING:
+    from snappy.cli.session import Session
+    from snappy.frontend.api import Client
+
+WITH_WARNINGS = 3
+CANCEL_SECONDS = 30.0
+"""How long a job that was interrupted may take to end cleanly."""
+
+
+async def run(session: Session, kind: str, command: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Submit the job and follow it; the value is the exit code."""
+    if arguments.no_wait and session.embedded:
+        raise UsageError("--no-wait needs a server: without one the job ends with this command")
+    with interrupts() as interrupted:
+        record = await session.client.submit(kind, command)
+        if arguments.no_wait:
+            output.result(record, record.id, as_json=arguments.json)
+            return 0
+        record = await to_the_end(session.client, record, display.choose(quiet=arguments.quiet), interrupted)
+    return tell(record, as_json=arguments.json, interrupted=interrupted.is_set())
+
+
+async def to_the_end(
+    client: Client, record: JobRecord, shown: display.Display, interrupted: asyncio.Event
+) -> JobRecord:
+    """Show the job's progress until it is over; when ``interrupted`` is set, cancel it first."""
+    helpers = [
+        asyncio.create_task(_show(client, record.id, shown)),
+        asyncio.create_task(_cancel_when(interrupted, client, record.id)),
+    ]
+    try:
+        return await client.wait(record.id)
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        shown.close()
+
+
+async def _show(client: Client, job: str, shown: display.Display) -> None:
+    async for progress in client.progress(job):
+        shown.show(progress)
+
+
+async def _cancel_when(interrupted: asyncio.Event, client: Client, job: str) -> None:
+    await interrupted.wait()
+    output.note("cancelling the job; interrupt again to leave at once")
+    await client.cancel(job)
+
+
+@contextmanager
+def interrupts() -> Iterator[asyncio.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second, or too long a wait, cancels the running task."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def interrupt() -> None:
+        if event.is_set():
+            task.cancel()
+        event.set()
+        loop.call_later(CANCEL_SECONDS, task.cancel)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield event
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def tell(record: JobRecord, *, as_json: bool, interrupted: bool = False) -> int:
+    """Print how the job ended; the value is the exit code."""
+    if record.state is State.SUCCEEDED and record.result:
+        return _tell_success(record, record.result, as_json)
+    error = _why(record, interrupted)
+    if as_json:
+        output.result(record, "", as_json=True)
+    output.fault(error, as_json=False)
+    return error.exit_code
+
+
+def _why(record: JobRecord, interrupted: bool) -> SnappyError:
+    if record.state is State.CANCELLED:
+        name = f"job {record.id} was cancelled"
+        return Interrupted(name) if interrupted else JobCancelled(f"{name} by {record.cancel or 'somebody'}")
+    if record.error:
+        return record.error.to_error()
+    return SnappyError(f"job {record.id} is {record.state}")
+
+
+def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
+    output.result(record, summary(record.kind, result), as_json=as_json)
+    for warning in result.warnings:
+        output.note(f"warning: {warning.path}: {warning.message}")
+    if result.warning_count > len(result.warnings):
+        output.note(f"warning: and {result.warning_count - len(result.warnings)} more")
+    return WITH_WARNINGS if result.warning_count else 0
+
+
+def summary(kind: str, result: Result) -> str:
+    """What a job that succeeded did, in a line or two."""
+    if kind == "init":
+        return f"made the repository {result.repository[:8]}"
+    rate = result.bytes_processed / result.seconds if result.seconds else 0.0
+    amount = f"{output.size(result.bytes_processed)} in {output.duration(result.seconds)} ({output.size(rate)}/s)"
+    counts = f"{result.files} files, {result.directories} directories, {amount}"
+    if kind == "restore":
+        return f"restored snapshot {result.snapshot[:8]}: {counts}"
+    files = f"{result.files_new} new, {result.files_changed} changed, {result.files_unmodified} unmodified"
+    sizes = f"read {output.size(result.bytes_read)}, stored {output.size(result.bytes_stored)}"
+    return f"snapshot {result.snapshot[:8]}: {counts}\n{files}; {sizes}"
+
+
+async def watch(client: Client, job: str, arguments: argparse.Namespace) -> int:
+    """Follow a job that somebody submitted; an interrupt leaves it alone."""
+    with interrupts() as interrupted:
+        ended = asyncio.create_task(
+            to_the_end(client, await client.get(job), display.choose(quiet=False), asyncio.Event())
+        )
+        left = asyncio.create_task(interrupted.wait())
+        await asyncio.wait({ended, left}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ended, left):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+    if ended.cancelled():
+        raise Interrupted("no longer watching; the job goes on")
+    return tell(ended.result(), as_json=arguments.json)

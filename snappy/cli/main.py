@@ -1,0 +1,101 @@
+"""The command ``snappy``: finds the command's group, runs it, and turns what it raises into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from snappy import __version__, log
+from snappy.cli import audit, backup, jobs, keys, options, output, restore, services, snapshots, up
+from snappy.errors import InternalError, Interrupted, SnappyError
+
+EXIT_CODES = """\
+exit codes:
+  0   done
+  1   failed for another reason than those below
+  2   the command line or the configuration is wrong
+  3   done, with warnings: something was skipped or could not be kept
+  4   not allowed, or the job was rejected
+  5   not found: a source's path, a snapshot, a job, an object, a bucket
+  6   the storage or the bus does not answer or said no
+  7   the storage is full
+  8   damaged data, or a tree that names a place outside the one given
+  9   cancelled by somebody else
+  10  no repository there, or one where none should be
+  11  the repository is locked
+  12  wrong password
+  130 interrupted (Ctrl-C)
+"""
+GROUPS = (up, services, backup, restore, snapshots, jobs, audit, keys)
+OTHER_PACKAGE = "python-snappy"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the value is the exit code."""
+    arguments = _parser().parse_args(argv)
+    _warn_of_other_package()
+    try:
+        return _run(arguments)
+    except SnappyError as error:
+        output.fault(error, as_json=arguments.json)
+        return error.exit_code
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        output.fault(Interrupted("interrupted"), as_json=arguments.json)
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        _leave_the_pipe()
+        return 1
+    except Exception as error:
+        log.get(__name__).exception("unexpected error")
+        output.fault(InternalError(f"unexpected {type(error).__name__}: {error}"), as_json=arguments.json)
+        return InternalError.exit_code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    log.setup(arguments.log_level or "warning")
+    result: int = arguments.run(arguments)
+    sys.stdout.flush()
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="snappy",
+        description="Backup and restore for edge and cloud, driven by NATS, in restic's open repository format.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"snappy {__version__}")
+    options.common(parser, top=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in GROUPS:
+        group.register(commands)
+    version = options.command(commands, "version", "print the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    output.result({"version": __version__}, f"snappy {__version__}", as_json=arguments.json)
+    return 0
+
+
+def _warn_of_other_package() -> None:
+    """Both import as ``snappy``: pip lets one overwrite the other's files without a word."""
+    try:
+        metadata.distribution(OTHER_PACKAGE)
+    except metadata.PackageNotFoundError:
+        return
+    output.note(
+        f"warning: {OTHER_PACKAGE} is installed beside Snappy and uses the same module name; install Snappy in a "
+        f"virtual environment of its own (or with pipx), or `pip uninstall {OTHER_PACKAGE}` and reinstall snappy-backup"
+    )
+
+
+def _leave_the_pipe() -> None:
+    """Who read our output went away; keep Python from complaining when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

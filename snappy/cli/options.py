@@ -1,0 +1,84 @@
+"""Options that several commands share, and the configuration they lead to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from snappy import config
+from snappy.errors import UsageError
+
+Commands = Any
+"""What ``ArgumentParser.add_subparsers`` returns; argparse gives it no public name."""
+
+
+def common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
+    """Options that may stand before or after the command's name."""
+    unset: Any = None if top else argparse.SUPPRESS
+    group = parser.add_argument_group("everywhere")
+    group.add_argument("--config", metavar="FILE", default=unset, help="the configuration (default: snappy.toml)")
+    group.add_argument(
+        "--json", action="store_true", default=False if top else unset, help="one JSON object on standard output"
+    )
+    group.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default=unset)
+
+
+def command(commands: Commands, name: str, summary: str, **more: Any) -> argparse.ArgumentParser:
+    """Add a command with the common options."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, **more)
+    common(parser)
+    return parser
+
+
+def password(parser: argparse.ArgumentParser) -> None:
+    """Where the repository's password is found; never the password itself."""
+    group = parser.add_argument_group("password (else $SNAPPY_PASSWORD, else a question on the terminal)")
+    group.add_argument("--password-file", metavar="FILE")
+    group.add_argument("--password-command", metavar="COMMAND", help="run without a shell; its output is the password")
+
+
+def repository(parser: argparse.ArgumentParser, flag: str, summary: str) -> None:
+    """The target, the key and the source service: whom a job names."""
+    parser.add_argument(
+        flag, dest="place", metavar="URL-or-TARGET", required=True, help=f"{summary}: a URL, a path, or a target's name"
+    )
+    parser.add_argument("--source", metavar="NAME", help="the source service that does the work")
+    parser.add_argument("--key", metavar="NAME", help="which of the source service's passwords (default: default)")
+    password(parser)
+
+
+def following(parser: argparse.ArgumentParser) -> None:
+    """How a job is followed."""
+    parser.add_argument("--request", metavar="ID", help="your own id of the job: a repeat is harmless")
+    parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave (with a server alone)")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
+
+
+def load(arguments: argparse.Namespace) -> config.Config:
+    """The configuration that the command line and the environment name."""
+    return config.load(arguments.config, os.environ)
+
+
+def is_place(text: str) -> bool:
+    """Whether ``text`` is a URL or a path, rather than a target's name."""
+    return "://" in text or text.startswith(("/", ".", "~"))
+
+
+def as_url(place: str) -> str:
+    """A place with a path made absolute; a URL as it is."""
+    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
+
+
+def refuse_with_a_server(arguments: argparse.Namespace) -> None:
+    """With a server configured a job names a target and a key, and never where or what they are."""
+    given = [name for name in ("password_file", "password_command") if getattr(arguments, name, None)]
+    if is_place(arguments.place):
+        raise UsageError(
+            f"{arguments.place} is a place, and a server is configured", hint="name a target; `snappy services` lists them"
+        )
+    if given:
+        flag = "--" + given[0].replace("_", "-")
+        raise UsageError(
+            f"{flag} works without a server alone", hint="name a key of the source service with --key"
+        )

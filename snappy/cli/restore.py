@@ -1,0 +1,51 @@
+"""``snappy restore``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from snappy.cli import follow, options
+from snappy.cli.backup import parse_option
+
+if TYPE_CHECKING:
+    from snappy.cli.session import Session
+
+
+def register(commands: options.Commands) -> None:
+    """Add the command."""
+    restore = options.command(commands, "restore", "put a snapshot, or part of it, somewhere")
+    restore.add_argument("snapshot", metavar="SNAPSHOT", help="an id, its first letters, or latest")
+    options.repository(restore, "--from", "the repository")
+    restore.add_argument("--to", metavar="PATH", required=True, help="the folder or URL to restore to")
+    options.following(restore)
+    group = restore.add_argument_group("what is restored")
+    group.add_argument("--include", metavar="PATTERN", action="append", default=[], help="only these, as in .gitignore")
+    group.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="not these")
+    group.add_argument("--host", metavar="NAME", help="with latest: the newest of this host")
+    group.add_argument("--path", metavar="PATH", action="append", default=[], help="with latest: of these paths")
+    group.add_argument("--plugin", metavar="NAME", default="files", help="the source plug-in (default: files)")
+    group.add_argument("--option", metavar="NAME=VALUE", action="append", default=[], help="an option of the plug-in")
+    restore.set_defaults(run=lambda arguments: asyncio.run(_restore(arguments)))
+
+
+async def _restore(arguments: argparse.Namespace) -> int:
+    from snappy.cli import session
+
+    async with session.for_repository(arguments) as opened:
+        return await follow.run(opened, "restore", _command(opened, arguments), arguments)
+
+
+def _command(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
+    command = {
+        **session.names(arguments.request),
+        "snapshot": arguments.snapshot,
+        "host": arguments.host,
+        "paths": [session.place(path) for path in arguments.path],
+        "plugin": arguments.plugin,
+        "options": {"to": session.place(arguments.to)} | dict(map(parse_option, arguments.option)),
+        "include": arguments.include,
+        "exclude": arguments.exclude,
+    }
+    return {name: value for name, value in command.items() if value is not None}

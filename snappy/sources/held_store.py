@@ -1,0 +1,66 @@
+"""A repository's files while a hold lasts: what a grant that ran out interrupts goes on under the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from fsspec import AbstractFileSystem
+
+from snappy.errors import AttemptOver
+from snappy.repository.store import FileType, Store
+
+Value = TypeVar("Value")
+
+TRIES = 5
+"""How often an operation meets a grant that the target finds run out although the core renewed it."""
+
+
+class Leave(Protocol):
+    """The part of a hold that the store needs; see :class:`snappy.sources.hold.Hold`."""
+
+    def grant(self) -> str: ...
+
+    def check(self) -> None: ...
+
+    def lapse(self, grant: str) -> None: ...
+
+
+class HeldStore(Store):
+    """Asks ``hold`` before each operation; it waits while there is no grant, and raises once the attempt is over.
+
+    Every operation may be repeated, as :class:`Store` promises.
+    """
+
+    def __init__(self, fs: AbstractFileSystem, root: str, hold: Leave) -> None:
+        super().__init__(fs, root)
+        self._hold = hold
+
+    def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
+        self._held(lambda: super(HeldStore, self).save(kind, name, data, create=create))
+
+    def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        return self._held(lambda: super(HeldStore, self).load(kind, name, offset, length))
+
+    def list(self, kind: FileType) -> list[tuple[str, int]]:
+        return self._held(lambda: super(HeldStore, self).list(kind))
+
+    def exists(self, kind: FileType, name: str) -> bool:
+        return self._held(lambda: super(HeldStore, self).exists(kind, name))
+
+    def remove(self, kind: FileType, name: str) -> None:
+        if kind is FileType.LOCK:  # a lock is let go of while there is a grant, even when the work has to stop
+            super().remove(kind, name)
+        else:
+            self._held(lambda: super(HeldStore, self).remove(kind, name))
+
+    def _held(self, operation: Callable[[], Value]) -> Value:
+        for _ in range(TRIES):
+            self._hold.check()
+            grant = self._hold.grant()
+            try:
+                return operation()
+            except AttemptOver as error:
+                self._hold.lapse(grant)
+                over = error
+        raise over

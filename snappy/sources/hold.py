@@ -1,0 +1,135 @@
+"""A worker's hold on a job: the core's grant, kept fresh, and the one place that the engine asks whether to go on.
+
+A hold that runs out pauses the work, for the core or NATS may be away for a while; it ends only when the core says
+that the attempt is over, when the job is cancelled, or when this process stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from snappy import log
+from snappy.bus.connection import Bus
+from snappy.errors import AttemptOver, BusError, InternalError, JobCancelled, SnappyError
+from snappy.jobs.messages import HoldAnswer, HoldRequest
+
+RENEWALS = 3
+"""How often a hold is renewed before it would run out."""
+RETRY_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
+
+_log = log.get(__name__)
+
+
+class Hold:
+    """One attempt's right to work. ``claimed`` is the core's answer to the claim that was sent at ``asked``, by
+    ``clock`` (monotonic seconds). :meth:`check` and :meth:`grant` may be called from any thread."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        service: str,
+        replica: str,
+        claimed: HoldAnswer,
+        asked: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        assert claimed.job is not None
+        self.job = claimed.job
+        self.attempt = claimed.attempt
+        self._bus = bus
+        self._subject = bus.subjects.hold("renew", service, replica)
+        self._release_subject = bus.subjects.hold("release", service, replica)
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._ended: SnappyError | None = None
+        self._grant = ""
+        self._valid_until = 0.0
+        self._seconds = RETRY_SECONDS
+        self._extend(claimed, asked)
+
+    def grant(self) -> str:
+        """The newest grant; it may have run out."""
+        return self._grant
+
+    def check(self) -> None:
+        """Return if work may go on; wait while the grant has run out. Raises the reason why the attempt has ended."""
+        if self._ended is None and self._clock() < self._valid_until:
+            return
+        with self._changed:
+            while self._ended is None and self._clock() >= self._valid_until:
+                self._changed.wait()
+            if self._ended is not None:
+                raise self._ended
+
+    def lapse(self, grant: str) -> None:
+        """A target found that ``grant`` ran out: wait for the next one, whatever our clock says."""
+        with self._changed:
+            if grant == self._grant:
+                self._valid_until = 0.0
+
+    def end(self, reason: SnappyError) -> None:
+        """Make every :meth:`check` raise ``reason``; the first reason stays."""
+        with self._changed:
+            self._ended = self._ended or reason
+            self._changed.notify_all()
+
+    @property
+    def ended(self) -> SnappyError | None:
+        """Why the attempt has ended, if it has."""
+        return self._ended
+
+    async def keep(self) -> None:
+        """Renew until the attempt is over; one that was cancelled still needs a grant to leave no lock behind."""
+        try:
+            wait = self._seconds / RENEWALS
+            while not isinstance(self._ended, AttemptOver):
+                await asyncio.sleep(wait)
+                wait = self._seconds / RENEWALS if await self._renew() else min(RETRY_SECONDS, self._seconds / RENEWALS)
+        except Exception as error:
+            self.end(InternalError(f"the hold could not be kept: {type(error).__name__}"))
+            raise
+
+    async def release(self) -> None:
+        """Give the job back, so that another replica may go on at once. Best effort: a hold also runs out."""
+        try:
+            await self._bus.request(self._release_subject, self._request(), timeout=ANSWER_SECONDS)
+        except BusError as error:
+            _log.warning("the job could not be given back", job=self.job.id, reason=error.message)
+
+    async def _renew(self) -> bool:
+        asked = self._clock()
+        try:
+            body = await self._bus.request(self._subject, self._request(), timeout=ANSWER_SECONDS)
+            answer = msgspec.json.decode(body, type=HoldAnswer)
+        except (BusError, msgspec.MsgspecError) as error:
+            _log.warning("the hold was not renewed", job=self.job.id, reason=str(error))
+            return False
+        if answer.error:
+            return self._refused(answer.error.to_error())
+        if answer.cancel:
+            self.end(JobCancelled())
+        self._extend(answer, asked)
+        return True
+
+    def _refused(self, error: SnappyError) -> bool:
+        if isinstance(error, AttemptOver):
+            self.end(error)
+        _log.warning("the hold was not renewed", job=self.job.id, reason=error.message)
+        return False
+
+    def _extend(self, answer: HoldAnswer, asked: float) -> None:
+        """Count from when the question was sent: the answer's way may have taken long."""
+        with self._changed:
+            self._seconds = max(0.0, answer.deadline - answer.clock)
+            self._valid_until = asked + self._seconds
+            self._grant = answer.grant
+            self._changed.notify_all()
+
+    def _request(self) -> bytes:
+        return msgspec.json.encode(HoldRequest(job=self.job.id, attempt=self.attempt))

@@ -1,0 +1,301 @@
+"""The source service: runs where the data is, claims jobs for it, and answers for the repositories it has keys of."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets as random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from snappy import __version__, config, log, secrets
+from snappy.bus.connection import Bus
+from snappy.bus.filesystem import SnappyFileSystem
+from snappy.bus.micro import MicroService
+from snappy.bus.pulling import Puller
+from snappy.bus.remote import Grant
+from snappy.config import Allow
+from snappy.errors import BusError, JobCancelled, SnappyError, UnknownKey
+from snappy.jobs import verbs
+from snappy.jobs.messages import (
+    Beat,
+    Control,
+    ErrorInfo,
+    HoldAnswer,
+    HoldRequest,
+    Reply,
+    Result,
+    SnapshotsRequest,
+    typed_command,
+)
+from snappy.repository.progress import Progress
+from snappy.repository.repo import Repository
+from snappy.repository.store import Store
+from snappy.sources import allow, base, tasks
+from snappy.sources.attempt import Attempt
+from snappy.sources.held_store import HeldStore
+from snappy.sources.hold import Hold
+
+BEAT_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+BEAT_RETRY_SECONDS = 0.5
+
+_log = log.get(__name__)
+
+
+class SourceService:
+    """One replica of one source service.
+
+    ``nats`` is how its data connections reach the bus; ``passwords`` gives the password of a key's name, by default
+    what the settings say; ``rules`` takes the place of the settings' rules for every submitter.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        settings: config.SourceService,
+        nats: config.Nats,
+        *,
+        passwords: Callable[[str], str] | None = None,
+        rules: Allow | None = None,
+        private_inboxes: bool = False,
+    ) -> None:
+        self._bus, self.name, self._settings, self._nats = bus, name, settings, nats
+        self.replica = settings.replica or random.token_hex(4)
+        self._passwords = passwords or self._configured_password
+        self._rules = rules
+        self._private = private_inboxes
+        self._holds: dict[str, Hold] = {}
+        self._slots = asyncio.Semaphore(settings.concurrent_jobs)
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._started = time.time()
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until cancelled; jobs under way are then given back."""
+        subjects = self._bus.subjects
+        micro = MicroService(
+            self._bus, "snappy-source", __version__, description=f"source service {self.name}", metadata=self._metadata()
+        )
+        await self._beat()
+        await self._bus.listen(subjects.control(self.name), "", self._on_control)
+        await micro.begin()
+        question = subjects.ask(self.name, verbs.SNAPSHOTS_LIST.noun, verbs.SNAPSHOTS_LIST.verb, "*")
+        await micro.add(verbs.SNAPSHOTS_LIST.name, question, self._on_snapshots, queue=self.name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_beating())
+                group.create_task(self._take_calls())
+                self.ready.set()
+        finally:
+            await self._stop(micro)
+
+    async def _stop(self, micro: MicroService) -> None:
+        for attempt in self._attempts:
+            attempt.cancel()
+        await asyncio.gather(*self._attempts, return_exceptions=True)
+        try:
+            await micro.stop()
+        except (NatsError, OSError) as error:
+            _log.debug("the micro service did not stop cleanly", reason=str(error))
+
+    def _metadata(self) -> dict[str, str]:
+        schemas = {name: msgspec.json.encode(schema).decode() for name, schema in _plugin_schemas().items()}
+        return {"service": self.name, "replica": self.replica, **{f"plugin.{name}": text for name, text in schemas.items()}}
+
+    # ---- alive
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                await self._beat_once()
+            except BusError as error:
+                _log.warning("no core heard the heartbeat", reason=error.message)
+
+    async def _beat(self) -> None:
+        """Until a core heard it: the core makes what calls for this service wait in."""
+        while True:
+            try:
+                return await self._beat_once()
+            except BusError as error:
+                _log.warning("waiting for a core", reason=error.message)
+                await asyncio.sleep(BEAT_RETRY_SECONDS)
+
+    async def _beat_once(self) -> None:
+        beat = Beat(
+            service=self.name,
+            replica=self.replica,
+            role="source",
+            version=__version__,
+            plugins=_plugin_schemas(),
+            keys=sorted(self._settings.keys),
+            started=self._started,
+        )
+        await self._ask_core("beat", HoldRequest(beat=beat))
+
+    async def _ask_core(self, verb: str, request: HoldRequest) -> HoldAnswer:
+        """Raises what the core answered, or BusError."""
+        subject = self._bus.subjects.hold(verb, self.name, self.replica)
+        body = await self._bus.request(subject, msgspec.json.encode(request), timeout=ANSWER_SECONDS)
+        answer = msgspec.json.decode(body, type=HoldAnswer)
+        if answer.error:
+            raise answer.error.to_error()
+        return answer
+
+    # ---- jobs
+
+    async def _take_calls(self) -> None:
+        subjects = self._bus.subjects
+        puller = Puller(self._bus, subjects.work_stream, subjects.work_durable(self.name), batch=1, repair=self._beat_once)
+        calls = puller.batches()
+        while True:
+            await self._slots.acquire()
+            taken = False
+            try:
+                for call in await anext(calls):
+                    taken = await self._answer_call(call)
+            finally:
+                if not taken:
+                    self._slots.release()
+
+    async def _answer_call(self, call: Msg) -> bool:
+        """Claim, and only then acknowledge: a call that was not answered comes again."""
+        asked = time.monotonic()
+        try:
+            answer = await self._ask_core("claim", HoldRequest())
+            await call.ack()
+        except (SnappyError, NatsError, OSError, msgspec.MsgspecError) as error:
+            _log.warning("a call was not answered", reason=str(error))
+            return False
+        if answer.job is None:
+            return False
+        hold = Hold(self._bus, self.name, self.replica, answer, asked)
+        self._start(hold)
+        return True
+
+    def _start(self, hold: Hold) -> None:
+        self._holds[hold.job.id] = hold
+        attempt = asyncio.create_task(Attempt(self._bus, self.name, self.replica, hold, self._work).run())
+        self._attempts.add(attempt)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._attempts.discard(task)
+            self._slots.release()
+            if self._holds.get(hold.job.id) is hold:
+                del self._holds[hold.job.id]
+
+        attempt.add_done_callback(ended)
+
+    async def _work(self, hold: Hold, progress: Progress) -> Result:
+        """Check what is asked, then do it. Raises Denied before anything is touched."""
+        command = typed_command(hold.job.kind, hold.job.command)
+        rules = self._rules_for(hold.job.submitter)
+        named = allow.Ask(kind=hold.job.kind, target=command.target, plugin=getattr(command, "plugin", ""))
+        allow.check(named, rules, hold.job.submitter)
+        task = await asyncio.to_thread(tasks.prepare, hold.job.kind, command)
+        await asyncio.to_thread(allow.check, task.asks, rules, hold.job.submitter)
+        password = await asyncio.to_thread(self._passwords, command.key)
+        async with self._files(command.target, hold.grant) as files:
+            shop = tasks.Workshop(
+                hold=hold,
+                store=HeldStore(files, "", hold),
+                password=password,
+                progress=progress,
+                owner=f"snappy.{self.name}.{self.replica}",
+                host=self._settings.host or socket.gethostname(),
+            )
+            return await task.work(shop)
+
+    def _rules_for(self, submitter: str) -> Allow:
+        return self._rules or allow.rules_for(submitter, self._settings.allow, self._settings.scratch)
+
+    def _configured_password(self, key: str) -> str:
+        secret = self._settings.keys.get(key)
+        if secret is None:
+            known = ", ".join(sorted(self._settings.keys)) or "none"
+            raise UnknownKey(f"{self.name} has no key {key!r}", hint=f"its keys are: {known}")
+        return secrets.read(secret)
+
+    @asynccontextmanager
+    async def _files(self, target: str, grant: Grant) -> AsyncIterator[SnappyFileSystem]:
+        """A target's files, over a connection of their own."""
+        files = SnappyFileSystem(
+            target, caller=self._bus.user, grant=grant, prefix=self._bus.subjects.prefix, nats=self._nats
+        )
+        try:
+            yield files
+        finally:
+            await asyncio.to_thread(files.close)
+
+    async def _on_control(self, message: Msg) -> None:
+        try:
+            control = msgspec.json.decode(message.data, type=Control)
+        except msgspec.MsgspecError as error:
+            return _log.warning("a control message was not understood", reason=str(error))  # type: ignore[no-any-return]
+        hold = self._holds.get(control.job)
+        if control.verb == "cancel" and hold:
+            hold.end(JobCancelled())
+        return None
+
+    # ---- questions
+
+    async def _on_snapshots(self, message: Msg) -> None:
+        caller = self._bus.subjects.parse_call(message.subject).caller
+        if not self._bus.reply_allowed(message, caller, self._private):
+            return _log.warning("a question with a forged reply was dropped", subject=message.subject)  # type: ignore[no-any-return]
+        try:
+            reply = await self._list_snapshots(caller, message.data)
+        except SnappyError as error:
+            reply = Reply(error=ErrorInfo.of(error))
+        await self._bus.respond(message, self._fitting(reply))
+
+    async def _list_snapshots(self, caller: str, body: bytes) -> Reply:
+        try:
+            request = msgspec.json.decode(body, type=SnapshotsRequest)
+        except msgspec.MsgspecError as error:
+            return Reply(error=ErrorInfo(code="invalid-command", message=str(error)))
+        allow.check(allow.Ask(kind="snapshots", target=request.target), self._may_look(caller), caller)
+        answer = await self._ask_core("read", HoldRequest(target=request.target))
+        password = await asyncio.to_thread(self._passwords, request.key)
+        async with self._files(request.target, answer.grant) as files:
+            found = await asyncio.to_thread(_read_snapshots, Store(files, ""), password)
+        return Reply(snapshots=found)
+
+    def _may_look(self, caller: str) -> Allow:
+        """Who may use a target may also see what is kept there."""
+        return msgspec.structs.replace(self._rules_for(caller), kinds=[allow.ALL])
+
+    def _fitting(self, reply: Reply) -> bytes:
+        """The newest snapshots that one message can hold."""
+        body = msgspec.json.encode(reply)
+        while reply.snapshots and len(body) > self._bus.nc.max_payload - 1024:
+            half = reply.snapshots[len(reply.snapshots) // 2 :]
+            reply = msgspec.structs.replace(reply, snapshots=half, more=True)
+            body = msgspec.json.encode(reply)
+        return body
+
+
+def _read_snapshots(store: Store, password: str) -> list[dict[str, object]]:
+    """Oldest first, each as restic's ``snapshots --json`` shows it."""
+    with Repository.open(store, password) as repository:
+        found = repository.snapshots()
+    return [{**msgspec.to_builtins(snap), "id": snap.id, "short_id": snap.id[:8]} for snap in found]
+
+
+def _plugin_schemas() -> dict[str, dict[str, object]]:
+    """The JSON schemas of each installed plug-in's options, of a backup and of a restore."""
+    found: dict[str, dict[str, object]] = {}
+    for name in base.names():
+        plugin = base.load(name)
+        found[name] = {
+            "backup": msgspec.json.schema(plugin.Options),
+            "restore": msgspec.json.schema(plugin.RestoreOptions),
+        }
+    return found

@@ -1,0 +1,283 @@
+"""What a source service does for each kind of job: here a plug-in meets a repository.
+
+Plug-ins are made and frozen on the event loop; the engine runs in a thread of its own and asks ``hold`` whether it
+may go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from snappy import log
+from snappy.errors import AccessDenied, NotARepository, SnapshotNotFound
+from snappy.jobs.messages import BackupCommand, Command, InitCommand, RestoreCommand, Result, Warn
+from snappy.repository.archiver import Archiver, BackupResult
+from snappy.repository.entries import Problem
+from snappy.repository.locks import LockJob, LockOwner
+from snappy.repository.progress import Progress
+from snappy.repository.repo import Repository
+from snappy.repository.restorer import Restorer, RestoreResult
+from snappy.repository.snapshots import Snapshot
+from snappy.repository.store import Store
+from snappy.repository.writer import Options
+from snappy.sources import base
+from snappy.sources.allow import Ask
+from snappy.sources.hold import Hold
+
+LEVELS = {"off": None, "fastest": 1, "default": 3, "better": 7, "max": 11}
+"""The levels of zstd that restic's words stand for, and what ``default`` means."""
+WARNINGS_TOLD = 100
+
+_log = log.get(__name__)
+
+
+class Workshop(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt works with."""
+
+    hold: Hold
+    store: Store
+    password: str
+    progress: Progress
+    owner: str
+    """The lock's host name: ``snappy.<service>.<replica>``."""
+    host: str
+    """The snapshot's host name, unless the command gives one."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A command that is known to be possible: what it asks for, and how it is done."""
+
+    asks: Ask
+    work: Callable[[Workshop], Awaitable[Result]]
+
+
+def prepare(kind: str, command: Command) -> Task:
+    """Load the plug-in and check its options. Raises UnknownPlugin or BadOptions."""
+    asks = Ask(kind=kind, target=command.target, plugin=getattr(command, "plugin", ""))
+    if isinstance(command, BackupCommand):
+        return _prepare_backup(command, asks)
+    if isinstance(command, RestoreCommand):
+        return _prepare_restore(command, asks)
+    assert isinstance(command, InitCommand)
+    return Task(asks, _init)
+
+
+def job_tag(job: str) -> str:
+    """The tag by which a later attempt finds what an earlier one finished."""
+    return f"snappy-job:{job}"
+
+
+# ---- init --------------------------------------------------------------------------------------------------------
+
+
+async def _init(shop: Workshop) -> Result:
+    return await asyncio.to_thread(_init_blocking, shop)
+
+
+def _init_blocking(shop: Workshop) -> Result:
+    began = time.monotonic()
+    with Repository.init(shop.store, shop.password) as repository:
+        return Result(repository=repository.id, seconds=time.monotonic() - began)
+
+
+# ---- backup ------------------------------------------------------------------------------------------------------
+
+
+def _prepare_backup(command: BackupCommand, asks: Ask) -> Task:
+    plugin = base.load(command.plugin)
+    source = plugin(base.parse(plugin.Options, command.options))
+    reads = msgspec.structs.replace(asks, reads=source.claims())
+    return Task(reads, lambda shop: _backup(shop, command, source))
+
+
+async def _backup(shop: Workshop, command: BackupCommand, source: base.Source) -> Result:
+    """Open the repository, freeze the source, and only then make a repository that is not there: neither a wrong
+    password freezes anything, nor does a source that is missing leave an empty repository."""
+    began = time.monotonic()
+    options = Options(compression=LEVELS[command.compression])
+    repository = await asyncio.to_thread(_open_unless_missing, shop, command, options)
+    try:
+        async with source.snap() as frozen:
+            if repository is None:
+                repository = await asyncio.to_thread(Repository.init, shop.store, shop.password, options=options)
+            done = await asyncio.to_thread(_backup_blocking, shop, command, source, frozen, repository)
+            return msgspec.structs.replace(done, seconds=time.monotonic() - began)
+    finally:
+        if repository is not None:
+            await asyncio.to_thread(repository.close)
+
+
+def _open_unless_missing(shop: Workshop, command: BackupCommand, options: Options) -> Repository | None:
+    try:
+        return Repository.open(shop.store, shop.password, options=options)
+    except NotARepository:
+        if not command.init:
+            raise
+        return None
+
+
+def _backup_blocking(
+    shop: Workshop, command: BackupCommand, source: base.Source, frozen: Any, repository: Repository
+) -> Result:
+    host = command.host or shop.host
+    with repository.lock(owner=_owner(shop)) as lock:
+        repository.load_index()
+        finished = _finished_before(repository, shop.hold)
+        if finished is not None:
+            return _adopted(finished, repository)
+        parent = _parent(repository, command, host, source.claims())
+        _expect_as_before(shop.progress, parent)
+        archiver = Archiver(repository, parent=parent, progress=shop.progress, cancelled=shop.hold.check)
+        done = archiver.backup(
+            source.export(frozen),
+            paths=source.claims(),
+            hostname=host,
+            username=_user_name(),
+            tags=[*command.tags, job_tag(shop.hold.job.id)],
+            time=datetime.now(UTC),
+            force=command.force,
+            excludes=list(command.options.get("exclude", [])),
+            before_snapshot=lock.check,
+        )
+        return _backup_result(done, repository)
+
+
+def _finished_before(repository: Repository, hold: Hold) -> Snapshot | None:
+    """What an earlier attempt saved just before it was lost."""
+    if hold.attempt <= 1:
+        return None
+    try:
+        return repository.find_snapshot("latest", tags=[job_tag(hold.job.id)])
+    except SnapshotNotFound:
+        return None
+
+
+def _parent(repository: Repository, command: BackupCommand, host: str, paths: list[str]) -> Snapshot | None:
+    if command.parent:
+        return repository.find_snapshot(command.parent)
+    alike = [snap for snap in repository.snapshots() if snap.hostname == host and sorted(snap.paths or []) == paths]
+    return alike[-1] if alike else None
+
+
+def _expect_as_before(progress: Progress, parent: Snapshot | None) -> None:
+    """The parent's size is the best guess of this one's."""
+    if parent and parent.summary:
+        progress.expect(
+            files=parent.summary.total_files_processed, size=parent.summary.total_bytes_processed
+        )
+
+
+def _adopted(snapshot: Snapshot, repository: Repository) -> Result:
+    summary = snapshot.summary
+    if summary is None:
+        return Result(snapshot=snapshot.id, repository=repository.id)
+    return Result(
+        snapshot=snapshot.id,
+        repository=repository.id,
+        files=summary.total_files_processed,
+        files_new=summary.files_new,
+        files_changed=summary.files_changed,
+        files_unmodified=summary.files_unmodified,
+        directories=summary.dirs_new + summary.dirs_changed + summary.dirs_unmodified,
+        bytes_processed=summary.total_bytes_processed,
+        bytes_new=summary.data_added,
+        bytes_stored=summary.data_added_packed,
+    )
+
+
+def _backup_result(done: BackupResult, repository: Repository) -> Result:
+    adopted = _adopted(done.snapshot, repository)
+    return msgspec.structs.replace(
+        adopted,
+        bytes_read=done.bytes_read,
+        warnings=_told(done.warnings),
+        warning_count=done.warning_count,
+    )
+
+
+# ---- restore -----------------------------------------------------------------------------------------------------
+
+
+def _prepare_restore(command: RestoreCommand, asks: Ask) -> Task:
+    plugin = base.load(command.plugin)
+    options = base.parse(plugin.RestoreOptions, command.options)
+    writes = msgspec.structs.replace(asks, writes=plugin.restore_claims(options))
+    return Task(writes, lambda shop: asyncio.to_thread(_restore_blocking, shop, command, plugin, options))
+
+
+def _restore_blocking(shop: Workshop, command: RestoreCommand, plugin: type[base.Source], options: Any) -> Result:
+    began = time.monotonic()
+    with Repository.open(shop.store, shop.password) as repository, _locked_if_allowed(repository, shop):
+        hosts = [command.host] if command.host else []
+        snapshot = repository.find_snapshot(command.snapshot, hosts=hosts, paths=command.paths)
+        repository.load_index()
+        with closing(plugin.import_(options)) as sink:
+            restorer = Restorer(repository, sink, progress=shop.progress, cancelled=shop.hold.check)
+            done = restorer.restore(snapshot, include=command.include, exclude=command.exclude)
+        return _restore_result(done, snapshot, repository, time.monotonic() - began)
+
+
+@contextmanager
+def _locked_if_allowed(repository: Repository, shop: Workshop) -> Iterator[None]:
+    """Who may only read cannot leave a lock, and may restore all the same: a prune meanwhile can make that fail, and
+    nothing worse."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(repository.lock(owner=_owner(shop)))
+        except AccessDenied:
+            _log.info("restoring without a lock, for lack of the right to write one")
+        yield
+
+
+def _restore_result(done: RestoreResult, snapshot: Snapshot, repository: Repository, seconds: float) -> Result:
+    return Result(
+        snapshot=snapshot.id,
+        repository=repository.id,
+        files=done.files,
+        directories=done.directories,
+        bytes_processed=done.bytes,
+        seconds=seconds,
+        warnings=_told(done.warnings),
+        warning_count=done.warning_count,
+    )
+
+
+# ---- shared ------------------------------------------------------------------------------------------------------
+
+
+def _owner(shop: Workshop) -> LockOwner:
+    return LockOwner(
+        hostname=shop.owner,
+        username=_user_name(),
+        pid=os.getpid(),
+        uid=os.getuid(),
+        gid=os.getgid(),
+        job=LockJob(job=shop.hold.job.id, attempt=shop.hold.attempt),
+    )
+
+
+def _user_name() -> str:
+    """In a container the number may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _told(problems: Iterable[Problem]) -> list[Warn]:
+    shown = list(problems)[:WARNINGS_TOLD]
+    return [Warn(path=_text(problem.path), message=problem.message) for problem in shown]
+
+
+def _text(path: bytes) -> str:
+    """A path for people and JSON: bytes that are no UTF-8 are written as ``\\xff``."""
+    return path.decode(errors="backslashreplace")

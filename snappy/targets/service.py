@@ -1,0 +1,112 @@
+"""The target service: opens the backing storage, guards it, and serves it on the bus to whoever brings a grant."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+from nats.errors import Error as NatsError
+
+from snappy import __version__, config, log, secrets
+from snappy.bus.connection import Bus
+from snappy.bus.fileserver import FileServer, Gate, Limits
+from snappy.bus.grants import GrantChecker
+from snappy.bus.micro import MicroService
+from snappy.errors import BusError, UsageError
+from snappy.jobs.messages import Beat, HoldRequest
+from snappy.targets.opening import open_target
+
+BEAT_SECONDS = 5.0
+BEAT_RETRY_SECONDS = 0.5
+ANSWER_SECONDS = 5.0
+
+_log = log.get(__name__)
+
+
+class TargetService:
+    """One replica of one target. ``core_public_key`` takes the place of the one that the settings name."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        settings: config.TargetService,
+        *,
+        core_public_key: str = "",
+        private_inboxes: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus, self.name, self._settings, self._clock = bus, name, settings, clock
+        self._private = private_inboxes
+        self._key = core_public_key or _configured_key(name, settings)
+        self._started = clock()
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises UsageError for storage that cannot be opened."""
+        settings = self._settings
+        files = await asyncio.to_thread(open_target, settings.url, settings.storage_options, settings.rights)
+        server = FileServer(
+            self._bus,
+            files,
+            target=self.name,
+            replica=settings.replica,
+            gate=grant_gate(GrantChecker(self._key), self.name, self._clock),
+            private_inboxes=self._private,
+            limits=Limits(idle_seconds=settings.idle_seconds),
+            clock=self._clock,
+        )
+        metadata = {"service": self.name, "replica": server.replica, "rights": settings.rights}
+        micro = MicroService(
+            self._bus, "snappy-target", __version__, description=f"target service {self.name}", metadata=metadata
+        )
+        await server.start()
+        try:
+            await micro.begin()
+            await self._keep_beating(server.replica)
+        finally:
+            await server.close()
+            await _stop(micro)
+
+    async def _keep_beating(self, replica: str) -> None:
+        while True:
+            try:
+                await self._beat(replica)
+                self.ready.set()
+                await asyncio.sleep(BEAT_SECONDS)
+            except BusError as error:
+                _log.warning("no core heard the heartbeat", reason=error.message)
+                await asyncio.sleep(BEAT_RETRY_SECONDS)
+
+    async def _beat(self, replica: str) -> None:
+        beat = Beat(
+            service=self.name, replica=replica, role="target", version=__version__, started=self._started
+        )
+        subject = self._bus.subjects.hold("beat", self.name, replica)
+        await self._bus.request(subject, msgspec.json.encode(HoldRequest(beat=beat)), timeout=ANSWER_SECONDS)
+
+
+def grant_gate(checker: GrantChecker, target: str, clock: Callable[[], float]) -> Gate:
+    """A gate that lets through what a grant of the core allows at this time."""
+
+    def gate(grant: str, caller: str, right: str) -> None:
+        checker.check(grant, caller=caller, target=target, right=right, now=clock())
+
+    return gate
+
+
+def _configured_key(name: str, settings: config.TargetService) -> str:
+    if settings.core_public_key is None:
+        raise UsageError(
+            f"target {name!r} has no core_public_key", hint="`snappy keygen` makes the core's pair of keys"
+        )
+    return secrets.read(settings.core_public_key)
+
+
+async def _stop(micro: MicroService) -> None:
+    try:
+        await micro.stop()
+    except (NatsError, OSError) as error:
+        _log.debug("the micro service did not stop cleanly", reason=str(error))
