@@ -41,9 +41,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def restic(restic_program: str, tmp_path: Path) -> Restic:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    return Restic(restic_program, tmp_path / "repository", PASSWORD, cache)
+    return Restic(restic_program, tmp_path / "repository", PASSWORD, tmp_path / "cache")
 
 
 def odd_nodes(content: list[bytes], size: int, subtree: bytes) -> list[Node]:
@@ -125,10 +123,9 @@ def test_the_engine_reads_what_restic_wrote(restic: Restic, store: Store, tmp_pa
 
 @pytest.mark.restic_newest
 def test_a_link_to_a_name_that_is_not_utf8(store: Store, tmp_path: Path) -> None:
-    restic = Restic(str(tools.newest_restic()), tmp_path / "repository", PASSWORD, tmp_path)
+    restic = Restic(str(tools.newest_restic()), tmp_path / "repository", PASSWORD, tmp_path / "cache")
     (tmp_path / "source").mkdir()
     os.symlink(b'\xff\xe2\x82<"\x80a', tmp_path / "source" / "link")
-    (tmp_path / "source" / "zzz").write_bytes(b"")
     restic.run("init")
     restic.run("backup", ".", cwd=tmp_path / "source")
     with Repository.open(store, PASSWORD) as repository:

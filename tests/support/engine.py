@@ -18,7 +18,7 @@ CHEAP = ScryptCost(n=2, r=1, p=1)
 OWNER = LockOwner(hostname="snappy.site.r1", username="tester", pid=77, job=LockJob("job-1", 1))
 
 
-class PrivateMemory(MemoryFileSystem):
+class PrivateMemory(MemoryFileSystem):  # type: ignore[misc]
     """A filesystem in memory that shares nothing with others of its class."""
 
     cachable = False

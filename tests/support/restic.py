@@ -26,6 +26,7 @@ class Restic:
     """
 
     def __init__(self, program: str, repository: str | Path, password: str, cache: Path, **environment: str) -> None:
+        cache.mkdir(exist_ok=True)  # not above what is backed up: restic leaves its own cache out
         self.program = program
         self.environment = {
             "PATH": os.environ["PATH"],
