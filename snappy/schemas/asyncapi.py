@@ -69,104 +69,102 @@ def _api_channel(verb: Verb) -> Channel:
     return Channel(f"{verb.noun}-{verb.verb}", address, sentence, (verb.request,), answers=(messages.Reply,))
 
 
-def channels() -> list[Channel]:
-    """Every subject, in the order a job meets them."""
-    return [
-        Channel(
-            "command",
-            NAMES.command("{kind}", "{submitter}"),
-            "A job command, from any NATS client. A request is answered with JetStream's durable receipt.",
-            COMMANDS,
-            stream=NAMES.commands_stream,
-        ),
-        Channel(
-            "bare-command",
-            NAMES.all_commands[0].replace("*", "{kind}"),
-            "The same where authentication is off.",
-            COMMANDS,
-            stream=NAMES.commands_stream,
-        ),
-        *map(_api_channel, VERBS),
-        Channel(
-            "work",
-            NAMES.work("{service}"),
-            "A call for a worker, with an empty body: it names no job, the core chooses when the worker claims.",
-            ("Call",),
-            "send",
-            stream=NAMES.work_stream,
-        ),
-        Channel(
-            "hold",
-            NAMES.hold("{verb}", "{service}", "{replica}"),
-            "A worker claims a job, renews its hold, gives it back, asks for a grant to browse, or says it lives.",
-            (messages.HoldRequest,),
-            answers=(messages.HoldAnswer,),
-        ),
-        Channel(
-            "report",
-            NAMES.report("{service}", "{replica}"),
-            "What a worker says of its attempt.",
-            (messages.Report,),
-            stream=NAMES.reports_stream,
-        ),
-        Channel(
-            "control",
-            NAMES.control("{service}"),
-            "What the core tells all replicas of a source service.",
-            (messages.Control,),
-            "send",
-        ),
-        Channel(
-            "schedule",
-            NAMES.schedule("{name}"),
-            "A command with the header `Nats-Schedule`; only the core may publish here.",
-            COMMANDS,
-            "send",
-            stream=NAMES.schedules_stream,
-        ),
-        Channel(
-            "due",
-            NAMES.due("{name}"),
-            "The scheduled command, when its time has come.",
-            COMMANDS,
-            stream=NAMES.schedules_stream,
-        ),
-        Channel(
-            "event",
-            NAMES.event("{kind}", "{event}", "{job}"),
-            "What happened to a job, as CloudEvents 1.0.",
-            (messages.CloudEvent,),
-            "send",
-            stream=NAMES.events_stream,
-        ),
-        Channel(
-            "refusal",
-            NAMES.event("security", "refused", "{refusal}"),
-            "A message that a service dropped, because it broke the rules of the bus.",
-            (messages.RefusalEvent,),
-            "send",
-            stream=NAMES.events_stream,
-        ),
-        Channel("progress", NAMES.progress("{job}"), "At most four a second.", (messages.Progress,), "send"),
-        Channel(
-            "files",
-            NAMES.fs("{target}", "{op}", "{caller}"),
-            "A file operation at a target, in MessagePack; it carries a grant.",
-            FILE_REQUESTS,
-            answers=FILE_ANSWERS,
-        ),
-        Channel(
-            "data",
-            NAMES.data("{target}", "{replica}", "{caller}", "{transfer}"),
-            "The frames of one transfer.",
-            (FRAME,),
-            answers=(FRAME,),
-        ),
-    ]
+CHANNELS = [
+    Channel(
+        "command",
+        NAMES.command("{kind}", "{submitter}"),
+        "A job command, from any NATS client. A request is answered with JetStream's durable receipt.",
+        COMMANDS,
+        stream=NAMES.commands_stream,
+    ),
+    Channel(
+        "bare-command",
+        NAMES.all_commands[0].replace("*", "{kind}"),
+        "The same where authentication is off.",
+        COMMANDS,
+        stream=NAMES.commands_stream,
+    ),
+    *map(_api_channel, VERBS),
+    Channel(
+        "work",
+        NAMES.work("{service}"),
+        "A call for a worker, with an empty body: it names no job, the core chooses when the worker claims.",
+        ("Call",),
+        "send",
+        stream=NAMES.work_stream,
+    ),
+    Channel(
+        "hold",
+        NAMES.hold("{verb}", "{service}", "{replica}"),
+        "A worker claims a job, renews its hold, gives it back, asks for a grant to browse, or says it lives.",
+        (messages.HoldRequest,),
+        answers=(messages.HoldAnswer,),
+    ),
+    Channel(
+        "report",
+        NAMES.report("{service}", "{replica}"),
+        "What a worker says of its attempt.",
+        (messages.Report,),
+        stream=NAMES.reports_stream,
+    ),
+    Channel(
+        "control",
+        NAMES.control("{service}"),
+        "What the core tells all replicas of a source service.",
+        (messages.Control,),
+        "send",
+    ),
+    Channel(
+        "schedule",
+        NAMES.schedule("{name}"),
+        "A command with the header `Nats-Schedule`; only the core may publish here.",
+        COMMANDS,
+        "send",
+        stream=NAMES.schedules_stream,
+    ),
+    Channel(
+        "due",
+        NAMES.due("{name}"),
+        "The scheduled command, when its time has come.",
+        COMMANDS,
+        stream=NAMES.schedules_stream,
+    ),
+    Channel(
+        "event",
+        NAMES.event("{kind}", "{event}", "{job}"),
+        "What happened to a job, as CloudEvents 1.0.",
+        (messages.CloudEvent,),
+        "send",
+        stream=NAMES.events_stream,
+    ),
+    Channel(
+        "refusal",
+        NAMES.event("security", "refused", "{refusal}"),
+        "A message that a service dropped, because it broke the rules of the bus.",
+        (messages.RefusalEvent,),
+        "send",
+        stream=NAMES.events_stream,
+    ),
+    Channel("progress", NAMES.progress("{job}"), "At most four a second.", (messages.Progress,), "send"),
+    Channel(
+        "files",
+        NAMES.fs("{target}", "{op}", "{caller}"),
+        "A file operation at a target, in MessagePack; it carries a grant.",
+        FILE_REQUESTS,
+        answers=FILE_ANSWERS,
+    ),
+    Channel(
+        "data",
+        NAMES.data("{target}", "{replica}", "{caller}", "{transfer}"),
+        "The frames of one transfer.",
+        (FRAME,),
+        answers=(FRAME,),
+    ),
+]
+"""Every subject, in the order a job meets them."""
 
 
 def document() -> Document:
-    found = channels()
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -176,8 +174,8 @@ def document() -> Document:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
-        "channels": {channel.name: _channel(channel) for channel in found} | {"inbox": _inbox(found)},
-        "operations": {channel.name: _operation(channel) for channel in found},
+        "channels": {channel.name: _channel(channel) for channel in CHANNELS} | {"inbox": _inbox()},
+        "operations": {channel.name: _operation(channel) for channel in CHANNELS},
         "components": {"messages": _messages()},
     }
 
@@ -193,8 +191,8 @@ def _channel(channel: Channel) -> Document:
     }
 
 
-def _inbox(found: list[Channel]) -> Document:
-    answers = dict.fromkeys(answer for channel in found for answer in channel.answers)
+def _inbox() -> Document:
+    answers = dict.fromkeys(answer for channel in CHANNELS for answer in channel.answers)
     return {
         "address": None,
         "description": "The caller's private inbox: an answer goes to the request's reply subject.",

@@ -1,0 +1,91 @@
+"""What no linter looks at: every module has its floor, nothing outgrows its size, no address slips in."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MODULES = sorted((ROOT / "snappy").rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+INSTALLER_FILES = ["constraints.txt", "Makefile", ".ci/run", "scripts/services.sh", "tests/support/node/package.json"]
+INSTALLER_FILES += ["tests/support/node/package-lock.json"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def floors() -> list[str]:
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["id"] == "floors")
+    return [name for layer in layers for name in re.findall(r"[\w.]+", layer)]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "__init__.py"], ids=module_name)
+def test_every_module_has_its_floor(path: Path) -> None:
+    name = module_name(path)
+    assert any(name == floor or name.startswith(f"{floor}.") for floor in floors()), "add it to [tool.importlinter]"
+
+
+@pytest.mark.parametrize("name", floors())
+def test_every_floor_is_a_module(name: str) -> None:
+    place = ROOT / name.replace(".", "/")
+    assert place.with_suffix(".py").exists() or (place / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_nothing_outgrows_its_size(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("name", INSTALLER_FILES)
+def test_no_address_stands_in_what_installs(name: str) -> None:
+    assert not re.search(r"https?://|[\w-]+\.(?:org|com|io)\b", (ROOT / name).read_text())
+
+
+def test_constraints_name_exact_versions() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[\w.+!]+", line)] == []
+
+
+def test_every_dependency_has_a_constraint() -> None:
+    project = PROJECT["project"]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").open()}
+    assert [name for name in wanted if re.split(r"[><=\[ ]", name)[0].lower() not in pinned] == []
+
+
+def test_importing_the_package_imports_nothing() -> None:
+    """``fsspec.compression`` imports whatever is called snappy, so it must be cheap and free of cycles."""
+    code = "import sys; before = set(sys.modules); import snappy; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['snappy']"
+
+
+def test_entry_points_lead_somewhere() -> None:
+    for group in ("console_scripts", "snappy.sources", "fsspec.specs"):
+        found = [entry for entry in entry_points(group=group) if entry.value.startswith("snappy.")]
+        assert found, group
+        for entry in found:
+            if group == "fsspec.specs":
+                module, _, name = entry.value.rpartition(".")
+                assert hasattr(__import__(module, fromlist=[name]), name)
+            else:
+                assert entry.load()
