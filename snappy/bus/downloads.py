@@ -1,0 +1,94 @@
+"""The caller's end of a get: small ranges in one answer, others in frames that are asked for ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator
+
+from snappy.bus.protocol import Frame, Kind, Read, ReadAnswer, crc_of, pack_length
+from snappy.bus.remote import Remote
+from snappy.bus.uploads import HASH_IN_THREAD, WINDOW
+from snappy.errors import Corrupt
+
+
+class Download:
+    """Bytes of one object, in order. ``size`` is how many there will be."""
+
+    def __init__(
+        self, remote: Remote, path: str, subject: str, answer: ReadAnswer, window: int, digest: bool
+    ) -> None:
+        self._remote, self._path, self._subject, self._answer = remote, path, subject, answer
+        self._window, self._digest = window, digest
+        self._hash = hashlib.sha256()
+        self.size = answer.size
+
+    @classmethod
+    async def open(
+        cls,
+        remote: Remote,
+        path: str,
+        start: int,
+        end: int | None,
+        *,
+        window: int = WINDOW,
+        digest: bool = True,
+    ) -> Download:
+        """``digest`` asks both ends for a SHA-256 of what comes in several frames, beside each frame's CRC."""
+        bus = await remote.bus()
+        request = Read(path=path, start=start, end=end, digest=digest, max_payload=bus.nc.max_payload)
+        answer = await remote.ask("read", request, ReadAnswer)
+        subject = bus.subjects.data(remote.target, answer.replica, bus.user, answer.transfer)
+        return cls(remote, path, subject, answer, window, digest)
+
+    async def pieces(self) -> AsyncIterator[bytes | memoryview]:
+        """All of it, a frame at a time. Raises Corrupt where a checksum does not match."""
+        if self._answer.data is not None:
+            yield self._checked(self._answer.data)
+            return
+        under_way: deque[asyncio.Task[memoryview]] = deque()
+        try:
+            for offset in range(0, self.size, self._answer.frame):
+                under_way.append(asyncio.create_task(self._fetch(offset)))
+                if len(under_way) >= self._window:
+                    yield await self._next(under_way)
+            while under_way:
+                yield await self._next(under_way)
+        except BaseException:
+            for task in under_way:
+                task.cancel()
+            await self._remote.abort(self._subject)
+            raise
+        await self._close()
+
+    async def read(self) -> bytes:
+        if self._answer.data is not None:
+            return self._checked(self._answer.data)
+        return b"".join([piece async for piece in self.pieces()])
+
+    def _checked(self, data: bytes) -> bytes:
+        if crc_of(data) != self._answer.crc:
+            raise Corrupt(f"the bytes of {self._path!r} were damaged on their way")
+        return data
+
+    async def _fetch(self, offset: int) -> memoryview:
+        length = min(self._answer.frame, self.size - offset)
+        frame = await self._remote.send(self._subject, Kind.FETCH, offset, pack_length(length))
+        if frame.kind is not Kind.DATA or frame.offset != offset or len(frame.rest) != length:
+            raise Corrupt(f"a frame of {self._path!r} is not the one that was asked for")
+        return frame.rest
+
+    async def _next(self, under_way: deque[asyncio.Task[memoryview]]) -> memoryview:
+        piece = await under_way[0]
+        under_way.popleft()
+        if self._digest and len(piece) >= HASH_IN_THREAD:
+            await asyncio.to_thread(self._hash.update, piece)
+        elif self._digest:
+            self._hash.update(piece)
+        return piece
+
+    async def _close(self) -> None:
+        frame: Frame = await self._remote.send(self._subject, Kind.CLOSE, self.size)
+        if self._digest and frame.rest != self._hash.digest():
+            raise Corrupt(f"the bytes of {self._path!r} were damaged on their way")

@@ -1,0 +1,220 @@
+"""The target's end of a transfer: frames in, an object made; or an object open, frames out.
+
+A transfer belongs to one caller and lives until it is closed, fails or idles too long; a put that is not committed
+by then leaves nothing. Frames of a put may overtake one another within :data:`MAX_EARLY` and may be repeated: a
+repeat is answered and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, Future, wait
+from typing import Any
+
+import structlog
+
+from snappy.bus.failures import Failure, to_wire
+from snappy.bus.protocol import (
+    Answer,
+    Commit,
+    Frame,
+    Kind,
+    decode,
+    encode,
+    pack_frame,
+    parse_frame,
+    parse_length,
+)
+from snappy.errors import BusError, Corrupt, SnappyError
+from snappy.targets.policy import GuardedDraft
+
+log = structlog.get_logger(module=__name__)
+
+MAX_EARLY = 16
+"""Frames that may wait for one before them; also how many a transfer holds unanswered."""
+
+Publish = Callable[[str, bytes], Awaitable[None]]
+Message = tuple[bytes, str]
+"""A frame as it came, and where its answer goes."""
+
+
+class Transfer:
+    """What both directions share: a bounded queue, one task that empties it, and an end."""
+
+    def __init__(
+        self, caller: str, path: str, publish: Publish, pool: Executor, clock: Callable[[], float]
+    ) -> None:
+        self.caller, self.path = caller, path
+        self._publish, self._pool, self._clock = publish, pool, clock
+        self._queue: asyncio.Queue[Message] = asyncio.Queue(MAX_EARLY)
+        self._work: Future[Any] | None = None
+        self._over = False
+        self.outcome: bytes | None = None
+        """The answer to whatever comes after the end."""
+
+    def feed(self, raw: bytes, reply: str) -> bool:
+        """Queue a frame; False where the caller has more under way than the window allows."""
+        try:
+            self._queue.put_nowait((raw, reply))
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def run(self, idle: float) -> None:
+        """Serve frames until the transfer ends, or ``idle`` seconds bring none."""
+        try:
+            while not self._over:
+                async with asyncio.timeout(idle):
+                    raw, reply = await self._queue.get()
+                await self._serve(raw, reply)
+            await self._serve_late()
+        except TimeoutError:
+            log.warning("transfer idle, given up", caller=self.caller, path=self.path)
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._release_after_work)
+
+    def release(self) -> None:
+        """Let go of what is held; an object that is not complete goes with it."""
+        raise NotImplementedError
+
+    async def handle(self, frame: Frame, reply: str) -> bytes | None:
+        """Do what the frame says; the answer, or None where it comes later."""
+        raise NotImplementedError
+
+    def answer(self, failure: Failure | None = None) -> bytes:
+        return answer_frame(Answer(clock=self._clock(), failure=failure))
+
+    async def _serve(self, raw: bytes, reply: str) -> None:
+        try:
+            answer = await self.handle(parse_frame(raw), reply)
+        except Exception as error:
+            self._over = True
+            if not isinstance(error, SnappyError):
+                log.exception("transfer failed", caller=self.caller, path=self.path)
+            answer = self.answer(to_wire(error, self.path))
+        if self._over:
+            self.outcome = answer
+        if answer is not None:
+            await self._publish(reply, answer)
+
+    async def _serve_late(self) -> None:
+        while not self._queue.empty() and self.outcome is not None:
+            await self._publish(self._queue.get_nowait()[1], self.outcome)
+
+    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        self._work = self._pool.submit(work, *args)
+        return await asyncio.wrap_future(self._work)
+
+    def _release_after_work(self) -> None:
+        """A cancelled transfer may still have a thread at work on what is about to be released."""
+        if self._work is not None:
+            wait([self._work])
+        self.release()
+
+
+class PutTransfer(Transfer):
+    """An object on its way in."""
+
+    def __init__(self, draft: GuardedDraft, renew: Callable[[str], None], *common: Any) -> None:
+        super().__init__(*common)
+        self._draft, self._renew = draft, renew
+        self._early: dict[int, tuple[memoryview, str]] = {}
+
+    async def handle(self, frame: Frame, reply: str) -> bytes | None:
+        if frame.kind is Kind.WRITE:
+            return await self._write(frame.offset, frame.rest, reply)
+        if frame.kind is Kind.COMMIT:
+            await self._commit(decode(frame.rest, Commit))
+        elif frame.kind is Kind.ABORT:
+            self._over = True
+        else:
+            raise BusError(f"a put has no frame of kind {frame.kind.name}")
+        return self.answer()
+
+    def release(self) -> None:
+        self._draft.discard()
+
+    async def _write(self, offset: int, data: memoryview, reply: str) -> bytes | None:
+        if offset > self._draft.size:
+            self._keep(offset, data, reply)
+            return None
+        if offset == self._draft.size:
+            await self._in_thread(self._draft.write, data)
+            await self._write_early()
+        return self.answer()
+
+    async def _write_early(self) -> None:
+        while waiting := self._early.pop(self._draft.size, None):
+            data, reply = waiting
+            await self._in_thread(self._draft.write, data)
+            await self._publish(reply, self.answer())
+
+    def _keep(self, offset: int, data: memoryview, reply: str) -> None:
+        if len(self._early) >= MAX_EARLY:
+            raise BusError("too many frames arrived before their turn")
+        self._early[offset] = (data, reply)
+
+    async def _commit(self, commit: Commit) -> None:
+        self._over = True
+        if commit.size != self._draft.size:
+            raise Corrupt(f"{self._draft.size} of {commit.size} bytes of {self.path!r} arrived")
+        if commit.sha256 != self._draft.sha256():
+            raise Corrupt(f"the bytes of {self.path!r} were damaged on their way")
+        self._renew(commit.grant)
+        await self._in_thread(self._draft.commit)
+
+
+class GetTransfer(Transfer):
+    """A range of an object on its way out: ``start`` to ``start + size`` of ``handle``, an open file.
+
+    ``digests`` is off for a caller that has a proof of its own for what it reads.
+    """
+
+    def __init__(self, handle: Any, start: int, size: int, frame: int, digests: bool, *common: Any) -> None:
+        super().__init__(*common)
+        self._handle, self._start, self._size, self._frame = handle, start, size, frame
+        self._digests = digests
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+
+    async def handle(self, frame: Frame, reply: str) -> bytes | None:
+        if frame.kind is Kind.FETCH:
+            made: bytes = await self._in_thread(self._fetch, frame.offset, parse_length(frame.rest))
+            return made
+        self._over = True
+        if frame.kind is Kind.CLOSE:
+            digest: bytes = await self._in_thread(self._digest)
+            return digest
+        if frame.kind is Kind.ABORT:
+            return self.answer()
+        raise BusError(f"a get has no frame of kind {frame.kind.name}")
+
+    def release(self) -> None:
+        self._handle.close()
+
+    def _fetch(self, offset: int, length: int) -> bytes:
+        data = self._read(offset, min(length, self._frame, self._size - offset))
+        if self._digests and offset == self._hashed:
+            self._hash.update(data)
+            self._hashed += len(data)
+        return pack_frame(Kind.DATA, offset, data, checked=True)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        if length <= 0:
+            raise BusError("a fetch frame asks for bytes outside the transfer")
+        self._handle.seek(self._start + offset)
+        data: bytes = self._handle.read(length)
+        if len(data) != length:
+            raise Corrupt(f"{self.path!r} ended early")
+        return data
+
+    def _digest(self) -> bytes:
+        while self._digests and self._hashed < self._size:
+            self._fetch(self._hashed, self._frame)
+        return pack_frame(Kind.DIGEST, self._size, self._hash.digest() if self._digests else b"")
+
+
+def answer_frame(answer: Answer) -> bytes:
+    return pack_frame(Kind.ANSWER, 0, encode(answer))

@@ -1,0 +1,151 @@
+"""Objects on their way into a filesystem: nothing shows before the commit, and then all of it.
+
+A draft promises:
+
+* before ``commit`` returns, no reader sees the object under its name; after it, every reader sees the whole object;
+* an *exclusive* draft never replaces: where the name is taken, ``commit`` raises ``FileExistsError``;
+* ``discard`` leaves nothing behind; after ``commit`` it does nothing, and it may be called twice.
+
+How that is done depends on the filesystem; :func:`draft` chooses.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import threading
+from typing import IO, Any, Protocol
+
+from fsspec import AbstractFileSystem
+
+from snappy.bus.failures import store_code
+
+Bytes = bytes | bytearray | memoryview
+
+SINGLE_PUT = 64 << 20
+"""An object below this many bytes is one PUT: atomic, and no parts can be left behind."""
+SPOOL = 32 << 20
+"""Bytes of a draft kept in memory; what is longer waits in a temporary file."""
+PART = 16 << 20
+ATOMIC_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "r2"})
+PART_SUFFIX = ".snappy-part"
+
+_memory_lock = threading.Lock()
+
+
+class Draft(Protocol):
+    def write(self, data: Bytes) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def discard(self) -> None: ...
+
+
+def draft(fs: AbstractFileSystem, path: str, *, exclusive: bool) -> Draft:
+    """A draft of ``path`` in the way that ``fs`` can keep the promises."""
+    own = getattr(fs, "draft", None)
+    if own is not None:
+        made: Draft = own(path, exclusive=exclusive)
+        return made
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if "memory" in protocols:
+        return MemoryDraft(fs, path, exclusive)
+    if protocols & ATOMIC_UPLOADS:
+        return UploadDraft(fs, path, exclusive)
+    return RenamedDraft(fs, path, exclusive)
+
+
+class _Spooled:
+    """Keeps the bytes aside until the commit."""
+
+    def __init__(self, fs: AbstractFileSystem, path: str, exclusive: bool) -> None:
+        self._fs, self._path, self._exclusive = fs, path, exclusive
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115
+        self._size = 0
+
+    def write(self, data: Bytes) -> None:
+        self._spool.write(data)
+        self._size += len(data)
+
+    def discard(self) -> None:
+        self._spool.close()
+
+    def _content(self) -> bytes:
+        self._spool.seek(0)
+        return self._spool.read()
+
+
+class MemoryDraft(_Spooled):
+    """For ``memory://``, whose open files show at once."""
+
+    def commit(self) -> None:
+        with _memory_lock:
+            self._fs.pipe_file(self._path, self._content(), mode="create" if self._exclusive else "overwrite")
+        self.discard()
+
+
+class UploadDraft(_Spooled):
+    """For object stores: an upload shows when it is complete, and ``If-None-Match`` makes it exclusive."""
+
+    def commit(self) -> None:
+        try:
+            self._upload()
+        except OSError as error:
+            raise self._taken(error) from error
+        self.discard()
+
+    def _upload(self) -> None:
+        mode: dict[str, Any] = {"mode": "create"} if self._exclusive else {}
+        if self._size < SINGLE_PUT:
+            self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **mode)
+        else:
+            self._upload_parts(mode)
+
+    def _upload_parts(self, mode: dict[str, Any]) -> None:
+        self._spool.flush()
+        with tempfile.NamedTemporaryFile() as whole:
+            self._spool.seek(0)
+            while piece := self._spool.read(PART):
+                whole.write(piece)
+            whole.flush()
+            self._fs.put_file(whole.name, self._path, chunksize=PART, max_concurrency=2, **mode)
+
+    def _taken(self, error: OSError) -> OSError:
+        if self._exclusive and store_code(error) in (
+            "PreconditionFailed",
+            "ConditionalRequestConflict",
+            "412",
+        ):
+            return FileExistsError(self._path)
+        return error
+
+
+class RenamedDraft:
+    """For filesystems that can rename: a temporary name in the same directory.
+
+    The exclusive form asks before it renames; of two writers at the same instant both may win.
+    """
+
+    def __init__(self, fs: AbstractFileSystem, path: str, exclusive: bool) -> None:
+        self._fs, self._path, self._exclusive = fs, path, exclusive
+        folder, _, name = path.rpartition("/")
+        self._part = f"{folder}/.{name}.{secrets.token_hex(6)}{PART_SUFFIX}"
+        fs.makedirs(folder, exist_ok=True)
+        self._file: Any = fs.open(self._part, "wb")
+        self._open = True
+
+    def write(self, data: Bytes) -> None:
+        self._file.write(data)
+
+    def commit(self) -> None:
+        self._file.close()
+        if self._exclusive and self._fs.exists(self._path):
+            raise FileExistsError(self._path)
+        self._fs.mv(self._part, self._path)
+        self._open = False
+
+    def discard(self) -> None:
+        if self._open:
+            self._open = False
+            self._file.close()
+            self._fs.rm_file(self._part)

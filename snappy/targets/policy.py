@@ -1,0 +1,319 @@
+"""The guard of a target: what may be done, where, and under which names.
+
+Rights are letters: ``r`` read, ``l`` list, ``w`` write what is new, ``W`` replace, ``d`` delete. ``rlw`` is
+append-only; locks stay deletable for whoever may write, since restic needs that. Every path stays below the root.
+An object of a repository, whose name is the SHA-256 of its bytes, is verified before it becomes visible.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from snappy.bus.failures import DirectoryInTheWay, ExistingFile, RefusedFile, store_code
+from snappy.bus.protocol import named_hash
+from snappy.errors import AccessDenied, Corrupt, UsageError
+from snappy.targets.drafts import Bytes, Draft, draft
+
+READ, LIST, WRITE, OVERWRITE, DELETE = LETTERS = "rlwWd"
+APPEND_ONLY = "rlw"
+LOCKS = "locks/"
+COPY_PIECE = 1 << 20
+
+Ask = Callable[[str], None]
+"""Asked with a right's letter; raises AccessDenied or AttemptOver."""
+
+
+def clean(path: str) -> str:
+    """``path`` relative to the root, without empty segments. Raises AccessDenied for what could leave it."""
+    segments = [segment for segment in path.split("/") if segment]
+    if any(segment in (".", "..") or "\0" in segment for segment in segments):
+        raise RefusedFile(f"the path {path!r} leaves the target")
+    return "/".join(segments)
+
+
+def _allow(_right: str) -> None:
+    """Nobody beyond the policy is asked."""
+
+
+class PolicyFileSystem(AbstractFileSystem):
+    """Any fsspec filesystem below ``root``, with ``rights``. Synchronous, and safe to call from several threads.
+
+    Each operation asks the policy's own rights, then ``ask``; a write does so when it opens and again at the instant
+    the object becomes visible. Raises UsageError where ``rights`` holds another letter.
+    """
+
+    cachable = False
+    protocol = "policy"
+
+    def __init__(
+        self, fs: AbstractFileSystem, root: str = "", rights: str = APPEND_ONLY, ask: Ask = _allow
+    ) -> None:
+        super().__init__()
+        if unknown := set(rights) - set(LETTERS):
+            raise UsageError(
+                f"no right has the letter {min(unknown)!r}", hint=f"rights are letters of {LETTERS!r}"
+            )
+        self.fs, self.root, self.rights = fs, root.rstrip("/"), frozenset(rights)
+        self._ask = ask
+
+    def asking(self, ask: Ask) -> PolicyFileSystem:
+        """The same files, for a caller whose every operation is put to ``ask`` as well."""
+        view = copy.copy(self)
+        view._ask = ask
+        return view
+
+    # ---- rights
+
+    def demand(self, right: str) -> None:
+        """Raises AccessDenied, or what ``ask`` raises, unless ``right`` is held."""
+        if right not in self.rights:
+            raise RefusedFile(f"the target's policy does not grant the right {right!r}")
+        self._ask(right)
+
+    def _holds(self, right: str) -> bool:
+        try:
+            self.demand(right)
+        except AccessDenied:
+            return False
+        return True
+
+    def _right_to_delete(self, path: str) -> str:
+        return WRITE if path.startswith(LOCKS) else DELETE
+
+    # ---- reading
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        path = clean(path)
+        self.demand(LIST)
+        if not path:
+            return {"name": "", "size": 0, "type": "directory"}
+        return self._shown(self.fs.info(self._below(path)))
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        try:
+            self.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        path = clean(path)
+        self.demand(LIST)
+        found = [
+            item for item in map(self._shown, self._listed(path)) if item["name"] != path or _is_file(item)
+        ]
+        return found if detail else [item["name"] for item in found]
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        path = clean(path)
+        self.demand(LIST)
+        items = self.fs.find(self._below(path), maxdepth=maxdepth, withdirs=withdirs, detail=True)
+        found = {item["name"]: item for item in map(self._shown, items.values())}
+        return found if detail else sorted(found)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        path = clean(path)
+        self.demand(READ)
+        try:
+            content: bytes = self.fs.cat_file(self._below(path), start=start, end=end)
+        except OSError as error:
+            if store_code(error) == "InvalidRange":
+                return b""
+            raise
+        return content
+
+    def _listed(self, path: str) -> list[dict[str, Any]]:
+        try:
+            found: list[dict[str, Any]] = self.fs.ls(self._below(path), detail=True)
+        except FileNotFoundError as error:
+            if path or store_code(error) == "NoSuchBucket":
+                raise
+            return []
+        return found
+
+    # ---- writing
+
+    def write(self, path: str, *, exclusive: bool = False) -> GuardedDraft:
+        """A draft of the object; nothing shows before its commit.
+
+        Without the right to replace, a draft is exclusive even where the caller did not ask for that, and its commit
+        then raises AccessDenied where the name is taken.
+        """
+        path = clean(path)
+        if not path:
+            raise DirectoryInTheWay("the root of a target is a directory")
+        self.demand(WRITE)
+        right = WRITE if exclusive or not self._holds(OVERWRITE) else OVERWRITE
+        inner = draft(self.fs, self._below(path), exclusive=right == WRITE)
+        return GuardedDraft(
+            inner, path, lambda: self.demand(right), ExistingFile if exclusive else RefusedFile
+        )
+
+    def pipe_file(self, path: str, value: Bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        with self.write(path, exclusive=mode == "create") as writer:
+            writer.write(value)
+            writer.commit()
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        if self.isdir(path1):
+            return self.makedirs(path2, exist_ok=True)
+        with self._open(path1) as source, self.write(path2) as writer:
+            while piece := source.read(COPY_PIECE):
+                writer.write(piece)
+            writer.commit()
+        return None
+
+    def rm_file(self, path: str) -> None:
+        path = clean(path)
+        self.demand(self._right_to_delete(path))
+        self.fs.rm_file(self._below(path))
+
+    def _rm(self, path: str) -> None:
+        self.rm_file(path)
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        path = clean(path)
+        self.demand(WRITE)
+        if self.has_directories and path:
+            self.fs.mkdir(self._below(path), create_parents=create_parents)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        path = clean(path)
+        self.demand(WRITE)
+        if self.has_directories and path:
+            self.fs.makedirs(self._below(path), exist_ok=exist_ok)
+
+    def rmdir(self, path: str) -> None:
+        path = clean(path)
+        self.demand(self._right_to_delete(path + "/"))
+        if self.has_directories and path:
+            self.fs.rmdir(self._below(path))
+
+    @property
+    def has_directories(self) -> bool:
+        """Whether a directory can be without content; on an object store it cannot, and none is ever made."""
+        return not getattr(self.fs, "async_impl", False)
+
+    # ---- files
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if mode in ("wb", "xb"):
+            return WritableFile(self.write(path, exclusive=mode == "xb"), kwargs.get("autocommit", True))
+        if mode != "rb":
+            raise NotImplementedError(f"files cannot be opened with mode {mode!r}")
+        path = clean(path)
+        self.demand(READ)
+        if "memory" in self.fs.protocol:
+            # Every reader of a memory file would share its position.
+            return io.BytesIO(self.fs.cat_file(self._below(path)))
+        return self.fs.open(self._below(path), "rb")
+
+    # ---- names
+
+    def _below(self, path: str) -> str:
+        return f"{self.root}/{path}" if path else self.root
+
+    def _shown(self, item: dict[str, Any]) -> dict[str, Any]:
+        root = self.fs._strip_protocol(self.root)
+        name = item["name"].removeprefix(root).strip("/")
+        return {"name": name, "size": item["size"] or 0, "type": item["type"], "modified": _modified(item)}
+
+
+class GuardedDraft:
+    """A draft that hashes what it is given, and asks again before it commits."""
+
+    def __init__(self, inner: Draft, path: str, allow: Callable[[], None], taken: type[Exception]) -> None:
+        self._inner, self._path, self._allow, self._taken = inner, path, allow, taken
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Bytes) -> None:
+        self._hash.update(data)
+        self._inner.write(data)
+        self.size += len(data)
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def commit(self) -> None:
+        """Raises Corrupt, AccessDenied, AttemptOver or AlreadyExists; nothing is visible then."""
+        expected = named_hash(self._path)
+        if expected and expected != self.sha256():
+            raise Corrupt(f"the bytes of {self._path!r} do not have the SHA-256 that is its name")
+        self._allow()
+        try:
+            self._inner.commit()
+        except FileExistsError as error:
+            raise self._taken(f"an object {self._path!r} exists") from error
+
+    def discard(self) -> None:
+        self._inner.discard()
+
+    def __enter__(self) -> GuardedDraft:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.discard()
+
+
+class WritableFile(io.RawIOBase):
+    """A draft as a file, for ``open(path, "wb")``: closing commits, unless ``autocommit`` is off."""
+
+    def __init__(self, guarded: GuardedDraft, autocommit: bool) -> None:
+        self._draft, self._autocommit = guarded, autocommit
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._draft.write(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._draft.size
+
+    def commit(self) -> None:
+        self._draft.commit()
+
+    def discard(self) -> None:
+        self._draft.discard()
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            if self._autocommit:
+                with self._draft:
+                    self._draft.commit()
+
+    def __del__(self) -> None:
+        # A file that nobody closed is not complete; the base class would close it, and so commit.
+        self._draft.discard()
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is not None and self._autocommit:
+            self._autocommit = False
+            self._draft.discard()
+        self.close()
+
+
+def _is_file(item: dict[str, Any]) -> bool:
+    return bool(item["type"] != "directory")
+
+
+def _modified(item: dict[str, Any]) -> float:
+    when = item.get("mtime") or item.get("LastModified") or item.get("created") or 0.0
+    return float(when.timestamp() if hasattr(when, "timestamp") else when)

