@@ -19,13 +19,14 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import BadSubscriptionError, NoRespondersError
+from nats.errors import BadSubscriptionError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
 from snappy import config
 from snappy.bus import login
+from snappy.bus.replies import Replies, Waiters
 from snappy.bus.subjects import Subjects, inbox
 from snappy.bus.watchdog import Watchdog, ping
 from snappy.errors import BusDenied, BusError, BusFull, BusUnavailable, TooLarge, WrongSequence
@@ -34,6 +35,10 @@ MESSAGE_ID = "Nats-Msg-Id"
 FULL = (10023, 10077)
 WRONG_SEQUENCE = (10071, 10164)
 DRAIN_SECONDS = 10.0
+ACCOUNT_REPLY = "_R_."
+LOGIN = '""'
+LOGIN_HINT = "check nats.user, and nats.password or nats.nkey_seed"
+TLS_HINT = "check nats.tls_ca, nats.tls_certificate and nats.tls_key"
 
 _log = structlog.get_logger(module=__name__)
 _last_resort = logging.getLogger(__name__)
@@ -58,7 +63,8 @@ class Bus:
         self._draining = False
         self._up = asyncio.Event()
         self._closed = asyncio.Event()
-        self._waiting: dict[asyncio.Future[None], str] = {}
+        self._waiters = Waiters()
+        self._replies = Replies(self.nc, self._waiters)
         self._watchdog = Watchdog(self.nc)
         self._watching: asyncio.Task[None] | None = None
 
@@ -86,19 +92,19 @@ class Bus:
     # ---- opening and closing -------------------------------------------------------------------------------------
 
     async def _open(self, options: dict[str, Any], timeout: float) -> None:
-        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[refused] = ""
+        refused = self._waiters.expect("")
         dialing = asyncio.create_task(self.nc.connect(**options, **self._callbacks()))
         try:
             await asyncio.wait({dialing, refused}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             _raise_first(refused, dialing)
             if not dialing.done():
                 raise self._unreachable(options["servers"], timeout)
+            await self._subscribe(self._replies.subject(), "", self._replies.receive)
         except BaseException:
             await self._give_up(dialing)
             raise
         finally:
-            del self._waiting[refused]
+            self._waiters.forget(refused)
         self.js = self.nc.jetstream()
         self._up.set()
         self._watching = asyncio.create_task(self._watchdog.run())
@@ -139,7 +145,7 @@ class Bus:
                     await _drain(subscription)
                 if self.tasks:
                     await asyncio.wait(self.tasks)
-                await self.nc.drain()
+                await ping(self.nc, DRAIN_SECONDS)
         except (NatsError, OSError, TimeoutError) as error:
             _log.info("closed without a full drain", reason=str(error) or type(error).__name__)
         finally:
@@ -168,18 +174,17 @@ class Bus:
         text = str(error) or type(error).__name__
         if "permissions violation" in text:
             self.last_violation = text
-            self._interrupt(BusDenied(f"the NATS server refused: {text.removeprefix('nats: ')}"), text)
+            self._waiters.fail(BusDenied(f"the NATS server refused: {text.removeprefix('nats: ')}"), text)
         elif "authorization" in text.lower() or "authentication" in text.lower():
-            self._interrupt(BusDenied("the NATS server refused the credentials", hint="check nats.user"), '""')
+            self._waiters.fail(BusDenied("the NATS server refused the credentials", hint=LOGIN_HINT), LOGIN)
         elif isinstance(error, ssl.SSLError):
-            self._interrupt(BusUnavailable(f"TLS with the NATS server failed: {text}", hint="check nats.tls_ca"), '""')
+            self._waiters.fail(BusUnavailable(f"TLS with the NATS server failed: {text}", hint=TLS_HINT), LOGIN)
         _log.warning("NATS says", error=text)
 
     async def _on_disconnected(self) -> None:
         self._up.clear()
         self._watchdog.seen()
-        for waiting in list(self._waiting):
-            _fail(waiting, BusUnavailable("the connection to NATS was lost before the answer came"))
+        self._waiters.fail(BusUnavailable("the connection to NATS was lost before the answer came"))
         if not self._draining:
             _log.warning("NATS is gone; reconnecting")
 
@@ -194,12 +199,6 @@ class Bus:
             _log.error("the NATS connection is closed for good", reason=str(self.nc.last_error or ""))
             if self._on_closed:
                 self._on_closed()
-
-    def _interrupt(self, error: BusError, text: str) -> None:
-        """Fail whoever waits for the subject quoted in ``text``; the server's text comes in lower case."""
-        for waiting, subject in list(self._waiting.items()):
-            if f'"{subject.lower()}"' in text:
-                _fail(waiting, error)
 
     # ---- talking -------------------------------------------------------------------------------------------------
 
@@ -227,9 +226,11 @@ class Bus:
     def reply_allowed(message: Msg, caller: str, private: bool) -> bool:
         """Whether an answer goes to an inbox: the caller's own where inboxes are ``private``, else anybody's.
 
-        Anything else would let a caller make the responder publish where the caller may not.
+        Anything else would let a caller make the responder publish where the caller may not. To be asked *before* a
+        request has any effect. Where the caller sits in another account the server puts its own subject there, which
+        no client may name, and which leads into the caller's account alone.
         """
-        return message.reply.startswith(f"{inbox(caller)}." if private else "_INBOX.")
+        return message.reply.startswith((f"{inbox(caller)}." if private else "_INBOX.", ACCOUNT_REPLY))
 
     async def store(
         self,
@@ -273,24 +274,10 @@ class Bus:
     async def _exchange(self, subject: str, body: bytes, timeout: float, headers: dict[str, str] | None) -> Msg:
         self._check_size(body, headers)
         deadline = asyncio.get_running_loop().time() + timeout
-        await self._wait_up(timeout)
+        if not self._up.is_set():
+            await self._wait_up(timeout)
         left = max(0.001, deadline - asyncio.get_running_loop().time())
-        interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        answer = asyncio.create_task(self.nc.request(subject, body, timeout=left, headers=headers))
-        self._waiting[interrupted] = subject
-        try:
-            await asyncio.wait((answer, interrupted), return_when=asyncio.FIRST_COMPLETED)
-            _raise_first(interrupted)
-            return answer.result()
-        except NoRespondersError as error:
-            raise BusUnavailable(f"nobody answers on {subject}") from error
-        except TimeoutError as error:
-            raise BusUnavailable(f"no answer on {subject} in {timeout:g} s") from error
-        except (NatsError, OSError) as error:
-            raise BusUnavailable(f"cannot ask on {subject}: {error}") from error
-        finally:
-            del self._waiting[interrupted]
-            answer.cancel()
+        return await self._replies.ask(subject, body, left, dict(headers) if headers else None)
 
     async def _wait_up(self, timeout: float) -> None:
         if self._closed.is_set():
@@ -310,9 +297,13 @@ class Bus:
     # ---- listening -----------------------------------------------------------------------------------------------
 
     async def listen(self, subject: str, queue: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Subscribe, and know that the server agreed. Raises BusDenied or BusUnavailable."""
-        denied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[denied] = subject
+        """Subscribe until :meth:`drain`, and know that the server agreed. Raises BusDenied or BusUnavailable."""
+        subscription = await self._subscribe(subject, queue, callback)
+        self.subscriptions.append(subscription)
+        return subscription
+
+    async def _subscribe(self, subject: str, queue: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        denied = self._waiters.expect(subject)
         try:
             subscription = await self.nc.subscribe(subject, queue=queue, cb=callback)
             if not await ping(self.nc, 5.0):
@@ -321,8 +312,7 @@ class Bus:
         except (NatsError, OSError) as error:
             raise BusUnavailable(f"cannot listen on {subject}: {error}") from error
         finally:
-            del self._waiting[denied]
-        self.subscriptions.append(subscription)
+            self._waiters.forget(denied)
         return subscription
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -373,12 +363,6 @@ async def _drain(subscription: Subscription) -> None:
         await subscription.drain()  # type: ignore[no-untyped-call]
     except BadSubscriptionError:
         _log.debug("already unsubscribed", subject=subscription.subject)
-
-
-def _fail(waiting: asyncio.Future[None], error: BusError) -> None:
-    if not waiting.done():
-        waiting.set_exception(error)
-        waiting.exception()  # counts as looked at, should its waiter have left
 
 
 def _raise_first(*futures: asyncio.Future[None]) -> None:

@@ -1,0 +1,87 @@
+"""Requests that are waited for on one connection: one inbox subscription, and one future for each.
+
+nats-py's own ``request`` waits out its timeout when the server's permissions refuse it or the connection goes away,
+and forgets to forget a request that could not be sent. Here each such wait ends at once, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from snappy.errors import BusError, BusUnavailable
+
+STATUS = "Status"
+NO_RESPONDERS = "503"
+
+
+class Waiters:
+    """Futures, each with the subject whose refusal ends it; the empty subject stands for the login."""
+
+    def __init__(self) -> None:
+        self._subjects: dict[asyncio.Future[Any], str] = {}
+
+    def expect(self, subject: str) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._subjects[future] = subject
+        return future
+
+    def forget(self, future: asyncio.Future[Any]) -> None:
+        del self._subjects[future]
+
+    def fail(self, error: BusError, quoted_in: str | None = None) -> None:
+        """End every wait, or those whose subject stands quoted, in lower case, in ``quoted_in``."""
+        for future, subject in list(self._subjects.items()):
+            if quoted_in is None or f'"{subject.lower()}"' in quoted_in:
+                _fail(future, error)
+
+
+class Replies:
+    """The private inbox of one connection."""
+
+    def __init__(self, nc: Client, waiters: Waiters) -> None:
+        self._nc = nc
+        self._waiters = waiters
+        self._prefix = ""
+        self._asked = 0
+        self._open: dict[str, asyncio.Future[Msg]] = {}
+
+    def subject(self) -> str:
+        """What to listen on, with :meth:`receive`."""
+        self._prefix = f"{self._nc.new_inbox()}."
+        return f"{self._prefix}*"
+
+    async def receive(self, message: Msg) -> None:
+        future = self._open.get(message.subject)
+        if future and not future.done():
+            future.set_result(message)
+
+    async def ask(self, subject: str, body: bytes, timeout: float, headers: dict[str, str] | None) -> Msg:
+        """Raises BusUnavailable: nobody answers there, not in time; or what the waiters were failed with."""
+        self._asked += 1
+        inbox = f"{self._prefix}{self._asked}"
+        answered = self._open[inbox] = self._waiters.expect(subject)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._nc.publish(subject, body, reply=inbox, headers=headers)
+                answer: Msg = await answered
+        except TimeoutError as error:
+            raise BusUnavailable(f"no answer on {subject} in {timeout:g} s") from error
+        except (NatsError, OSError) as error:
+            raise BusUnavailable(f"cannot ask on {subject}: {error}") from error
+        finally:
+            del self._open[inbox]
+            self._waiters.forget(answered)
+        if answer.headers and answer.headers.get(STATUS) == NO_RESPONDERS:
+            raise BusUnavailable(f"nobody answers on {subject}")
+        return answer
+
+
+def _fail(future: asyncio.Future[Any], error: BusError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # counts as looked at, should its waiter have left
