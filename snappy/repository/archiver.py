@@ -1,0 +1,219 @@
+"""A backup: entries go in, a snapshot comes out. A file that the parent snapshot has already is not opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from snappy import __version__
+from snappy.errors import Damaged, SourceError
+from snappy.repository.entries import Entry, Node, Problem
+from snappy.repository.file_storer import FileStorer
+from snappy.repository.format import BlobId, BlobType
+from snappy.repository.paths import ROOT
+from snappy.repository.progress import Problems, Progress
+from snappy.repository.repo import Repository
+from snappy.repository.snapshots import Snapshot, Summary, matches
+from snappy.repository.tally import Tally
+from snappy.repository.tree_builder import Folder, TreeBuilder
+from snappy.repository.tree_reader import TreeReader
+
+PROGRAM = f"snappy {__version__}"
+NOT_KEPT = ("socket", "irregular")
+
+Cancelled = Callable[[], None]
+Now = Callable[[], datetime]
+
+
+def never() -> None:
+    """The ``cancelled`` of a job that nobody can cancel."""
+
+
+def utc_now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class BackupResult:
+    """What a backup did. ``snapshot.summary`` counts files, directories, blobs, and plain and stored bytes."""
+
+    snapshot: Snapshot
+    summary: Summary
+    bytes_read: int
+    """Bytes of the files that were opened: new ones and those that changed since the parent."""
+    warnings: list[Problem]
+    """What was left out or may be torn: the first thousand of ``warnings_total``."""
+    warnings_total: int
+
+
+def find_parent(repo: Repository, *, hostname: str, paths: Sequence[str]) -> Snapshot | None:
+    """The newest snapshot of the same host and exactly the same paths, as restic chooses it."""
+    wanted = sorted(paths)
+    same = [one for one in repo.snapshots() if matches(one, hosts=[hostname]) and sorted(one.paths or ()) == wanted]
+    return same[-1] if same else None
+
+
+class Archiver:
+    """Makes one snapshot. The repository's index must be loaded, and a lock on it held.
+
+    ``cancelled`` is asked often, from any thread, and raises to end the backup: what was stored until then the next
+    backup finds again; no snapshot is written.
+    """
+
+    def __init__(
+        self,
+        repo: Repository,
+        *,
+        parent: Snapshot | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancelled = never,
+        now: Now = utc_now,
+    ) -> None:
+        self._repo, self._parent, self._cancelled, self._now = repo, parent, cancelled, now
+        self._progress = progress or Progress()
+        self._problems = Problems()
+        self._trees = TreeReader(repo)
+        started = now()
+        self._summary = Summary(backup_start=started, backup_end=started)
+        self._tally = Tally(self._summary)
+
+    def backup(
+        self,
+        entries: Iterable[Entry],
+        *,
+        paths: Sequence[str],
+        hostname: str,
+        username: str = "",
+        uid: int = 0,
+        gid: int = 0,
+        tags: Sequence[str] = (),
+        excludes: Sequence[str] = (),
+        time: datetime | None = None,
+        force: bool = False,
+    ) -> BackupResult:
+        """Store the entries and a snapshot of them. With ``force`` every file is read, changed or not.
+
+        An object that cannot be read is left out, with a warning. Raises :class:`SourceError` when the entries come
+        out of order or there are none, and what the source, the repository and ``cancelled`` raise.
+        """
+        root = self._store(entries, force)
+        self._repo.flush()
+        self._cancelled()
+        self._summary.backup_end = self._now()
+        snapshot = Snapshot(
+            time=time or self._summary.backup_start,
+            parent=self._parent.id if self._parent else None,
+            tree=root.hex(),
+            paths=list(paths),
+            hostname=hostname,
+            username=username,
+            uid=uid,
+            gid=gid,
+            excludes=list(excludes) or None,
+            tags=list(tags) or None,
+            program_version=PROGRAM,
+            summary=self._summary,
+        )
+        self._repo.save_snapshot(snapshot)
+        problems = self._problems
+        return BackupResult(snapshot, self._summary, self._tally.bytes_read, problems.kept, problems.total)
+
+    def _store(self, entries: Iterable[Entry], force: bool) -> BlobId:
+        self._expect_as_before()
+        builder = TreeBuilder(self._repo, self._tally, self._load_known(ROOT, self._old_root()))
+        with FileStorer(self._repo, self._tally, self._progress, self._problems, self._cancelled) as files:
+            for entry in entries:
+                files.check()
+                self._progress.current = entry.path
+                if self._can_be_kept(entry):
+                    self._take(builder, files, entry, force)
+            builder.finish()
+            files.wait()
+            files.check()
+        return self._root_of(builder)
+
+    def _root_of(self, builder: TreeBuilder) -> BlobId:
+        if builder.root is None or not builder.took_any:
+            raise SourceError("nothing could be backed up: the source is empty or unreadable")
+        return builder.root
+
+    def _expect_as_before(self) -> None:
+        before = self._parent.summary if self._parent else None
+        if before is not None:
+            self._progress.expect(files=before.total_files_processed, size=before.total_bytes_processed)
+
+    def _can_be_kept(self, entry: Entry) -> bool:
+        message = entry.error or entry.warning
+        if not message and entry.node.type == "irregular":
+            message = "it is of a type that cannot be backed up"
+        if message:
+            self._problems.add(entry.path, message)
+        unreadable = entry.error and entry.node.type != "dir"
+        return not unreadable and entry.node.type not in NOT_KEPT
+
+    def _take(self, builder: TreeBuilder, files: FileStorer, entry: Entry, force: bool) -> None:
+        folder = builder.locate(entry.path)
+        node = entry.node
+        old = folder.known.get(node.name)
+        if node.type == "dir":
+            known = self._known_below(folder, entry.path, old)
+            builder.enter(entry.path, node, old, known)
+        elif node.type == "file" and (force or not self._is_unchanged(entry.path, old, node)):
+            self._submit(builder, files, folder, entry, old)
+        else:
+            if node.type == "file" and old is not None:
+                self._keep_content(old, node)
+            builder.place(folder, node)
+
+    def _keep_content(self, old: Node, node: Node) -> None:
+        node.content = old.content
+        self._tally.file(old, node, same=True)
+        self._progress.add(files=1, size=node.size)
+
+    def _submit(self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None) -> None:
+        slot = builder.expect(folder)
+
+        def stored(node: Node | None) -> None:
+            if node is not None:
+                self._tally.file(old, node)
+            self._progress.add(files=1)
+            builder.deliver(folder, slot, node)
+
+        files.submit(entry, stored)
+
+    def _is_unchanged(self, path: bytes, old: Node | None, node: Node) -> bool:
+        """Whether the parent's content stands for the file's: all that the system says of it is the same."""
+        if old is None or old.content is None or not _same_stat(old, node):
+            return False
+        if all(self._repo.has_blob(BlobType.DATA, blob) for blob in old.content):
+            return True
+        self._problems.add(path, "parts of it were missing in the repository; it was stored again")
+        return False
+
+    def _old_root(self) -> BlobId | None:
+        return self._parent.tree_id if self._parent else None
+
+    def _known_below(self, folder: Folder, path: bytes, old: Node | None) -> list[Node]:
+        if old is None or old.subtree is None:
+            return []
+        return self._load_known(path, old.subtree, folder.subtrees_after(old.subtree))
+
+    def _load_known(self, path: bytes, tree: BlobId | None, siblings: Iterable[BlobId] = ()) -> list[Node]:
+        if tree is None:
+            return []
+        try:
+            return self._trees.load(tree, siblings)
+        except Damaged as error:
+            self._problems.add(path, f"the parent snapshot cannot be compared: {error.message}", error.code)
+            return []
+
+
+def _same_stat(old: Node, node: Node) -> bool:
+    """A node without times says nothing about change."""
+    return (
+        old.type == "file"
+        and (node.mtime_ns, node.ctime_ns) != (0, 0)
+        and (old.size, old.mtime_ns, old.ctime_ns, old.inode) == (node.size, node.mtime_ns, node.ctime_ns, node.inode)
+    )

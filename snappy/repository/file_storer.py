@@ -1,0 +1,130 @@
+"""Reads files into blobs in a few threads, with a bound on how many files and chunks are in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from snappy.repository.chunker import SMALLEST
+from snappy.repository.entries import Entry, Node
+from snappy.repository.format import BlobId, BlobType
+from snappy.repository.progress import Problems, Progress
+from snappy.repository.repo import Repository
+from snappy.repository.tally import Tally
+
+READERS = 2
+SEALERS = 2
+FILES_IN_FLIGHT = 64
+CHUNKS_IN_FLIGHT = 4
+"""Chunks of one file that are being sealed; a chunk is at most 8 MiB."""
+
+Stored = Callable[[Node | None], None]
+"""Takes a file's node, complete with its content; ``None`` when the file could not be read."""
+
+
+class FileStorer:
+    """A pool that stores files. The first error that is not one file's own stops it; ``check`` raises that error.
+
+    ``cancelled`` is asked before each chunk and raises to stop.
+    """
+
+    def __init__(
+        self,
+        repo: Repository,
+        tally: Tally,
+        progress: Progress,
+        problems: Problems,
+        cancelled: Callable[[], None],
+    ) -> None:
+        self._repo, self._tally, self._progress, self._problems = repo, tally, progress, problems
+        self._cancelled = cancelled
+        self._room = threading.Semaphore(FILES_IN_FLIGHT)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._failure = self._failure or error
+        self.wait()
+
+    def check(self) -> None:
+        """Raise what has stopped the work, if anything has."""
+        if self._failure is not None:
+            raise self._failure
+        self._cancelled()
+
+    def submit(self, entry: Entry, stored: Stored) -> None:
+        """Store the file some time soon, then call ``stored`` from another thread. Blocks while many files wait."""
+        self._room.acquire()
+        self._readers.submit(self._run, entry, stored)
+
+    def wait(self) -> None:
+        """Until all files are stored; nothing can be submitted then."""
+        self._readers.shutdown()
+        self._sealers.shutdown()
+
+    def _run(self, entry: Entry, stored: Stored) -> None:
+        try:
+            self.check()
+            stored(self._store(entry))
+        except BaseException as error:
+            self._failure = self._failure or error
+        finally:
+            self._room.release()
+
+    def _store(self, entry: Entry) -> Node | None:
+        """The file's node, or ``None`` with a warning."""
+        try:
+            return self._read(entry)
+        except FileNotFoundError:
+            self._problems.add(entry.path, "it vanished before it could be read")
+        except OSError as error:
+            self._problems.add(entry.path, f"it cannot be read: {error.strerror or error}")
+        return None
+
+    def _read(self, entry: Entry) -> Node:
+        node = entry.node
+        if entry.open is None:
+            raise OSError("the source gave no content")
+        with entry.open() as file:
+            content, size = self._store_content(file)
+        changed = entry.changed() if entry.changed else ""
+        if not changed and node.size and size != node.size:
+            changed = f"it had {node.size} bytes and gave {size}"
+        if changed:
+            self._problems.add(entry.path, f"its content may be torn: {changed}")
+        node.content, node.size = content, size
+        return node
+
+    def _store_content(self, file: BinaryIO) -> tuple[list[BlobId], int]:
+        content: list[BlobId] = []
+        size = 0
+        sealing: deque[Future[BlobId]] = deque()
+        for chunk in self._repo.chunks(file):
+            self.check()
+            size += len(chunk)
+            if len(sealing) >= CHUNKS_IN_FLIGHT:
+                content.append(sealing.popleft().result())
+            if len(chunk) < SMALLEST and not sealing:  # a small file: handing it over would cost more than it gives
+                content.append(self._save(chunk))
+            else:
+                sealing.append(self._sealers.submit(self._save, chunk))
+        content.extend(future.result() for future in sealing)
+        return content, size
+
+    def _save(self, chunk: bytes) -> BlobId:
+        saved = self._repo.save_blob(BlobType.DATA, chunk)
+        self._tally.read(len(chunk))
+        if saved.new:
+            self._tally.blob(BlobType.DATA, len(chunk), saved.stored)
+        self._progress.add(size=len(chunk))
+        return saved.id

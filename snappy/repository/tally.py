@@ -1,0 +1,55 @@
+"""What a backup counts on its way: restic's summary, and the bytes that were read."""
+
+from __future__ import annotations
+
+import threading
+
+from snappy.repository.entries import Node
+from snappy.repository.format import BlobType
+from snappy.repository.snapshots import Summary
+
+
+class Tally:
+    """What a backup has counted so far, in the terms of restic's summary. Thread-safe."""
+
+    def __init__(self, summary: Summary) -> None:
+        self._summary = summary
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+
+    def read(self, size: int) -> None:
+        """Count bytes that were read from the source."""
+        with self._lock:
+            self.bytes_read += size
+
+    def file(self, old: Node | None, node: Node, *, same: bool = False) -> None:
+        """Count one file; ``same`` says that it is known to be as it was."""
+        with self._lock:
+            self._summary.total_files_processed += 1
+            self._summary.total_bytes_processed += node.size
+            if old is None:
+                self._summary.files_new += 1
+            elif same or old == node:
+                self._summary.files_unmodified += 1
+            else:
+                self._summary.files_changed += 1
+
+    def folder(self, old: Node | None, node: Node) -> None:
+        """Count one directory."""
+        with self._lock:
+            if old is None:
+                self._summary.dirs_new += 1
+            elif old == node:
+                self._summary.dirs_unmodified += 1
+            else:
+                self._summary.dirs_changed += 1
+
+    def blob(self, kind: BlobType, plain: int, stored: int) -> None:
+        """Count one blob that the repository did not have."""
+        with self._lock:
+            if kind is BlobType.DATA:
+                self._summary.data_blobs += 1
+            else:
+                self._summary.tree_blobs += 1
+            self._summary.data_added += plain
+            self._summary.data_added_packed += stored

@@ -1,0 +1,139 @@
+"""Builds the trees of a snapshot bottom-up while its entries come depth-first and its files are still being read.
+
+A directory is stored when its last child is known, by whichever thread brought that child; so nobody waits for a
+file, and memory holds the directories that are open or have files on their way, not the whole tree.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+
+from snappy.errors import SourceError
+from snappy.repository.entries import Node
+from snappy.repository.format import BlobId, BlobType
+from snappy.repository.paths import ROOT, parent, shown, split
+from snappy.repository.repo import Repository
+from snappy.repository.tally import Tally
+from snappy.repository.tree import encode_tree
+from snappy.repository.tree_reader import subtrees
+
+
+class Folder:
+    """A directory whose children are coming in. ``old`` is its node in the parent snapshot, ``known`` are the nodes
+    in there, by the bytes of their names."""
+
+    def __init__(self, path: bytes, node: Node, above: Folder | None, old: Node | None, known: list[Node]) -> None:
+        self.path, self.node, self.above, self.old = path, node, above, old
+        self.known = {one.name: one for one in known}
+        self._old_subtrees = deque(subtrees(known))
+        self.slot = above.reserve() if above else 0
+        self.children: list[Node | None] = []
+        self.awaited = 1  # itself, until it is closed
+        self.last_name = b""
+
+    def reserve(self) -> int:
+        """Keep a place for a child, so that the order is that of the entries."""
+        self.children.append(None)
+        self.awaited += 1
+        return len(self.children) - 1
+
+    def subtrees_after(self, tree: BlobId) -> Iterable[BlobId]:
+        """The parent snapshot's directories that come after the one with ``tree``; ask in their order."""
+        while self._old_subtrees and self._old_subtrees.popleft() != tree:
+            pass
+        return self._old_subtrees
+
+
+class TreeBuilder:
+    """The directories of one backup. ``deliver`` is for any thread, all else for the one that walks."""
+
+    def __init__(self, repo: Repository, tally: Tally, known: list[Node]) -> None:
+        self._repo, self._tally = repo, tally
+        self._lock = threading.Lock()
+        self.root: BlobId | None = None
+        """The root tree's id, once everything is stored."""
+        self.took_any = False
+        """Whether any entry was located."""
+        self._stack = [Folder(ROOT, Node(name=b"", type="dir"), None, None, known)]
+
+    def locate(self, path: bytes) -> Folder:
+        """The directory of the entry ``path``; all those that the walk has left are closed.
+
+        Raises :class:`SourceError` when the entries do not come in order, :class:`UnsafePath` for a bad name.
+        """
+        above = parent(path)
+        name = split(path)[-1]
+        self._close_to(above)
+        here = self._stack[-1]
+        if here.path != above or name <= here.last_name:
+            raise SourceError(f"the source yields {shown(path)} out of order")
+        here.last_name = name
+        self.took_any = True
+        return here
+
+    def enter(self, path: bytes, node: Node, old: Node | None, known: list[Node]) -> None:
+        """Open a directory in the one that was located last."""
+        with self._lock:
+            self._stack.append(Folder(path, node, self._stack[-1], old, known))
+
+    def place(self, folder: Folder, node: Node) -> None:
+        """Put a finished node into the directory."""
+        with self._lock:
+            folder.children.append(node)
+
+    def expect(self, folder: Folder) -> int:
+        """Keep a place in the directory for a node that ``deliver`` will bring."""
+        with self._lock:
+            return folder.reserve()
+
+    def deliver(self, folder: Folder, slot: int, node: Node | None) -> None:
+        """Bring an expected node, or ``None`` when there is none after all. Stores each directory that this
+        completes."""
+        arrived: Folder | None = folder
+        while arrived is not None and self._arrive(arrived, slot, node):
+            node, slot = self._store(arrived), arrived.slot
+            arrived = arrived.above
+
+    def finish(self) -> None:
+        """Close all directories; the root is stored when the last expected node was delivered."""
+        self._close_to(None)
+
+    def _close_to(self, path: bytes | None) -> None:
+        while self._stack and not _holds(self._stack[-1].path, path):
+            self._close(self._stack.pop())
+
+    def _close(self, folder: Folder) -> None:
+        folder.known.clear()
+        with self._lock:
+            folder.awaited -= 1
+            complete = not folder.awaited
+        if complete:
+            node = self._store(folder)
+            if folder.above is not None:
+                self.deliver(folder.above, folder.slot, node)
+
+    def _arrive(self, folder: Folder, slot: int, node: Node | None) -> bool:
+        with self._lock:
+            folder.children[slot] = node
+            folder.awaited -= 1
+            return not folder.awaited
+
+    def _store(self, folder: Folder) -> Node:
+        data = encode_tree([child for child in folder.children if child is not None])
+        folder.children = []
+        saved = self._repo.save_blob(BlobType.TREE, data)
+        if saved.new:
+            self._tally.blob(BlobType.TREE, len(data), saved.stored)
+        folder.node.subtree = saved.id
+        if folder.above is None:
+            self.root = saved.id
+        else:
+            self._tally.folder(folder.old, folder.node)
+        return folder.node
+
+
+def _holds(folder: bytes, path: bytes | None) -> bool:
+    """Whether the directory ``folder`` is ``path`` or above it."""
+    return path is not None and (folder in (path, ROOT) or path.startswith(folder + b"/"))
