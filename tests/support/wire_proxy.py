@@ -1,0 +1,102 @@
+"""A TCP proxy that records every byte of every connection, and a search that knows how bytes may be written.
+
+A plain proxy sees what crosses a wire without TLS: everything. It runs on an event loop in a thread of its own, so
+that processes under test can connect to it whatever the test does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
+
+READ_SIZE = 1 << 18
+
+
+class WireProxy:
+    """Forwards connections on ``url`` to the server; ``recorded`` holds one byte string a direction and connection."""
+
+    def __init__(self, upstream: str) -> None:
+        where = urlsplit(upstream)
+        self._host, self._port = where.hostname, where.port
+        self._records: list[bytearray] = []
+        self.url = ""
+
+    @property
+    def recorded(self) -> list[bytes]:
+        return [bytes(record) for record in self._records]
+
+    @property
+    def total(self) -> int:
+        """Bytes recorded so far."""
+        return sum(map(len, self._records))
+
+    async def start(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        return server
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
+        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        record = bytearray()
+        self._records.append(record)
+        with suppress(ConnectionError):
+            while data := await reader.read(READ_SIZE):
+                record += data
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@contextmanager
+def wire_proxy(upstream: str) -> Iterator[WireProxy]:
+    """A proxy before the server at ``upstream``, for the length of the context."""
+    proxy = WireProxy(upstream)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(10)
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(_end(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def spellings(marker: bytes) -> dict[str, bytes]:
+    """How ``marker`` may stand in a stream: as it is, in hex, and in base64 at each of the three alignments.
+
+    In base64 the first and last characters also depend on the neighbours, so they are left out.
+    """
+    found = {"raw": marker, "hex": marker.hex().encode(), "HEX": marker.hex().upper().encode()}
+    for shift in range(3):
+        whole = (shift + len(marker)) // 3 * 3 - shift
+        encoded = base64.b64encode(bytes(shift) + marker[:whole])[4 if shift else 0 :]
+        found[f"base64+{shift}"] = encoded
+        found[f"base64url+{shift}"] = encoded.replace(b"+", b"-").replace(b"/", b"_")
+    return found
+
+
+def sightings(markers: dict[str, bytes], streams: list[bytes]) -> set[tuple[str, str]]:
+    """Which marker was seen in which spelling."""
+    return {
+        (name, spelling)
+        for name, marker in markers.items()
+        for spelling, needle in spellings(marker).items()
+        if any(needle in stream for stream in streams)
+    }
