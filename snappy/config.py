@@ -73,6 +73,8 @@ class Allow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    nats: Nats | None = None
+    """Its own way to the bus, where several roles run from one file; by default ``[nats]``. So in each role."""
     signing_key: Secret | None = None
     """The Ed25519 key that signs grants, base64url."""
     hold_seconds: Annotated[float, Meta(gt=0)] = 30.0
@@ -83,7 +85,9 @@ class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    nats: Nats | None = None
     path: str = ""
+    """The folder of the audit log; by default ``audit`` in the state folder."""
 
 
 class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +104,7 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = ""
     """The host name written into snapshots; by default the machine's."""
     concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
+    nats: Nats | None = None
 
 
 class TargetService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +117,7 @@ class TargetService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """r read, l list, w write new, W overwrite, d delete. ``rlw`` is append-only; locks stay deletable."""
     storage_options: dict[str, Any] = {}
     idle_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    nats: Nats | None = None
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

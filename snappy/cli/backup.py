@@ -42,7 +42,11 @@ def _what(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--one-file-system", "-x", action="store_true", help="do not enter other file systems")
     group.add_argument("--plugin", metavar="NAME", default="files", help="the source plug-in (default: files)")
     group.add_argument(
-        "--option", metavar="NAME=VALUE", action="append", default=[], help="an option of the plug-in; VALUE may be JSON"
+        "--option",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="an option of the plug-in; VALUE may be JSON",
     )
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from snappy import __version__, log
+from snappy import __version__, log, serve
 from snappy.cli import audit, backup, jobs, keys, options, output, restore, services, snapshots, up
 from snappy.errors import InternalError, Interrupted, SnappyError
 
@@ -40,19 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     _warn_of_other_package()
     try:
         return _run(arguments)
-    except SnappyError as error:
-        output.fault(error, as_json=arguments.json)
-        return error.exit_code
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        output.fault(Interrupted("interrupted"), as_json=arguments.json)
-        return Interrupted.exit_code
     except BrokenPipeError:
         _leave_the_pipe()
         return 1
-    except Exception as error:
-        log.get(__name__).exception("unexpected error")
-        output.fault(InternalError(f"unexpected {type(error).__name__}: {error}"), as_json=arguments.json)
-        return InternalError.exit_code
+    except BaseException as error:
+        return _failed(serve.cause_of(error), as_json=arguments.json)
+
+
+def _failed(error: BaseException, *, as_json: bool) -> int:
+    if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
+        error = Interrupted("interrupted")
+    elif not isinstance(error, Exception):
+        raise error
+    elif not isinstance(error, SnappyError):
+        log.get(__name__).error("unexpected error", exc_info=error)
+        error = InternalError(f"unexpected {type(error).__name__}: {error}")
+    output.fault(error, as_json=as_json)
+    return error.exit_code
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -75,10 +75,9 @@ def refuse_with_a_server(arguments: argparse.Namespace) -> None:
     given = [name for name in ("password_file", "password_command") if getattr(arguments, name, None)]
     if is_place(arguments.place):
         raise UsageError(
-            f"{arguments.place} is a place, and a server is configured", hint="name a target; `snappy services` lists them"
+            f"{arguments.place} is a place, and a server is configured",
+            hint="name a target; `snappy services` lists them",
         )
     if given:
         flag = "--" + given[0].replace("_", "-")
-        raise UsageError(
-            f"{flag} works without a server alone", hint="name a key of the source service with --key"
-        )
+        raise UsageError(f"{flag} works without a server alone", hint="name a key of the source service with --key")

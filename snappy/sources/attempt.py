@@ -104,18 +104,17 @@ class Attempt:
             try:
                 acknowledged = await self._bus.store(self._subject, body, message_id=message, attempts=1)
             except BusDenied as error:
-                return self._log.error("a report was refused", reason=error.message)  # type: ignore[no-any-return]
+                self._log.error("a report was refused", reason=error.message)
+                return
             except BusError as error:
                 self._log.warning("a report was not stored yet", reason=error.message)
                 await asyncio.sleep(REPORT_SECONDS)
-            else:
-                if not (first and acknowledged.duplicate):
-                    return None
-                self._log.error("a new report's id was taken already; sending it with another")
-                message = secrets.token_hex(16)
+                first = False
                 continue
-            first = False
-        return None
+            if not (first and acknowledged.duplicate):
+                return
+            self._log.error("a new report's id was taken already; sending it with another")
+            message = secrets.token_hex(16)
 
     async def _tell_progress(self) -> None:
         meter = Meter(self._progress, self._hold.job.id, self._hold.attempt)

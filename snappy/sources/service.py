@@ -8,7 +8,9 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+import fsspec
 import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -79,9 +81,14 @@ class SourceService:
 
     async def run(self) -> None:
         """Serve until cancelled; jobs under way are then given back."""
+        _configure_storage(self._settings.storage_options)
         subjects = self._bus.subjects
         micro = MicroService(
-            self._bus, "snappy-source", __version__, description=f"source service {self.name}", metadata=self._metadata()
+            self._bus,
+            "snappy-source",
+            __version__,
+            description=f"source service {self.name}",
+            metadata=self._metadata(),
         )
         await self._beat()
         await self._bus.listen(subjects.control(self.name), "", self._on_control)
@@ -107,7 +114,11 @@ class SourceService:
 
     def _metadata(self) -> dict[str, str]:
         schemas = {name: msgspec.json.encode(schema).decode() for name, schema in _plugin_schemas().items()}
-        return {"service": self.name, "replica": self.replica, **{f"plugin.{name}": text for name, text in schemas.items()}}
+        return {
+            "service": self.name,
+            "replica": self.replica,
+            **{f"plugin.{name}": text for name, text in schemas.items()},
+        }
 
     # ---- alive
 
@@ -153,7 +164,9 @@ class SourceService:
 
     async def _take_calls(self) -> None:
         subjects = self._bus.subjects
-        puller = Puller(self._bus, subjects.work_stream, subjects.work_durable(self.name), batch=1, repair=self._beat_once)
+        puller = Puller(
+            self._bus, subjects.work_stream, subjects.work_durable(self.name), batch=1, repair=self._beat_once
+        )
         calls = puller.batches()
         while True:
             await self._slots.acquire()
@@ -238,18 +251,19 @@ class SourceService:
         try:
             control = msgspec.json.decode(message.data, type=Control)
         except msgspec.MsgspecError as error:
-            return _log.warning("a control message was not understood", reason=str(error))  # type: ignore[no-any-return]
+            _log.warning("a control message was not understood", reason=str(error))
+            return
         hold = self._holds.get(control.job)
         if control.verb == "cancel" and hold:
             hold.end(JobCancelled())
-        return None
 
     # ---- questions
 
     async def _on_snapshots(self, message: Msg) -> None:
         caller = self._bus.subjects.parse_call(message.subject).caller
         if not self._bus.reply_allowed(message, caller, self._private):
-            return _log.warning("a question with a forged reply was dropped", subject=message.subject)  # type: ignore[no-any-return]
+            _log.warning("a question with a forged reply was dropped", subject=message.subject)
+            return
         try:
             reply = await self._list_snapshots(caller, message.data)
         except SnappyError as error:
@@ -282,16 +296,22 @@ class SourceService:
         return body
 
 
-def _read_snapshots(store: Store, password: str) -> list[dict[str, object]]:
+def _read_snapshots(store: Store, password: str) -> list[dict[str, Any]]:
     """Oldest first, each as restic's ``snapshots --json`` shows it."""
     with Repository.open(store, password) as repository:
         found = repository.snapshots()
     return [{**msgspec.to_builtins(snap), "id": snap.id, "short_id": snap.id[:8]} for snap in found]
 
 
-def _plugin_schemas() -> dict[str, dict[str, object]]:
+def _configure_storage(options: dict[str, dict[str, Any]]) -> None:
+    """A job names a URL and never how it is opened; fsspec finds that here."""
+    for protocol, chosen in options.items():
+        fsspec.config.conf.setdefault(protocol, {}).update(chosen)
+
+
+def _plugin_schemas() -> dict[str, dict[str, Any]]:
     """The JSON schemas of each installed plug-in's options, of a backup and of a restore."""
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in base.names():
         plugin = base.load(name)
         found[name] = {

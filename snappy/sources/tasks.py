@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ import msgspec
 from snappy import log
 from snappy.errors import AccessDenied, NotARepository, SnapshotNotFound
 from snappy.jobs.messages import BackupCommand, Command, InitCommand, RestoreCommand, Result, Warn
-from snappy.repository.archiver import Archiver, BackupResult
+from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.entries import Problem
 from snappy.repository.locks import LockJob, LockOwner
 from snappy.repository.progress import Progress
@@ -129,24 +128,23 @@ def _backup_blocking(
     shop: Workshop, command: BackupCommand, source: base.Source, frozen: Any, repository: Repository
 ) -> Result:
     host = command.host or shop.host
-    with repository.lock(owner=_owner(shop)) as lock:
+    with repository.lock(owner=_owner(shop)):
         repository.load_index()
         finished = _finished_before(repository, shop.hold)
         if finished is not None:
             return _adopted(finished, repository)
         parent = _parent(repository, command, host, source.claims())
-        _expect_as_before(shop.progress, parent)
         archiver = Archiver(repository, parent=parent, progress=shop.progress, cancelled=shop.hold.check)
         done = archiver.backup(
             source.export(frozen),
             paths=source.claims(),
             hostname=host,
             username=_user_name(),
+            uid=os.getuid(),
+            gid=os.getgid(),
             tags=[*command.tags, job_tag(shop.hold.job.id)],
-            time=datetime.now(UTC),
-            force=command.force,
             excludes=list(command.options.get("exclude", [])),
-            before_snapshot=lock.check,
+            force=command.force,
         )
         return _backup_result(done, repository)
 
@@ -164,16 +162,7 @@ def _finished_before(repository: Repository, hold: Hold) -> Snapshot | None:
 def _parent(repository: Repository, command: BackupCommand, host: str, paths: list[str]) -> Snapshot | None:
     if command.parent:
         return repository.find_snapshot(command.parent)
-    alike = [snap for snap in repository.snapshots() if snap.hostname == host and sorted(snap.paths or []) == paths]
-    return alike[-1] if alike else None
-
-
-def _expect_as_before(progress: Progress, parent: Snapshot | None) -> None:
-    """The parent's size is the best guess of this one's."""
-    if parent and parent.summary:
-        progress.expect(
-            files=parent.summary.total_files_processed, size=parent.summary.total_bytes_processed
-        )
+    return find_parent(repository, hostname=host, paths=paths)
 
 
 def _adopted(snapshot: Snapshot, repository: Repository) -> Result:
@@ -200,7 +189,7 @@ def _backup_result(done: BackupResult, repository: Repository) -> Result:
         adopted,
         bytes_read=done.bytes_read,
         warnings=_told(done.warnings),
-        warning_count=done.warning_count,
+        warning_count=done.warnings_total,
     )
 
 
@@ -247,7 +236,7 @@ def _restore_result(done: RestoreResult, snapshot: Snapshot, repository: Reposit
         bytes_processed=done.bytes,
         seconds=seconds,
         warnings=_told(done.warnings),
-        warning_count=done.warning_count,
+        warning_count=done.warnings_total,
     )
 
 

@@ -1,0 +1,92 @@
+"""From a command line to a client of the bus: with a server configured, or with an embedded stack of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from snappy.bus.connection import Bus
+from snappy.cli import embedded, options, passwords
+from snappy.config import Config
+from snappy.errors import UsageError
+from snappy.frontend.api import Client
+
+
+@dataclass(frozen=True)
+class Session:
+    """Whom a job on a repository names, and the client to ask."""
+
+    client: Client
+    source: str
+    target: str
+    key: str
+    embedded: bool
+
+    def names(self, request: str | None = None) -> dict[str, Any]:
+        """The fields that every command has."""
+        named = {"source": self.source, "target": self.target, "key": self.key}
+        return named | ({"request": request} if request else {})
+
+    def place(self, path: str) -> str:
+        """A path or URL as a job may name it. Only here and now is it known what a relative path means."""
+        if self.embedded:
+            return options.as_url(path)
+        if "://" not in path and not path.startswith("/"):
+            raise UsageError(f"{path!r} is relative, and the source service is elsewhere", hint="give an absolute path")
+        return path
+
+
+@asynccontextmanager
+async def for_repository(arguments: argparse.Namespace, *, new: bool = False) -> AsyncIterator[Session]:
+    """A session about the repository at ``arguments.place``; ``new``: it may be made, so ask for its password twice."""
+    settings = options.load(arguments)
+    if settings.nats.url or not options.is_place(arguments.place):
+        async with _with_server(arguments, settings) as session:
+            yield session
+        return
+    password = passwords.find(arguments, new=new)
+    async with embedded.one_shot(settings, options.as_url(arguments.place), password) as (client, pair):
+        yield Session(client, source=pair.source, target=pair.target, key=arguments.key or "default", embedded=True)
+
+
+@asynccontextmanager
+async def for_questions(arguments: argparse.Namespace) -> AsyncIterator[Client]:
+    """A client that asks about jobs, services and the audit."""
+    settings = options.load(arguments)
+    if settings.nats.url:
+        async with connected(settings) as client:
+            yield client
+        return
+    async with embedded.records(settings) as client:
+        yield client
+
+
+@asynccontextmanager
+async def connected(settings: Config) -> AsyncIterator[Client]:
+    """A client of the server that the configuration names."""
+    bus = await Bus.connect(settings.nats, name="snappy-cli", prefix=settings.prefix)
+    try:
+        yield Client(bus)
+    finally:
+        await bus.drain()
+
+
+@asynccontextmanager
+async def _with_server(arguments: argparse.Namespace, settings: Config) -> AsyncIterator[Session]:
+    if settings.nats.url:
+        options.refuse_with_a_server(arguments)
+    way = connected(settings) if settings.nats.url else embedded.running(settings, arguments.place)
+    async with way as client:
+        source = arguments.source or await _only_source(client)
+        yield Session(client, source, arguments.place, arguments.key or "default", embedded=False)
+
+
+async def _only_source(client: Client) -> str:
+    alive = sorted({beat.service for beat in await client.services() if beat.role == "source"})
+    if len(alive) == 1:
+        return alive[0]
+    names = ", ".join(alive) or "none"
+    raise UsageError("which source service should do this?", hint=f"name one with --source; alive are: {names}")

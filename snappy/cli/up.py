@@ -1,0 +1,60 @@
+"""``snappy up``: the chosen roles of a configuration, with a server of their own where none is configured."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from snappy import log, serve
+from snappy.cli import children, options, output
+from snappy.config import Config
+from snappy.errors import UsageError
+
+
+def register(commands: options.Commands) -> None:
+    """Add the command."""
+    up = options.command(commands, "up", "run the roles of the configuration, all of them or those named")
+    up.add_argument("roles", metavar="ROLE", nargs="*", help="core, audit, source:NAME or target:NAME")
+    up.add_argument("--split", action="store_true", help="a process for each role, which knows its own secrets alone")
+    up.set_defaults(run=_up)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    settings = options.load(arguments)
+    log.setup(arguments.log_level or settings.log_level)
+    asyncio.run(serve.until_signalled(_run(settings, arguments.roles, arguments.split)))
+    return 0
+
+
+async def _run(settings: Config, names: list[str], split: bool) -> None:
+    if settings.nats.url:
+        await _run_roles(serve.Host(settings), chosen(settings, names), split)
+        return
+    from snappy.cli import embedded
+
+    async with embedded.server(settings) as host:
+        await _run_roles(host, [*embedded.ROLES, *_workers(chosen(settings, names))], split)
+
+
+def _workers(roles: list[serve.Role]) -> list[serve.Role]:
+    return [role for role in roles if role.name]
+
+
+async def _run_roles(host: serve.Host, roles: list[serve.Role], split: bool) -> None:
+    if not roles:
+        raise UsageError("the configuration holds no role", hint="add [core], [source.NAME] or [target.NAME]")
+    if split:
+        await children.run(host, roles)
+        return
+    if len(roles) > 1:
+        output.note("one process holds all keys and credentials; `snappy up --split` keeps them apart")
+    await serve.run(host, roles)
+
+
+def chosen(settings: Config, names: list[str]) -> list[serve.Role]:
+    """The roles that are named, by default all. Raises UsageError for one that the configuration does not hold."""
+    known = {str(role).replace(" ", ":"): role for role in serve.roles_of(settings)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the configuration holds no role {name!r}", hint=f"it holds: {', '.join(known)}")
+    return [known[name] for name in names] if names else list(known.values())
