@@ -1,0 +1,158 @@
+"""A restore: a snapshot's objects go into a sink, the contents of files pack by pack, metadata last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from snappy.errors import Damaged, SnappyError, SourceError, UnsafePath
+from snappy.repository.archiver import Cancelled, never
+from snappy.repository.entries import Problem, Sink
+from snappy.repository.file_restorer import FileRestorer, RestoredFile, quietly
+from snappy.repository.paths import ROOT, shown
+from snappy.repository.progress import Problems, Progress
+from snappy.repository.repo import Repository
+from snappy.repository.snapshot_walk import Kind, Selection, SnapshotWalk, Step
+from snappy.repository.snapshots import Snapshot
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """What a restore did. ``warnings`` are what could not be kept (owners, devices, ...), ``errors`` what is lost or
+    was refused: each the first thousand of its total."""
+
+    files: int
+    """Files whose contents are complete, hard links among them."""
+    directories: int
+    bytes: int
+    warnings: list[Problem]
+    warnings_total: int
+    errors: list[Problem]
+    errors_total: int
+
+    def failure(self) -> SnappyError | None:
+        """The error that the restore should end with, if it lost anything; the worst of them gives its kind."""
+        if not self.errors:
+            return None
+        codes = {problem.code for problem in self.errors}
+        kind = next((kind for kind in (UnsafePath, Damaged) if kind.code in codes), SourceError)
+        first = next(problem for problem in self.errors if kind is SourceError or problem.code == kind.code)
+        return kind(
+            f"{self.errors_total} objects could not be restored, all others were; "
+            f"the first is {shown(first.path)}: {first.message}"
+        )
+
+
+class Restorer:
+    """Restores from a repository, whose index must be loaded, into ``sink``, which the caller closes.
+
+    ``cancelled`` is asked often, from any thread, and raises to end the restore.
+    """
+
+    def __init__(
+        self, repo: Repository, sink: Sink, *, progress: Progress | None = None, cancelled: Cancelled = never
+    ) -> None:
+        self._repo, self._sink, self._cancelled = repo, sink, cancelled
+        self._progress = progress or Progress()
+        self._errors, self._warnings = Problems(), Problems()
+        self._dirs = self._linked = 0
+        self._refused: bytes | None = None
+        """The directory that could not be made last; nothing is tried below it."""
+        self._first_names: dict[tuple[int, int, int], RestoredFile] = {}
+        """Files with several names, by device, inode and content."""
+
+    def restore(
+        self,
+        snapshot: Snapshot,
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        subpath: bytes = ROOT,
+    ) -> RestoreResult:
+        """Restore what the patterns select (see :class:`snappy.repository.patterns.Patterns`), with the directories
+        above it; with ``subpath`` only what is in that directory, as if it were the root.
+
+        One object's failure does not stop the others. Raises :class:`SnapshotNotFound` for a ``subpath`` that is no
+        directory, ``ValueError`` for a malformed pattern, :class:`NoSpace`, and what repository, sink and
+        ``cancelled`` raise.
+        """
+        selection = Selection(include, exclude)
+        self._expect(snapshot, everything=not selection and subpath == ROOT)
+        walk = SnapshotWalk(self._repo, selection, self._errors)
+        with FileRestorer(
+            self._repo, self._sink, self._progress, self._errors, self._warnings, self._cancelled
+        ) as files:
+            for step in walk.steps(snapshot, subpath):
+                self._cancelled()
+                if not self._is_refused(step.path):
+                    self._take(files, step)
+            files.finish()
+            return self._result(files.complete)
+
+    def _result(self, files: int) -> RestoreResult:
+        errors, warnings = self._errors, self._warnings
+        return RestoreResult(
+            files=files + self._linked,
+            directories=self._dirs,
+            bytes=self._progress.bytes_done,
+            warnings=warnings.kept,
+            warnings_total=warnings.total,
+            errors=errors.kept,
+            errors_total=errors.total,
+        )
+
+    def _expect(self, snapshot: Snapshot, *, everything: bool) -> None:
+        if everything and snapshot.summary is not None:
+            summary = snapshot.summary
+            self._progress.expect(files=summary.total_files_processed, size=summary.total_bytes_processed)
+
+    def _is_refused(self, path: bytes) -> bool:
+        return self._refused is not None and (path + b"/").startswith(self._refused + b"/")
+
+    def _take(self, files: FileRestorer, step: Step) -> None:
+        self._progress.current = step.path
+        if step.kind is Kind.ENTER:
+            self._enter(files, step)
+        elif step.kind is Kind.LEAVE:
+            files.afterwards(lambda: self._leave(files, step))
+        elif step.node.type == "file":
+            self._restore_file(files, step)
+        else:
+            self._restore_special(files, step)
+
+    def _enter(self, files: FileRestorer, step: Step) -> None:
+        if files.guarded(step.path, quietly(lambda: self._sink.directory(step.path, step.node))):
+            self._dirs += 1
+        else:
+            self._refused = step.path
+
+    def _leave(self, files: FileRestorer, step: Step) -> None:
+        files.guarded(step.path, lambda: self._sink.finish(step.path, step.node), self._warnings)
+
+    def _restore_special(self, files: FileRestorer, step: Step) -> None:
+        def make() -> list[str]:
+            self._sink.special(step.path, step.node)
+            return self._sink.finish(step.path, step.node)
+
+        files.guarded(step.path, make, self._warnings)
+
+    def _restore_file(self, files: FileRestorer, step: Step) -> None:
+        file = RestoredFile(step.path, step.node, self._sink)
+        first = self._first_name(file) if step.node.links > 1 else file
+        if first is file:
+            files.add(file)
+        else:
+            files.afterwards(lambda: self._link(files, step, first))
+
+    def _first_name(self, file: RestoredFile) -> RestoredFile:
+        """The file that this one is a hard link to, or itself."""
+        node = file.node
+        identity = (node.device_id, node.inode, hash(tuple(node.content or ())))
+        return self._first_names.setdefault(identity, file)
+
+    def _link(self, files: FileRestorer, step: Step, first: RestoredFile) -> None:
+        if first.failed:
+            self._errors.add(step.path, f"it is a hard link to {shown(first.path)}, which is lost", Damaged.code)
+        elif files.guarded(step.path, quietly(lambda: self._sink.link(step.path, first.path))):
+            self._linked += 1
+            self._progress.add(files=1, size=step.node.size)
