@@ -117,3 +117,10 @@ class Puller:
 def _status(message: Msg) -> str:
     """The status code of a message that is no message of the stream; else empty."""
     return (message.headers or {}).get("Status", "") if not message.data else ""
+
+
+async def again_soon(message: Msg, seconds: float = 1.0) -> None:
+    """Have a message delivered again, sooner than its wait for an acknowledgement would."""
+    if not message.is_acked:
+        with suppress(NatsError, OSError):
+            await message.nak(delay=seconds)

@@ -1,7 +1,7 @@
 """One JetStream key-value bucket (ADR-8), as the core needs it: compare-and-set, reads from the leader, changes.
 
 nats-py's KeyValue loses a timed-out write's outcome and follows changes by a push consumer that may be silent for
-seconds. Here each write carries a message id, so that it can be tried again; changes are asked for by sequence.
+seconds. Here each write carries a message id, which tells whose the stored value is; changes are asked for by sequence.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -16,13 +17,11 @@ from typing import Any, NamedTuple
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from snappy.bus.connection import Bus
-from snappy.errors import BusError, BusUnavailable
+from snappy.bus.connection import MESSAGE_ID, Bus
+from snappy.errors import BusError, BusUnavailable, WrongSequence
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 NOT_FOUND = 10037
-NO_MESSAGE = 10043
-DELETED = b""
 
 
 class Entry(NamedTuple):
@@ -45,14 +44,9 @@ class Bucket:
 
     async def get(self, key: str) -> Entry | None:
         """The newest value, as the bucket's leader has it."""
-        answer = await self._ask(f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key})
-        if "error" in answer:
-            if answer["error"].get("err_code") == NOT_FOUND:
-                return None
-            raise _error(answer)
-        found = answer["message"]
-        value = base64.b64decode(found.get("data", ""))
-        return Entry(key, value, found["seq"]) if value else None
+        found = await self._newest(key)
+        value = base64.b64decode(found.get("data", "")) if found else b""
+        return Entry(key, value, found["seq"]) if found and value else None
 
     async def put(self, key: str, value: bytes) -> int:
         """Whatever is there; the new revision."""
@@ -60,17 +54,24 @@ class Bucket:
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Only if the newest revision is ``revision`` (0: no such key); the new one. Raises WrongSequence."""
+        nonce = secrets.token_hex(16)
         headers = {EXPECTED: str(revision)}
-        return (await self._bus.store(self._prefix + key, value, headers=headers)).seq
+        try:
+            return (await self._bus.store(self._prefix + key, value, headers=headers, message_id=nonce)).seq
+        except WrongSequence:
+            # a first try whose answer was lost: the server looks at the sequence before it looks for repeats
+            found = await self._newest(key)
+            if found and f"{MESSAGE_ID}: {nonce}".encode() in base64.b64decode(found.get("hdrs", "")):
+                return int(found["seq"])
+            raise
 
-    async def remove(self, revision: int) -> bool:
-        """Take away exactly that revision, without a marker; False if it is no longer the newest of its key."""
-        answer = await self._ask(f"STREAM.MSG.DELETE.{self.stream}", {"seq": revision, "no_erase": True})
+    async def remove(self, key: str, revision: int) -> bool:
+        """Take the key away, without a marker, unless it has changed since ``revision``; whether it did."""
+        body = {"filter": self._prefix + key, "seq": revision + 1}
+        answer = await self._ask(f"STREAM.PURGE.{self.stream}", body)
         if "error" in answer:
-            if answer["error"].get("err_code") in (NOT_FOUND, NO_MESSAGE, 10057):
-                return False
             raise _error(answer)
-        return True
+        return bool(answer["purged"])
 
     async def last_revision(self) -> int:
         """The newest revision of the whole bucket, as its leader has it."""
@@ -88,6 +89,15 @@ class Bucket:
             for entry in entries:
                 after = entry.revision
                 yield entry
+
+    async def _newest(self, key: str) -> dict[str, Any] | None:
+        answer = await self._ask(f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key})
+        if "error" in answer:
+            if answer["error"].get("err_code") == NOT_FOUND:
+                return None
+            raise _error(answer)
+        found: dict[str, Any] = answer["message"]
+        return found
 
     async def _read_batch(self, after: int, keys: str) -> tuple[list[Entry], bool]:
         """Direct get of many (ADR-31): messages on an inbox, the last one empty, with a status."""

@@ -156,6 +156,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     ended: float | None = None
     error: ErrorInfo | None = None
+    until: float = 0.0
+    """When the last grant of an attempt that ended runs out."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,14 +270,18 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     replica: str
     deadline: float
     over: bool = False
+    nonce: str = ""
+    """Of the claim, so that a claim whose answer was lost can be asked again."""
     v: int = VERSION
 
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """claim, renew, release, read, beat; each reads the fields it needs."""
+    """claim, renew, release, read, beat; each reads the fields it needs. A claim repeated with the same ``nonce``
+    gets the same job."""
 
     job: str = ""
     attempt: int = 0
+    nonce: str = ""
     target: str = ""
     beat: Beat | None = None
     v: int = VERSION

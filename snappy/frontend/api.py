@@ -1,0 +1,175 @@
+"""The typed client: everything that a command line, a dashboard or a program of one's own asks of Snappy.
+
+Each method is one row of :mod:`snappy.jobs.verbs`; what it raises is what the service answered, as one of
+:mod:`snappy.errors`, or BusUnavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from snappy.bus.connection import Bus
+from snappy.errors import BusUnavailable, InternalError
+from snappy.jobs import verbs
+from snappy.jobs.messages import (
+    AuditQuery,
+    AuditState,
+    AuditVerifyRequest,
+    Beat,
+    CancelRequest,
+    CloudEvent,
+    Command,
+    GetRequest,
+    JobRecord,
+    ListRequest,
+    Progress,
+    Reply,
+    ServicesRequest,
+    SnapshotsRequest,
+    SubmitRequest,
+)
+from snappy.jobs.states import FINAL, State
+from snappy.jobs.verbs import Verb
+
+SUBMIT_TRIES = 3
+
+Beats = list[Beat]
+Documents = list[dict[str, Any]]
+Records = list[JobRecord]
+States = list[State]
+Value = TypeVar("Value")
+
+
+class Client:
+    """Speaks as the bus's user. ``timeout`` is for one answer, in seconds."""
+
+    def __init__(self, bus: Bus, *, timeout: float = 10.0) -> None:
+        self.bus = bus
+        self.timeout = timeout
+
+    # ---- jobs ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, kind: str, command: Command | Mapping[str, Any]) -> JobRecord:
+        """The job's record: queued, or rejected with its reason. It is kept once this returns.
+
+        A command without ``request`` gets one, so that asking again after a lost answer makes no second job.
+        """
+        fields = msgspec.to_builtins(command) if isinstance(command, Command) else dict(command)
+        fields["request"] = fields.get("request") or uuid.uuid4().hex
+        request = SubmitRequest(kind=kind, command=msgspec.Raw(msgspec.json.encode(fields)))
+        for _ in range(SUBMIT_TRIES - 1):
+            with suppress(BusUnavailable):
+                return _present((await self._call(verbs.JOB_SUBMIT, request)).job)
+        return _present((await self._call(verbs.JOB_SUBMIT, request)).job)
+
+    async def get(self, job: str = "", *, request: str = "") -> JobRecord:
+        """By the job's id, or by one's own request id. Raises JobNotFound."""
+        return _present((await self._call(verbs.JOB_GET, GetRequest(job=job, request=request))).job)
+
+    async def list(
+        self, *, states: States | None = None, kind: str = "", source: str = "", limit: int = 100
+    ) -> Records:
+        """One's own jobs, the newest first; fewer than ``limit`` if they do not fit into one message."""
+        request = ListRequest(states=states or [], kind=kind, source=source, limit=limit)
+        return _present((await self._call(verbs.JOB_LIST, request)).jobs)
+
+    async def cancel(self, job: str) -> JobRecord:
+        """Ask for a job's end. A running one ends when its worker has stopped: see :meth:`wait`. Raises JobNotFound,
+        or JobError if it is over."""
+        return _present((await self._call(verbs.JOB_CANCEL, CancelRequest(job=job))).job)
+
+    async def wait(self, job: str, *, poll: float = 5.0) -> JobRecord:
+        """The record of a job once it is over. Events are heard at once; the record is looked at every ``poll``
+        seconds too, since an event is told at most once to who is not a durable consumer."""
+        async with self._heard(self.bus.subjects.events_of(job)) as heard:
+            while (record := await self.get(job)).state not in FINAL:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(poll):
+                        await heard.get()
+            return record
+
+    async def events(self, job: str = "", *, request: str = "") -> AsyncIterator[CloudEvent]:
+        """The events of a job, by its id or by one's own request id, from now until it is over."""
+        subjects = self.bus.subjects
+        async with self._heard(subjects.events_of(job or "*")) as heard:
+            while True:
+                event = _job_event(await heard.get())
+                if event is None or (request and (event.request, event.submitter) != (request, self.bus.user)):
+                    continue
+                yield event
+                if event.data.state in FINAL:
+                    return
+
+    async def progress(self, job: str) -> AsyncIterator[Progress]:
+        """How far a job is, some times a second while it runs, for ever."""
+        async with self._heard(self.bus.subjects.progress(job)) as heard:
+            while True:
+                yield msgspec.json.decode((await heard.get()).data, type=Progress)
+
+    # ---- services, snapshots, audit ------------------------------------------------------------------------------
+
+    async def services(self, role: str = "") -> Beats:
+        """The replicas that were seen, dead ones too: look at ``seen``. ``role`` is source, target or both."""
+        request = msgspec.convert({"role": role}, ServicesRequest)
+        return _present((await self._call(verbs.SERVICES_LIST, request)).services)
+
+    async def snapshots(self, service: str, target: str, key: str = "default") -> Documents:
+        """The snapshots in the repository at ``target``, as the source service that holds its key sees them."""
+        verb = verbs.SNAPSHOTS_LIST
+        subject = self.bus.subjects.ask(service, verb.noun, verb.verb, self.bus.user)
+        return _present((await self._ask(subject, SnapshotsRequest(target=target, key=key))).snapshots)
+
+    async def audit(self, *, job: str = "", submitter: str = "", limit: int = 100) -> Documents:
+        """Entries of the audit log, the newest first."""
+        request = AuditQuery(job=job, submitter=submitter, limit=limit)
+        return _present((await self._call(verbs.AUDIT_QUERY, request)).entries)
+
+    async def audit_verify(self) -> AuditState:
+        """Have the whole log's chain checked."""
+        return _present((await self._call(verbs.AUDIT_VERIFY, AuditVerifyRequest(), timeout=600.0)).audit)
+
+    # ---- how it is asked -----------------------------------------------------------------------------------------
+
+    async def _call(self, verb: Verb, request: msgspec.Struct, *, timeout: float | None = None) -> Reply:
+        return await self._ask(self.bus.subjects.api(verb.noun, verb.verb, self.bus.user), request, timeout)
+
+    async def _ask(self, subject: str, request: msgspec.Struct, timeout: float | None = None) -> Reply:
+        body = await self.bus.request(subject, msgspec.json.encode(request), timeout=timeout or self.timeout)
+        reply = msgspec.json.decode(body, type=Reply)
+        if reply.error is not None:
+            raise reply.error.to_error()
+        return reply
+
+    @asynccontextmanager
+    async def _heard(self, subject: str) -> AsyncIterator[asyncio.Queue[Msg]]:
+        """What is published on ``subject`` from now on; the subscription is known to the server before this goes on."""
+        heard: asyncio.Queue[Msg] = asyncio.Queue()
+        subscription = await self.bus.listen(subject, "", heard.put)
+        try:
+            yield heard
+        finally:
+            self.bus.subscriptions.remove(subscription)
+            with suppress(NatsError, OSError):
+                await subscription.unsubscribe()
+
+
+def _present(value: Value | None) -> Value:
+    if value is None:
+        raise InternalError("the service's answer does not hold what was asked for")
+    return value
+
+
+def _job_event(message: Msg) -> CloudEvent | None:
+    """None for events that are of no job."""
+    try:
+        return msgspec.json.decode(message.data, type=CloudEvent)
+    except msgspec.ValidationError:
+        return None

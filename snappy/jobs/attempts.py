@@ -1,0 +1,94 @@
+"""How an attempt ends, and what follows: the end of the job, or another attempt after a while."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from snappy import config
+from snappy.bus.grants import CLOCK_MARGIN
+from snappy.bus.subjects import WorkerSubject
+from snappy.errors import AttemptLost, Interrupted, SnappyError
+from snappy.jobs.ledger import Ledger
+from snappy.jobs.messages import Attempt, ErrorInfo, JobRecord
+from snappy.jobs.states import Event, State
+from snappy.jobs.store import JobStore, StoredJob
+
+FIRST_BACKOFF = 2.0
+LONGEST_BACKOFF = 300.0
+LOST = frozenset({AttemptLost.code, Interrupted.code})
+"""How attempts end that say nothing against the job."""
+
+
+class Attempts:
+    """``clock`` gives Unix seconds, ``jitter`` a factor between 0.5 and 1 for each wait."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        ledger: Ledger,
+        settings: config.Core,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+
+    def is_current(self, record: JobRecord, worker: WorkerSubject, number: int) -> bool:
+        """Whether attempt ``number`` goes on and is that worker's."""
+        if record.state is not State.RUNNING:
+            return False
+        attempt = record.attempts[-1]
+        return (attempt.number, attempt.service, attempt.replica) == (number, worker.service, worker.replica)
+
+    async def finished(self, stored: StoredJob, event: Event, **changes: Any) -> StoredJob:
+        """The attempt was the last one. Raises WrongSequence when the record has changed: read again."""
+        job = stored.value.id
+        error: ErrorInfo | None = changes.get("error")
+        finished = await self._ledger.transition(stored, event, **changes, attempts=await self._ended(stored, error))
+        await self._store.holds.remove(job)
+        return finished
+
+    async def failed(self, stored: StoredJob, error: SnappyError | ErrorInfo) -> StoredJob:
+        """The attempt ended with ``error``: retry, fail, or cancel if that was asked for. Raises WrongSequence."""
+        info = error if isinstance(error, ErrorInfo) else ErrorInfo.of(error)
+        if stored.value.cancel is not None:
+            return await self.finished(stored, Event.CANCELLED, error=info)
+        attempts = await self._ended(stored, info)
+        if not info.retryable or self._is_exhausted(attempts):
+            return await self.finished(stored, Event.FAILED, error=info)
+        wait = self._backoff(attempts) * self._jitter()
+        not_before = max(self._clock() + wait, attempts[-1].until + CLOCK_MARGIN)
+        changes = {"attempts": attempts, "error": info, "not_before": not_before}
+        return await self._ledger.transition(stored, Event.RETRYING, **changes)
+
+    def _is_exhausted(self, attempts: list[Attempt]) -> bool:
+        lost = sum(_is_lost(attempt) for attempt in attempts)
+        return lost >= self._settings.max_lost_attempts or len(attempts) - lost >= self._settings.max_attempts
+
+    def _backoff(self, attempts: list[Attempt]) -> float:
+        """Seconds; none after an attempt that was lost, since nothing says that the next would fail."""
+        if _is_lost(attempts[-1]):
+            return 0.0
+        errors = sum(not _is_lost(attempt) for attempt in attempts)
+        return float(min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (errors - 1)))
+
+    async def _ended(self, stored: StoredJob, error: ErrorInfo | None) -> list[Attempt]:
+        """The attempts with the last one ended now."""
+        record = stored.value
+        hold = await self._store.holds.fetch(record.id)
+        last = msgspec.structs.replace(
+            record.attempts[-1], ended=self._clock(), error=error, until=hold.value.deadline if hold else 0.0
+        )
+        return [*record.attempts[:-1], last]
+
+
+def _is_lost(attempt: Attempt) -> bool:
+    return attempt.error is not None and attempt.error.code in LOST

@@ -1,0 +1,67 @@
+"""Calls workers. A call names no job: whoever hears it claims, and the core chooses then."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from snappy import log
+from snappy.bus import streams
+from snappy.bus.connection import Bus
+from snappy.errors import BusError
+from snappy.jobs.messages import JobRecord
+
+_log = log.get(__name__)
+
+AGAIN_SECONDS = 5.0
+
+
+class Calls:
+    """Remembers when it called for which job; another core's calls it finds in the stream."""
+
+    def __init__(self, bus: Bus, clock: Callable[[], float] = time.time) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._called: dict[str, float] = {}
+        self._ensured: set[str] = set()
+
+    async def prepare(self, service: str) -> None:
+        """Make the consumer from which the replicas of a source service hear their calls."""
+        if service not in self._ensured:
+            await streams.ensure_work_consumer(self._bus, service)
+            self._ensured.add(service)
+
+    async def call(self, record: JobRecord) -> None:
+        """Call for the next attempt at a job; once, however often it is asked within two minutes."""
+        self._called[record.id] = self._clock()
+        await self._publish(record.source, f"{record.id}/{len(record.attempts) + 1}")
+
+    async def call_again(self, waiting: Iterable[JobRecord]) -> None:
+        """See to it that each service that jobs wait for has as many calls before it as jobs."""
+        now = self._clock()
+        overdue = [record for record in waiting if now - self._called.get(record.id, 0.0) > AGAIN_SECONDS]
+        if not overdue:
+            return
+        pending = await self._pending()
+        for service, jobs in Counter(record.source for record in overdue).items():
+            for _ in range(jobs - pending[service]):
+                await self._publish(service, None)
+        self._called |= {record.id: now for record in overdue}
+
+    def forget(self, job: str) -> None:
+        self._called.pop(job, None)
+
+    async def _publish(self, service: str, message_id: str | None) -> None:
+        try:
+            await self._bus.store(self._bus.subjects.work(service), b'{"v":1}', message_id=message_id)
+        except BusError as error:
+            _log.warning("a call will be made again", service=service, error=str(error))
+
+    async def _pending(self) -> Counter[str]:
+        subjects = self._bus.subjects
+        body = json.dumps({"subjects_filter": subjects.work("*")}).encode()
+        answer = json.loads(await self._bus.request(f"$JS.API.STREAM.INFO.{subjects.work_stream}", body, timeout=5.0))
+        found = answer.get("state", {}).get("subjects") or {}
+        return Counter({subject.rpartition(".")[2]: count for subject, count in found.items()})

@@ -1,0 +1,163 @@
+"""Accepts jobs: from the stream of commands, and for the API. Each becomes one record, however often it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from snappy import log
+from snappy.bus.connection import Bus
+from snappy.bus.pulling import again_soon
+from snappy.bus.subjects import REQUEST, TOKEN
+from snappy.errors import BusError, InvalidCommand, Rejected, UnknownService, WrongSequence
+from snappy.jobs.calls import Calls
+from snappy.jobs.identity import job_id_of, new_job_id
+from snappy.jobs.ledger import Ledger
+from snappy.jobs.messages import COMMANDS, AnyCommand, ErrorInfo, JobRecord, parse_command
+from snappy.jobs.refusals import Refusals
+from snappy.jobs.states import Event, State
+from snappy.jobs.store import JobStore, StoredJob
+
+_log = log.get(__name__)
+
+SCHEDULED = "Nats-Scheduler"
+UNKNOWN_KIND = "unknown"
+
+
+class Reception:
+    """``clock`` gives Unix seconds."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: JobStore,
+        ledger: Ledger,
+        calls: Calls,
+        refusals: Refusals,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._ledger = ledger
+        self._calls = calls
+        self._refusals = refusals
+        self._clock = clock
+
+    async def receive(self, messages: list[Msg]) -> None:
+        """Accept what the commands stream brought; each message is acknowledged once its record is kept."""
+        await asyncio.gather(*(self._receive_one(message) for message in messages))
+
+    async def _receive_one(self, message: Msg) -> None:
+        try:
+            await self._accept_message(message)
+            await message.ack_sync(timeout=5.0)
+        except (BusError, NatsError, OSError, TimeoutError) as error:
+            _log.warning("a command will come again", subject=message.subject, error=str(error))
+            await again_soon(message)
+
+    async def _accept_message(self, message: Msg) -> None:
+        kind, submitter = self._bus.subjects.parse_command(message.subject)
+        if SCHEDULED in (message.headers or {}):
+            await self._refusals.tell(message, submitter, "a schedule of somebody's own made this command")
+            return
+        metadata = message.metadata
+        stored_ns = int(metadata.timestamp.timestamp() * 1e6) * 1000
+        job = job_id_of(metadata.stream, metadata.sequence.stream, stored_ns)
+        await self.accept(kind, submitter, message.data, job=job, created=stored_ns / 1e9)
+
+    async def submit(self, kind: str, submitter: str, body: bytes) -> JobRecord:
+        """Accept a command that came by the API."""
+        now = self._clock()
+        return await self.accept(kind, submitter, body, job=new_job_id(now), created=now)
+
+    async def accept(self, kind: str, submitter: str, body: bytes, *, job: str, created: float) -> JobRecord:
+        """The job's record: queued, or rejected with the reason. A repeat gets the record that there is.
+
+        Raises BusError: then nothing is promised, and the caller tries again.
+        """
+        record = JobRecord(
+            id=job,
+            kind=kind if kind in COMMANDS else UNKNOWN_KIND,
+            submitter=submitter,
+            state=State.QUEUED,
+            created=created,
+        )
+        try:
+            command = await self._checked(kind, submitter, body)
+        except Rejected as error:
+            return await self._open(_rejected(record, body, error), Event.REJECTED)
+        fields: dict[str, Any] = msgspec.to_builtins(command)
+        record = msgspec.structs.replace(record, command=fields, source=command.source, request=command.request)
+        return await self._open(record, Event.ACCEPTED)
+
+    async def _checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:
+        if not TOKEN.match(submitter):
+            raise InvalidCommand(f"{submitter!r} is no submitter's name", hint="use a-z, 0-9 and '-'")
+        command = parse_command(kind, body)
+        await self._check_known("source", command.source)
+        await self._check_known("target", command.target)
+        return command
+
+    async def _check_known(self, role: str, name: str) -> None:
+        if name in self._store.services(role):
+            return
+        await self._store.beats.sync()
+        known = self._store.services(role)
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none yet"
+            raise UnknownService(f"no {role} service {name!r} was ever seen", hint=f"known are: {listed}")
+
+    async def _open(self, record: JobRecord, event: Event) -> JobRecord:
+        if record.request and TOKEN.match(record.submitter):
+            owner = await self._store.reserve(record.submitter, record.request, record.id)
+            record = msgspec.structs.replace(record, id=owner)
+        try:
+            stored = await self._ledger.open(record, event)
+        except WrongSequence:
+            stored = await self._repeated(record)
+        if stored.value.state is State.QUEUED:
+            await self._calls.call(stored.value)
+        return stored.value
+
+    async def _repeated(self, record: JobRecord) -> StoredJob:
+        """The job that is there already; its first event may have been lost with a core."""
+        stored = await self._store.records.fetch(record.id)
+        if stored is None:
+            raise WrongSequence(f"job {record.id} was removed meanwhile")
+        await self._ledger.confirm(record.id)
+        return stored
+
+
+def _rejected(record: JobRecord, body: bytes, error: Rejected) -> JobRecord:
+    """What is kept of a command that is not valid: its names alone, for a field that does not belong there may hold
+    a secret."""
+    names = _names(body)
+    return msgspec.structs.replace(
+        record,
+        command=names,
+        source=names.get("source", ""),
+        request=names.get("request"),
+        error=ErrorInfo.of(error),
+    )
+
+
+def _names(body: bytes) -> dict[str, str]:
+    try:
+        given = json.loads(body)
+    except ValueError:
+        return {}
+    if not isinstance(given, dict):
+        return {}
+    patterns = {"source": TOKEN, "target": TOKEN, "key": TOKEN, "request": REQUEST}
+    return {
+        name: given[name]
+        for name, pattern in patterns.items()
+        if isinstance(given.get(name), str) and pattern.match(given[name])
+    }

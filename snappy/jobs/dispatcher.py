@@ -1,0 +1,152 @@
+"""The core: accepts jobs, assigns them, follows them, retries them. The only writer of job state.
+
+Any number of cores run side by side. All they keep is in the buckets; what they hold in memory is a copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from snappy import __version__, config, log
+from snappy.bus import streams
+from snappy.bus.connection import Bus, serve
+from snappy.bus.grants import SigningKey
+from snappy.bus.micro import MicroService
+from snappy.bus.pulling import Puller
+from snappy.errors import Interrupted, WrongSequence
+from snappy.jobs.answering import answerer
+from snappy.jobs.attempts import Attempts
+from snappy.jobs.calls import Calls
+from snappy.jobs.commands import Reception
+from snappy.jobs.endpoints import Endpoints
+from snappy.jobs.holds import HoldDesk
+from snappy.jobs.ledger import Ledger
+from snappy.jobs.messages import ErrorInfo, JobRecord
+from snappy.jobs.refusals import Refusals
+from snappy.jobs.reports import Reports
+from snappy.jobs.states import FINAL, Event
+from snappy.jobs.store import JobStore, StoredJob
+from snappy.jobs.sweep import Sweep
+
+_log = log.get(__name__)
+
+QUEUE = "core"
+SERVICE = "snappy-core"
+HOLDS_AT_ONCE = 64
+RECENT_SECONDS = 3600.0
+
+
+class Core:
+    """One core process. ``private``: the NATS server authenticates, and each user has an inbox of its own.
+
+    ``clock`` gives Unix seconds; ``sweep_seconds`` is the time between two looks at what is due.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: config.Core,
+        signing_key: SigningKey,
+        *,
+        private: bool = True,
+        clock: Callable[[], float] = time.time,
+        sweep_seconds: float = 1.0,
+    ) -> None:
+        self.bus = bus
+        self.ready = asyncio.Event()
+        self._settings = settings
+        self._sweep_seconds = sweep_seconds
+        self._private = private
+        self.store = JobStore(bus)
+        self.ledger = Ledger(bus, self.store, clock)
+        self._refusals = Refusals(bus, clock)
+        calls = Calls(bus, clock)
+        attempts = Attempts(self.store, self.ledger, settings, clock)
+        self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, clock)
+        self._reports = Reports(bus, self.store, self.ledger, attempts, self._refusals)
+        self._endpoints = Endpoints(bus, self.store, self.ledger, self.reception, private=private, clock=clock)
+        self._sweep = Sweep(bus, self.store, self.ledger, attempts, calls, settings, clock)
+        self._desk = HoldDesk(
+            bus,
+            self.store,
+            self.ledger,
+            attempts,
+            calls,
+            self._refusals,
+            signing_key,
+            settings,
+            private=private,
+            clock=clock,
+        )
+
+    async def run(self) -> None:
+        """Until it is cancelled. Sets ``ready`` when it answers. Raises StreamMismatch, BusDenied, BusUnavailable."""
+        await self.prepare()
+        service = await self._answer_users()
+        holds = self.bus.subjects.hold("*", "*", "*")
+        workers = await serve(self.bus, holds, QUEUE, self._desk.answer, limit=HOLDS_AT_ONCE)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._consume(self.bus.subjects.commands_stream, self.reception.receive))
+                group.create_task(self._consume(self.bus.subjects.reports_stream, self._reports.receive))
+                group.create_task(self._sweep.run(self._sweep_seconds))
+                self.ready.set()
+        finally:
+            self.ready.clear()
+            await asyncio.shield(self._stop_listening(service, workers))
+
+    async def prepare(self) -> None:
+        """Make the streams and buckets, read them, and finish what a crash left half done."""
+        await streams.ensure(self.bus, self._settings.replicas)
+        await self.store.sync()
+        self.ledger.unconfirmed |= self._perhaps_untold()
+        _log.info("the core knows its jobs", jobs=len(self.store.records.kept))
+
+    async def end_leftovers(self) -> list[JobRecord]:
+        """Fail each job that is not over, for a stack that lives for one command; after :meth:`prepare`."""
+        leftovers = list(self.store.records.unfinished())
+        return [(await self._interrupt(stored)).value for stored in leftovers]
+
+    async def _interrupt(self, stored: StoredJob) -> StoredJob:
+        error = ErrorInfo.of(Interrupted())
+        try:
+            return await self.ledger.transition(stored, Event.FAILED, error=error)
+        except WrongSequence:
+            fresh = await self.store.records.fetch(stored.value.id) or stored
+            return fresh if fresh.value.state in FINAL else await self._interrupt(fresh)
+
+    def _perhaps_untold(self) -> set[str]:
+        """Jobs whose newest event a core that died may not have published: those that changed shortly before."""
+        records = [kept.value for kept in self.store.records.kept.values()]
+        newest = max((record.updated for record in records), default=0.0)
+        recent = newest - RECENT_SECONDS
+        return {record.id for record in records if record.state not in FINAL or record.updated >= recent}
+
+    async def _stop_listening(self, service: MicroService, workers: Subscription) -> None:
+        with suppress(NatsError, OSError):
+            await workers.unsubscribe()
+            await service.stop()
+
+    async def _answer_users(self) -> MicroService:
+        subjects = self.bus.subjects
+        service = MicroService(self.bus, SERVICE, __version__, description="accepts, assigns and follows jobs")
+        await service.begin()
+        for verb, handler in self._endpoints.handlers():
+            answer = answerer(self.bus, verb, handler, private=self._private, refuse=self._refusals.tell)
+            await service.add(verb.name, subjects.api(verb.noun, verb.verb, "*"), answer, queue=QUEUE)
+        return service
+
+    async def _consume(self, stream: str, receive: Callable[[list[Msg]], Awaitable[None]]) -> None:
+        puller = Puller(self.bus, stream, self.bus.subjects.core_durable, repair=self._repair)
+        async for batch in puller.batches():
+            await receive(batch)
+
+    async def _repair(self) -> None:
+        await streams.ensure(self.bus, self._settings.replicas)

@@ -1,0 +1,255 @@
+"""Answers workers: claim, renew, release, read and beat.
+
+A hold is written before its record changes and before its grant is given, so that three things are true: no grant
+outlives the deadline in the holds bucket; attempt n+1 begins only when n's deadline and the clock margin are past;
+and a late renewal of n fails against the hold of n+1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from nats.aio.msg import Msg
+
+from snappy import config, log
+from snappy.bus.connection import Bus
+from snappy.bus.grants import CLOCK_MARGIN, RIGHTS_BACKUP, RIGHTS_READ, Grant, SigningKey
+from snappy.bus.subjects import WorkerSubject, token
+from snappy.errors import (
+    AttemptOver,
+    InternalError,
+    Interrupted,
+    InvalidCommand,
+    SnappyError,
+    UnknownService,
+    WrongSequence,
+)
+from snappy.jobs.answering import FORGED_REPLY
+from snappy.jobs.attempts import Attempts
+from snappy.jobs.calls import Calls
+from snappy.jobs.ledger import Ledger
+from snappy.jobs.messages import Attempt, ErrorInfo, Hold, HoldAnswer, HoldRequest, JobRecord
+from snappy.jobs.refusals import Refusals
+from snappy.jobs.states import Event, State
+from snappy.jobs.store import JobStore, Kept, StoredJob
+
+_log = log.get(__name__)
+
+RIGHTS = {"init": RIGHTS_BACKUP, "backup": RIGHTS_BACKUP, "restore": RIGHTS_READ}
+READ_SECONDS = 60.0
+
+
+class HoldDesk:
+    """``private``: each service has an inbox of its own. ``clock`` gives Unix seconds."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: JobStore,
+        ledger: Ledger,
+        attempts: Attempts,
+        calls: Calls,
+        refusals: Refusals,
+        signing_key: SigningKey,
+        settings: config.Core,
+        *,
+        private: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._ledger = ledger
+        self._attempts = attempts
+        self._calls = calls
+        self._refusals = refusals
+        self._key = signing_key
+        self._settings = settings
+        self._private = private
+        self._clock = clock
+        self._being_claimed: set[str] = set()
+        self._verbs: dict[str, Callable[[WorkerSubject, HoldRequest], Awaitable[HoldAnswer]]] = {
+            "claim": self.claim,
+            "renew": self.renew,
+            "release": self.release,
+            "read": self.read,
+            "beat": self.beat,
+        }
+
+    async def answer(self, message: Msg) -> None:
+        """One request on ``snappy.hold.<verb>.<service>.<replica>``."""
+        worker = self._bus.subjects.parse_worker(message.subject)
+        if not self._bus.reply_allowed(message, worker.service, self._private):
+            await self._refusals.tell(message, worker.service, FORGED_REPLY)
+            return
+        await self._bus.respond(message, msgspec.json.encode(await self._reply(worker, message.data)))
+
+    async def _reply(self, worker: WorkerSubject, body: bytes) -> HoldAnswer:
+        try:
+            token(worker.service)
+            token(worker.replica)
+            return await self._verb(worker.verb)(worker, _request(body))
+        except SnappyError as error:
+            return HoldAnswer(clock=self._clock(), error=ErrorInfo.of(error))
+        except Exception:
+            _log.exception("a worker's request failed", verb=worker.verb, service=worker.service)
+            return HoldAnswer(clock=self._clock(), error=ErrorInfo.of(InternalError()))
+
+    def _verb(self, name: str) -> Callable[[WorkerSubject, HoldRequest], Awaitable[HoldAnswer]]:
+        if name not in self._verbs:
+            raise InvalidCommand(f"a hold has no verb {name!r}", hint=f"known are: {', '.join(self._verbs)}")
+        return self._verbs[name]
+
+    # ---- claim ---------------------------------------------------------------------------------------------------
+
+    async def claim(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
+        """The oldest job that waits for this service and is due; none is an answer too."""
+        if request.nonce and (repeated := await self._claimed_before(worker, request.nonce)):
+            return repeated
+        for _ in range(2):
+            for stored in self._store.records.waiting(worker.service):
+                if answer := await self._try_claim(stored, worker, request.nonce):
+                    return answer
+            await self._store.sync()  # another core may have accepted what was called for
+        return HoldAnswer(clock=self._clock())
+
+    async def _claimed_before(self, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
+        for job, kept in list(self._store.holds.kept.items()):
+            hold = kept.value
+            if (hold.nonce, hold.service, hold.replica) == (nonce, worker.service, worker.replica) and not hold.over:
+                answer = await self.renew(worker, HoldRequest(job=job, attempt=hold.attempt))
+                return msgspec.structs.replace(answer, job=(await self._record(job)).value)
+        return None
+
+    async def _try_claim(self, stored: StoredJob, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
+        """None if the job is not due, or somebody else was faster."""
+        job = stored.value.id
+        if job in self._being_claimed or not self._is_due(stored.value):
+            return None
+        self._being_claimed.add(job)
+        try:
+            return await self._take(stored, worker, nonce)
+        except WrongSequence:
+            await self._store.records.fetch(job)
+            return None
+        finally:
+            self._being_claimed.discard(job)
+
+    def _is_due(self, record: JobRecord) -> bool:
+        return record.state in (State.QUEUED, State.RETRYING) and record.not_before <= self._clock()
+
+    async def _take(self, stored: StoredJob, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
+        record, now = stored.value, self._clock()
+        before = await self._store.holds.fetch(record.id)
+        if before and now < before.value.deadline + CLOCK_MARGIN:
+            return None
+        hold = Hold(
+            attempt=len(record.attempts) + 1,
+            service=worker.service,
+            replica=worker.replica,
+            deadline=now + self._settings.hold_seconds,
+            nonce=nonce,
+        )
+        held = await self._store.holds.write(record.id, hold, before.revision if before else 0)
+        try:
+            running = await self._start(stored, hold, now)
+        except WrongSequence:
+            await self._give_back(record.id, held)
+            raise
+        return self._granted(running, hold)
+
+    async def _start(self, stored: StoredJob, hold: Hold, now: float) -> JobRecord:
+        record = stored.value
+        attempt = Attempt(number=hold.attempt, service=hold.service, replica=hold.replica, started=now)
+        changes = {"attempts": [*record.attempts, attempt], "error": None}
+        running = await self._ledger.transition(stored, Event.STARTED, **changes)
+        self._calls.forget(record.id)
+        return running.value
+
+    async def _give_back(self, job: str, held: Kept[Hold]) -> None:
+        """The job changed under a claim: no grant was given, so the next claim need not wait for this hold's end."""
+        await self._store.holds.write(job, msgspec.structs.replace(held.value, deadline=0.0, over=True), held.revision)
+
+    # ---- renew, release ------------------------------------------------------------------------------------------
+
+    async def renew(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
+        """A new deadline and grant, whether or not the last ran out, as long as the core has not ended the attempt."""
+        record = (await self._held_by(worker, request)).value
+        kept = await self._store.holds.fetch(request.job)
+        if kept and (kept.value.over or kept.value.attempt != request.attempt):
+            raise AttemptOver()
+        hold = Hold(
+            attempt=request.attempt,
+            service=worker.service,
+            replica=worker.replica,
+            deadline=self._clock() + self._settings.hold_seconds,
+            nonce=kept.value.nonce if kept else "",
+        )
+        try:
+            await self._store.holds.write(request.job, hold, kept.revision if kept else 0)
+        except WrongSequence:
+            return await self.renew(worker, request)
+        return msgspec.structs.replace(self._granted(record, hold), job=None)
+
+    async def release(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
+        """The worker gives the job back (its service is being stopped): another attempt follows."""
+        stored = await self._held_by(worker, request)
+        await self._attempts.failed(stored, Interrupted("the service gave the job back"))
+        return HoldAnswer(clock=self._clock())
+
+    async def _held_by(self, worker: WorkerSubject, request: HoldRequest) -> StoredJob:
+        """The job, if that attempt at it is this worker's and goes on. Raises AttemptOver."""
+        stored = await self._record(request.job)
+        if not self._attempts.is_current(stored.value, worker, request.attempt):
+            raise AttemptOver()
+        return stored
+
+    async def _record(self, job: str) -> StoredJob:
+        try:
+            stored = await self._store.records.fetch(token(job))
+        except SnappyError as error:
+            raise AttemptOver() from error
+        if stored is None:
+            raise AttemptOver()
+        return stored
+
+    # ---- read, beat ----------------------------------------------------------------------------------------------
+
+    async def read(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
+        """A grant to browse a target, without a job."""
+        if request.target not in self._store.services("target"):
+            raise UnknownService(f"no target service {request.target!r} was ever seen")
+        deadline = self._clock() + READ_SECONDS
+        grant = Grant("", 0, worker.service, request.target, RIGHTS_READ, deadline)
+        return HoldAnswer(clock=self._clock(), deadline=deadline, grant=self._key.sign(grant))
+
+    async def beat(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
+        """Note that a service lives, and tell it the time."""
+        beat = request.beat
+        if beat is None or (beat.service, beat.replica) != (worker.service, worker.replica):
+            raise InvalidCommand("a beat names the service and the replica of its subject")
+        if beat.role == "source":
+            await self._calls.prepare(beat.service)
+        beat = msgspec.structs.replace(beat, seen=self._clock())
+        await self._store.beats.put(f"{beat.role}.{beat.service}.{beat.replica}", beat)
+        return HoldAnswer(clock=self._clock())
+
+    def _granted(self, record: JobRecord, hold: Hold) -> HoldAnswer:
+        target, rights = record.command["target"], RIGHTS[record.kind]
+        grant = Grant(record.id, hold.attempt, hold.service, target, rights, hold.deadline)
+        return HoldAnswer(
+            clock=self._clock(),
+            job=record,
+            attempt=hold.attempt,
+            deadline=hold.deadline,
+            grant=self._key.sign(grant),
+            cancel=record.cancel is not None,
+        )
+
+
+def _request(body: bytes) -> HoldRequest:
+    try:
+        return msgspec.json.decode(body or b"{}", type=HoldRequest)
+    except msgspec.DecodeError as error:
+        raise InvalidCommand(str(error)) from error

@@ -1,0 +1,137 @@
+"""Follows attempts by what their workers report; believes a report only from the worker that holds the job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from snappy import log
+from snappy.bus.connection import Bus
+from snappy.bus.pulling import again_soon
+from snappy.bus.subjects import WorkerSubject, token
+from snappy.errors import BusError, InternalError, UsageError, WrongSequence
+from snappy.jobs.attempts import Attempts
+from snappy.jobs.ledger import Ledger
+from snappy.jobs.messages import ErrorInfo, JobRecord, Report, Result
+from snappy.jobs.refusals import Refusals
+from snappy.jobs.states import Event
+from snappy.jobs.store import JobStore, StoredJob
+
+_log = log.get(__name__)
+
+TEXT_LIMIT = 4096
+DETAIL_BYTES = 128 << 10
+"""The record and its event must fit into one message, whatever a worker reports."""
+
+
+class Reports:
+    def __init__(self, bus: Bus, store: JobStore, ledger: Ledger, attempts: Attempts, refusals: Refusals) -> None:
+        self._bus = bus
+        self._store = store
+        self._ledger = ledger
+        self._attempts = attempts
+        self._refusals = refusals
+        self._kinds: dict[str, Callable[[StoredJob, Report], Awaitable[object]]] = {
+            "started": self._started,
+            "checkpoint": self._checkpoint,
+            "succeeded": self._succeeded,
+            "failed": self._failed,
+            "rejected": self._rejected,
+            "cancelled": self._cancelled,
+        }
+
+    async def receive(self, messages: list[Msg]) -> None:
+        """Act on what the reports stream brought: one job's reports in order, several jobs at once."""
+        by_job: dict[str, list[tuple[Msg, Report]]] = defaultdict(list)
+        for message in messages:
+            if report := await self._read(message):
+                by_job[report.job].append((message, report))
+        await asyncio.gather(*(self._follow(reports) for reports in by_job.values()))
+
+    async def _read(self, message: Msg) -> Report | None:
+        """None for what is no report: it is told, and taken from the queue."""
+        try:
+            report = msgspec.json.decode(message.data, type=Report)
+            token(report.job)
+        except (msgspec.DecodeError, UsageError) as error:
+            worker = self._bus.subjects.parse_worker(message.subject)
+            await self._refusals.tell(message, worker.service, f"not a report: {error}")
+            await message.ack()
+            return None
+        return report
+
+    async def _follow(self, reports: list[tuple[Msg, Report]]) -> None:
+        try:
+            for message, report in reports:
+                await self._act(message, report)
+                await message.ack_sync(timeout=5.0)
+        except (BusError, NatsError, OSError, TimeoutError) as error:
+            _log.warning("a report will come again", job=reports[0][1].job, error=str(error))
+            for message, _ in reports:
+                await again_soon(message)
+
+    async def _act(self, message: Msg, report: Report) -> None:
+        worker = self._bus.subjects.parse_worker(message.subject)
+        while True:
+            stored = await self._store.records.fetch(report.job)
+            if stored is None or not self._attempts.is_current(stored.value, worker, report.attempt):
+                await self._refuse(message, worker, report, stored.value if stored else None)
+                return
+            try:
+                await self._kinds[report.kind](stored, report)
+                return
+            except WrongSequence:
+                _log.debug("the record changed under a report; again", job=report.job)
+
+    async def _refuse(self, message: Msg, worker: WorkerSubject, report: Report, record: JobRecord | None) -> None:
+        """An attempt's own worker may be late, or repeat itself; anybody else never had a reason to report."""
+        number = report.attempt
+        given = record.attempts[number - 1] if record and 0 < number <= len(record.attempts) else None
+        if given and (given.service, given.replica) == (worker.service, worker.replica):
+            _log.info("a report of an attempt that is over", job=report.job, attempt=number, report=report.kind)
+        else:
+            await self._refusals.tell(message, worker.service, f"a report of an attempt at {report.job} it never had")
+
+    async def _started(self, stored: StoredJob, report: Report) -> None:
+        """The record says so since the claim."""
+
+    async def _checkpoint(self, stored: StoredJob, report: Report) -> None:
+        if len(msgspec.json.encode(report.checkpoint)) <= DETAIL_BYTES:
+            await self._ledger.note(stored, checkpoint=report.checkpoint)
+
+    async def _succeeded(self, stored: StoredJob, report: Report) -> None:
+        result = _short_result(report.result or Result())
+        await self._attempts.finished(stored, Event.SUCCEEDED, result=result, error=None)
+
+    async def _failed(self, stored: StoredJob, report: Report) -> None:
+        await self._attempts.failed(stored, _error(report))
+
+    async def _rejected(self, stored: StoredJob, report: Report) -> None:
+        await self._attempts.finished(stored, Event.REJECTED, error=_error(report))
+
+    async def _cancelled(self, stored: StoredJob, report: Report) -> None:
+        """Only if that was asked for; a worker that stops on its own has failed."""
+        if stored.value.cancel is None:
+            await self._attempts.failed(stored, _error(report))
+        else:
+            await self._attempts.finished(stored, Event.CANCELLED, error=report.error)
+
+
+def _error(report: Report) -> ErrorInfo:
+    if report.error is None:
+        return ErrorInfo.of(InternalError(f"the worker reported {report.kind} without a reason"))
+    message, hint = report.error.message[:TEXT_LIMIT], report.error.hint[:TEXT_LIMIT]
+    return msgspec.structs.replace(report.error, message=message, hint=hint)
+
+
+def _short_result(result: Result) -> Result:
+    """The same with fewer warnings, if they would not fit."""
+    warnings = result.warnings[:100]
+    while warnings and len(msgspec.json.encode(warnings)) > DETAIL_BYTES:
+        warnings = warnings[: len(warnings) // 2]
+    return msgspec.structs.replace(result, warnings=warnings)

@@ -1,0 +1,181 @@
+"""What the core keeps, all of it in buckets: job records, holds, and who is alive.
+
+A :class:`Mirror` is a bucket seen through memory. It is a cache and nothing more: each write is a compare-and-set
+against the bucket, and :meth:`Mirror.sync` brings what other cores wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from snappy.bus.connection import Bus
+from snappy.errors import WrongSequence
+from snappy.jobs.bucket import Bucket
+from snappy.jobs.messages import Beat, Hold, JobRecord
+from snappy.jobs.states import FINAL
+
+Value = TypeVar("Value", bound=msgspec.Struct)
+
+
+class Kept(NamedTuple, Generic[Value]):
+    """A value, and the revision of the bucket that wrote it."""
+
+    value: Value
+    revision: int
+
+
+StoredJob = Kept[JobRecord]
+
+
+class Mirror(Generic[Value]):
+    """The keys of a bucket that begin with ``start``; keys are given and told without it."""
+
+    def __init__(self, bucket: Bucket, schema: type[Value], start: str = "", pattern: str = ">") -> None:
+        self._bucket = bucket
+        self._schema = schema
+        self._start = start
+        self._pattern = pattern
+        self._synced = 0
+        self.kept: dict[str, Kept[Value]] = {}
+
+    async def sync(self) -> list[str]:
+        """See what changed in the bucket since the last time; the keys whose values are news to this process."""
+        news = []
+        async for entry in self._bucket.changes(self._synced, self._start + self._pattern):
+            key = entry.key.removeprefix(self._start)
+            if self._is_news(key, entry.revision) and entry.value:
+                self._keep(key, Kept(msgspec.json.decode(entry.value, type=self._schema), entry.revision))
+                news.append(key)
+            self._synced = entry.revision
+        return news
+
+    def get(self, key: str) -> Kept[Value] | None:
+        """As this process knows it."""
+        return self.kept.get(key)
+
+    async def fetch(self, key: str) -> Kept[Value] | None:
+        """As the bucket has it now."""
+        entry = await self._bucket.get(self._start + key)
+        if entry is None:
+            self._forget(key)
+            return None
+        if self._is_news(key, entry.revision):
+            self._keep(key, Kept(msgspec.json.decode(entry.value, type=self._schema), entry.revision))
+        return self.kept[key]
+
+    async def write(self, key: str, value: Value, revision: int) -> Kept[Value]:
+        """Replace the value of ``revision`` (0: there is none). Raises WrongSequence if it has changed."""
+        new = await self._bucket.update(self._start + key, msgspec.json.encode(value), revision)
+        return self._keep(key, Kept(value, new))
+
+    async def put(self, key: str, value: Value) -> Kept[Value]:
+        """Whatever is there."""
+        return self._keep(key, Kept(value, await self._bucket.put(self._start + key, msgspec.json.encode(value))))
+
+    async def remove(self, key: str) -> None:
+        """Take it away, unless another core changed it meanwhile."""
+        if (kept := self.kept.get(key)) is not None:
+            await self._bucket.remove(self._start + key, kept.revision)
+            self._forget(key)
+
+    def _is_news(self, key: str, revision: int) -> bool:
+        known = self.kept.get(key)
+        return known is None or known.revision < revision
+
+    def _keep(self, key: str, kept: Kept[Value]) -> Kept[Value]:
+        if self._is_news(key, kept.revision):
+            self.kept[key] = kept
+        return kept
+
+    def _forget(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+
+class Records(Mirror[JobRecord]):
+    """The job records; those that are not final also stand by their source service."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket, JobRecord, "job.", "*")
+        self.active: dict[str, dict[str, None]] = {}
+
+    def waiting(self, source: str) -> list[StoredJob]:
+        """The jobs of a source service that are not final, oldest first."""
+        found = (self.kept[job] for job in self.active.get(source, ()))
+        return sorted(found, key=lambda stored: (stored.value.created, stored.value.id))
+
+    def unfinished(self) -> Iterator[StoredJob]:
+        for jobs in list(self.active.values()):
+            yield from [self.kept[job] for job in jobs]
+
+    def _keep(self, key: str, kept: StoredJob) -> StoredJob:
+        super()._keep(key, kept)
+        record = self.kept[key].value
+        if record.state in FINAL:
+            self.active.get(record.source, {}).pop(key, None)
+        else:
+            self.active.setdefault(record.source, {})[key] = None
+        return kept
+
+    def _forget(self, key: str) -> None:
+        if (kept := self.kept.get(key)) is not None:
+            self.active.get(kept.value.source, {}).pop(key, None)
+        super()._forget(key)
+
+
+class JobStore:
+    """The three buckets. Methods raise BusUnavailable when JetStream does not answer."""
+
+    def __init__(self, bus: Bus) -> None:
+        subjects = bus.subjects
+        self._jobs = Bucket(bus, subjects.jobs_bucket)
+        self.records = Records(self._jobs)
+        self.holds: Mirror[Hold] = Mirror(Bucket(bus, subjects.holds_bucket), Hold)
+        self.beats: Mirror[Beat] = Mirror(Bucket(bus, subjects.services_bucket), Beat)
+
+    async def sync(self) -> list[str]:
+        """Bring all three up to date; the ids of the jobs that other cores changed."""
+        await self.holds.sync()
+        await self.beats.sync()
+        return await self.records.sync()
+
+    # (submitter, request) -> job id, so that a repeat finds the job
+
+    async def reserve(self, submitter: str, request: str, job: str) -> str:
+        """The id of the job that (submitter, request) stands for: ``job``, unless it was reserved before."""
+        key = _request_key(submitter, request)
+        try:
+            await self._jobs.update(key, job.encode(), 0)
+        except WrongSequence:
+            entry = await self._jobs.get(key)
+            return entry.value.decode() if entry else await self.reserve(submitter, request, job)
+        return job
+
+    async def reserved(self, submitter: str, request: str) -> str | None:
+        entry = await self._jobs.get(_request_key(submitter, request))
+        return entry.value.decode() if entry else None
+
+    async def forget(self, job: str) -> None:
+        """Remove a finished job's record and its request."""
+        kept = self.records.get(job)
+        if kept is None:
+            return
+        await self.records.remove(job)
+        await self.holds.remove(job)
+        if kept.value.request:
+            key = _request_key(kept.value.submitter, kept.value.request)
+            entry = await self._jobs.get(key)
+            if entry and entry.value.decode() == job:
+                await self._jobs.remove(key, entry.revision)
+
+    # who is alive
+
+    def services(self, role: str) -> set[str]:
+        """The names of the services of a role that were ever seen."""
+        return {kept.value.service for kept in self.beats.kept.values() if kept.value.role == role}
+
+
+def _request_key(submitter: str, request: str) -> str:
+    return f"request.{submitter}.{request}"
