@@ -40,5 +40,5 @@ def setup(level: str = "info", *, json: bool | None = None) -> None:
 
 
 def get(name: str) -> Any:
-    """A logger whose lines carry ``logger=name``."""
-    return structlog.get_logger(logger=name)
+    """A logger whose lines carry ``origin=name``."""
+    return structlog.get_logger(origin=name)
