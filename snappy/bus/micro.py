@@ -59,7 +59,7 @@ class MicroService(Service):
 
 def _answerable(message: Msg) -> bool:
     """Who asks a service for its name is not in the subject, so that any inbox must do; headers would be echoed."""
-    if message.reply.startswith("_INBOX.") and not message.headers:
+    if Bus.reply_allowed(message, "", private=False) and not message.headers:
         return True
     _log.warning("a request with a forged reply was dropped", subject=message.subject, reply=message.reply)
     return False

@@ -1,19 +1,19 @@
 """The audit service: each event of the stream once, in order, in a log that only grows.
 
-An entry is ``{"epoch", "sequence", "time", "subject", "event"}``: an epoch is one life of the events stream, a
-sequence and a time are the stream's. What the stream cannot show (events that left before they were read, a stream
-that came back with less than the log remembers) stands between as ``{"epoch", "sequence", "time", "alarm", ...}``.
+An entry is ``{"epoch", "sequence", "time", "subject", "event"}``: the sequence and the time (Unix seconds) are the
+stream's, an epoch is one life of it, from 1. What the stream cannot show stands between as
+``{"epoch", "sequence", "time", "alarm", ...}``: events that were gone before they were read, or a stream that was made
+anew and counts from the beginning.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -23,7 +23,7 @@ from snappy import __version__, log
 from snappy.bus.connection import Bus
 from snappy.bus.micro import MicroService
 from snappy.bus.pulling import Puller, again_soon
-from snappy.errors import BusUnavailable, StorageError
+from snappy.errors import StorageError
 from snappy.jobs.answering import answerer
 from snappy.jobs.auditlog import AuditLog
 from snappy.jobs.messages import AuditQuery, Reply
@@ -34,14 +34,20 @@ _log = log.get(__name__)
 SERVICE = "snappy-audit"
 QUEUE = "audit"
 BATCH = 256
-RETRY_SECONDS = 0.5
 EVERYBODY = "*"
+
+
+class Stand(NamedTuple):
+    """How far the log has followed the stream: the epoch, and the sequence of the newest event."""
+
+    epoch: int
+    sequence: int
 
 
 class AuditService:
     """One audit process; ``path`` is the log's folder.
 
-    With ``private`` on, a caller reads the entries of its own jobs; ``readers`` (``*``: everybody) read all.
+    With ``private_inboxes``, a caller reads the entries of its own jobs; ``readers`` (``*``: everybody) read all.
     Raises UsageError if another process writes that log, Corrupt if it does not hold together.
     """
 
@@ -50,21 +56,20 @@ class AuditService:
         bus: Bus,
         path: str | os.PathLike[str],
         *,
-        private: bool = True,
+        private_inboxes: bool = True,
         readers: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.bus = bus
         self.log = AuditLog(path)
         self.ready = asyncio.Event()
-        self._private = private
+        self._private = private_inboxes
         self._readers = readers
         self._clock = clock
-        self._epoch, self._sequence = _newest(self.log)
+        self._stand = _stand(self.log)
 
     async def run(self) -> None:
-        """Until it is cancelled. Sets ``ready`` when it answers. Raises BusDenied."""
-        await self._check_stream()
+        """Until it is cancelled. Sets ``ready`` when it answers."""
         service = await self._answer_users()
         puller = Puller(self.bus, self.bus.subjects.events_stream, self.bus.subjects.audit_durable, batch=BATCH)
         try:
@@ -81,62 +86,46 @@ class AuditService:
 
     async def _keep(self, messages: list[Msg]) -> None:
         """Append what is new, in one write, and only then acknowledge."""
-        entries, newest = self._new_entries(messages)
-        if entries:
-            try:
+        messages.sort(key=_sequence)
+        try:
+            entries, stand = await asyncio.to_thread(self._new_entries, messages)
+            if entries:
                 await asyncio.to_thread(self.log.append, entries)
-            except StorageError as error:
-                _log.error("the audit log cannot be written; its events wait in the stream", error=str(error))
-                await asyncio.gather(*(again_soon(message) for message in messages))
-                return
-        self._epoch, self._sequence = newest
+        except StorageError as error:
+            _log.error("the audit log cannot be written; its events wait in the stream", error=str(error))
+            await asyncio.gather(*(again_soon(message) for message in messages))
+            return
+        self._stand = stand
         for message in messages:
             with suppress(NatsError, OSError):
                 await message.ack()
 
-    def _new_entries(self, messages: list[Msg]) -> tuple[list[dict[str, Any]], tuple[str, int]]:
-        """The entries of a batch, and where the log stands once they are in it."""
-        epoch, last, entries = self._epoch, self._sequence, []
-        for message in sorted(messages, key=_sequence):
+    def _new_entries(self, messages: list[Msg]) -> tuple[list[dict[str, Any]], Stand]:
+        """The entries of a batch in the stream's order, and where the log stands once they are in it."""
+        epoch, last = self._stand
+        entries: list[dict[str, Any]] = []
+        for message in messages:
             sequence = _sequence(message)
-            if sequence <= last:
+            if sequence <= last and self._is_kept(message):
                 continue
+            if sequence <= last:
+                entries.append(self._alarm(epoch + 1, sequence, "the events stream was made anew", remembered=last))
+                epoch, last = epoch + 1, sequence - 1
             if sequence > last + 1:
                 entries.append(self._alarm(epoch, sequence, "events are missing", first=last + 1, last=sequence - 1))
             entries.append(_entry(epoch, message))
             last = sequence
-        return entries, (epoch, last)
+        return entries, Stand(epoch, last)
 
-    def _alarm(self, epoch: str, sequence: int, alarm: str, **details: Any) -> dict[str, Any]:
-        _log.error(f"audit: {alarm}", **details)
+    def _is_kept(self, message: Msg) -> bool:
+        """Whether this very event is in the log: it was delivered again."""
+        event = _decoded(message.data)
+        name = str(event.get("id", ""))
+        return bool(self.log.newest(1, lambda entry: entry.get("event") == event, containing=name))
+
+    def _alarm(self, epoch: int, sequence: int, alarm: str, **details: int) -> dict[str, Any]:
+        _log.error("audit alarm", alarm=alarm, **details)
         return {"epoch": epoch, "sequence": sequence, "time": self._clock(), "alarm": alarm, **details}
-
-    # ---- which life of the stream --------------------------------------------------------------------------------
-
-    async def _check_stream(self) -> None:
-        """Compare the events stream with what the log remembers of it."""
-        found = await self._stream()
-        created, last = found["created"], found["state"]["last_seq"]
-        before, remembered = self._epoch, self._sequence
-        if before == created and last >= remembered:
-            return
-        self._epoch, self._sequence = created, min(remembered, last) if before == created else 0
-        if before:
-            alarm = self._alarm(
-                created, self._sequence, "the events stream came back with less", before=before, remembered=remembered
-            )
-            await asyncio.to_thread(self.log.append, [alarm])
-
-    async def _stream(self) -> dict[str, Any]:
-        """What JetStream says of the events stream, once a core has made it."""
-        call = f"$JS.API.STREAM.INFO.{self.bus.subjects.events_stream}"
-        while True:
-            with suppress(BusUnavailable):
-                answer: dict[str, Any] = json.loads(await self.bus.request(call, b"", timeout=5.0))
-                if "error" not in answer:
-                    return answer
-            _log.info("waiting for the events stream")
-            await asyncio.sleep(RETRY_SECONDS)
 
     # ---- answers -------------------------------------------------------------------------------------------------
 
@@ -182,11 +171,11 @@ async def _refuse(message: Msg, caller: str, reason: str) -> None:
     _log.warning("a message was refused", subject=message.subject, reply=message.reply, reason=reason)
 
 
-def _newest(audit: AuditLog) -> tuple[str, int]:
-    """The epoch and the sequence of the newest entry."""
+def _stand(audit: AuditLog) -> Stand:
+    """An alarm stands before the event that raised it, whose sequence it names."""
     for entry in audit.newest(1):
-        return entry["epoch"], entry["sequence"]
-    return "", 0
+        return Stand(entry["epoch"], entry["sequence"] - ("alarm" in entry))
+    return Stand(1, 0)
 
 
 def _sequence(message: Msg) -> int:
@@ -194,7 +183,7 @@ def _sequence(message: Msg) -> int:
     return sequence
 
 
-def _entry(epoch: str, message: Msg) -> dict[str, Any]:
+def _entry(epoch: int, message: Msg) -> dict[str, Any]:
     return {
         "epoch": epoch,
         "sequence": _sequence(message),
@@ -204,8 +193,8 @@ def _entry(epoch: str, message: Msg) -> dict[str, Any]:
     }
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.DecodeError:
         return {"undecodable": body.decode(errors="replace")}

@@ -44,7 +44,7 @@ RECENT_SECONDS = 3600.0
 
 
 class Core:
-    """One core process. ``private``: the NATS server authenticates, and each user has an inbox of its own.
+    """One core process. ``private_inboxes``: the NATS server authenticates, and each user has an inbox of its own.
 
     ``clock`` gives Unix seconds; ``sweep_seconds`` is the time between two looks at what is due.
     """
@@ -55,7 +55,7 @@ class Core:
         settings: config.Core,
         signing_key: SigningKey,
         *,
-        private: bool = True,
+        private_inboxes: bool = True,
         clock: Callable[[], float] = time.time,
         sweep_seconds: float = 1.0,
     ) -> None:
@@ -63,7 +63,7 @@ class Core:
         self.ready = asyncio.Event()
         self._settings = settings
         self._sweep_seconds = sweep_seconds
-        self._private = private
+        self._private = private_inboxes
         self.store = JobStore(bus)
         self.ledger = Ledger(bus, self.store, clock)
         self._refusals = Refusals(bus, clock)
@@ -71,7 +71,7 @@ class Core:
         attempts = Attempts(self.store, self.ledger, settings, clock)
         self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, clock)
         self._reports = Reports(bus, self.store, self.ledger, attempts, self._refusals)
-        self._endpoints = Endpoints(bus, self.store, self.ledger, self.reception, private=private, clock=clock)
+        self._endpoints = Endpoints(bus, self.store, self.ledger, self.reception, private=private_inboxes, clock=clock)
         self._sweep = Sweep(bus, self.store, self.ledger, attempts, calls, settings, clock)
         self._desk = HoldDesk(
             bus,
@@ -82,7 +82,7 @@ class Core:
             self._refusals,
             signing_key,
             settings,
-            private=private,
+            private=private_inboxes,
             clock=clock,
         )
 
