@@ -15,13 +15,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.utils import isfilelike
+from fsspec.utils import is_exception, isfilelike
 
 from snappy import config
 from snappy.bus.connection import Bus
@@ -249,6 +250,22 @@ class SnappyFileSystem(AsyncFileSystem):
             if not error.details.get("repeated"):
                 raise
 
+    async def _rm(
+        self,
+        path: Any,
+        recursive: bool = False,
+        batch_size: int | None = None,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Children go before their parents; a directory that went with its last child is not missed."""
+        paths = await self._expand_path(path, recursive=recursive, maxdepth=maxdepth)
+        for _, level in groupby(sorted(paths, key=_depth, reverse=True), key=_depth):
+            done = await _gather([self._rm_file(each) for each in level], return_exceptions=True)
+            for error in filter(is_exception, done):
+                if not (recursive and isinstance(error, NotFound)):
+                    raise error
+
     async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         await self._remote.ask(
             "mkdir", MakeDirectory(path=self._strip_protocol(path), parents=create_parents), Answer
@@ -302,6 +319,10 @@ async def _gather(work: list[Awaitable[Result]], return_exceptions: bool) -> lis
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _depth(path: str) -> int:
+    return path.count("/")
 
 
 def _each(value: Any, paths: list[str]) -> list[Any]:

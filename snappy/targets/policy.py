@@ -15,7 +15,7 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from snappy.bus.failures import DirectoryInTheWay, ExistingFile, RefusedFile, store_code
+from snappy.bus.failures import DirectoryInTheWay, ExistingFile, MissingFile, RefusedFile, store_code
 from snappy.bus.protocol import named_hash
 from snappy.errors import AccessDenied, Corrupt, UsageError
 from snappy.targets.drafts import Bytes, Draft, draft
@@ -93,7 +93,10 @@ class PolicyFileSystem(AbstractFileSystem):
         self.demand(LIST)
         if not path:
             return {"name": "", "size": 0, "type": "directory"}
-        return self._shown(self.fs.info(self._below(path)))
+        item = self._shown(self.fs.info(self._below(path)))
+        if item["type"] == "directory" and not self.has_directories and not self._has_content(path):
+            raise MissingFile(f"there is no object {path!r}")
+        return item
 
     def exists(self, path: str, **kwargs: Any) -> bool:
         try:
@@ -108,6 +111,8 @@ class PolicyFileSystem(AbstractFileSystem):
         found = [
             item for item in map(self._shown, self._listed(path)) if item["name"] != path or _is_file(item)
         ]
+        if path and not found and not self.has_directories:
+            raise MissingFile(f"there is no object {path!r}")
         return found if detail else [item["name"] for item in found]
 
     def find(
@@ -134,6 +139,11 @@ class PolicyFileSystem(AbstractFileSystem):
                 return b""
             raise
         return content
+
+    def _has_content(self, path: str) -> bool:
+        """Whether an object lies below; some S3 servers go on listing a directory whose last object is gone."""
+        items = [item for item in map(self._shown, self._listed(path)) if item["name"] != path]
+        return any(map(_is_file, items)) or any(self._has_content(item["name"]) for item in items)
 
     def _listed(self, path: str) -> list[dict[str, Any]]:
         try:

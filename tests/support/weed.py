@@ -49,12 +49,9 @@ class Weed:
         return self._process.pid
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """At once: nothing of what it holds is wanted afterwards."""
+        self._process.kill()
+        self._process.wait()
 
     def _command(self) -> list[str]:
         users = self._folder / "s3.json"
