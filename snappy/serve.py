@@ -16,9 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from snappy import config, log, secrets
+from snappy import log, secrets
 from snappy.bus.connection import Bus
 from snappy.bus.grants import SigningKey
+from snappy.config import Allow, Audit, Config, Core, Nats, nearest
 from snappy.errors import BusUnavailable, SnappyError, UsageError
 
 Kind = Literal["core", "audit", "source", "target"]
@@ -50,22 +51,24 @@ class Host:
     bus; ``passwords`` and ``rules`` are for the sources (see :class:`snappy.sources.service.SourceService`).
     """
 
-    config: config.Config
-    nats: Callable[[Role], config.Nats] | None = None
+    config: Config
+    nats: Callable[[Role], Nats] | None = None
     signing_key: str = ""
     public_key: str = ""
     passwords: Callable[[str], str] | None = None
-    rules: config.Allow | None = None
+    rules: Allow | None = None
+    fresh: bool = False
+    """Whether jobs of an earlier life have nobody left to do them: the core ends them first."""
     ready: dict[Role, asyncio.Event] = field(default_factory=dict)
 
-    def way(self, role: Role) -> config.Nats:
+    def way(self, role: Role) -> Nats:
         """How ``role`` reaches the bus."""
         if self.nats:
             return self.nats(role)
         return getattr(section(self.config, role), "nats", None) or self.config.nats
 
 
-def roles_of(settings: config.Config) -> list[Role]:
+def roles_of(settings: Config) -> list[Role]:
     """All roles that a configuration holds; the core and the audit come first."""
     found = [Role("core")] if settings.core else []
     found += [Role("audit")] if settings.audit else []
@@ -73,15 +76,15 @@ def roles_of(settings: config.Config) -> list[Role]:
     return found + [Role("target", name) for name in settings.target]
 
 
-def section(settings: config.Config, role: Role) -> Any:
+def section(settings: Config, role: Role) -> Any:
     """The part of the configuration that is the role's own. Raises UsageError when there is none."""
     found = getattr(settings, role.kind)
     if role.name:
         found = found.get(role.name)
     if found is None and role.name:
         known = [each.name for each in roles_of(settings) if each.kind == role.kind]
-        raise UsageError(f"there is no [{role.kind}.{role.name}]", hint=config.nearest(role.name, known))
-    return found if found is not None else {"core": config.Core, "audit": config.Audit}[role.kind]()
+        raise UsageError(f"there is no [{role.kind}.{role.name}]", hint=nearest(role.name, known))
+    return found if found is not None else {"core": Core, "audit": Audit}[role.kind]()
 
 
 async def run(host: Host, roles: list[Role]) -> None:
@@ -150,22 +153,30 @@ async def _serve(host: Host, role: Role, service: Any) -> None:
         _log.info("ready", role=str(role))
 
 
-async def _start_core(host: Host, role: Role, bus: Bus, nats: config.Nats) -> None:
-    from snappy.jobs.core import Core
+async def _start_core(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
+    from snappy.jobs import dispatcher
 
     settings = section(host.config, role)
     key = SigningKey.from_text(host.signing_key or _signing_key(settings))
-    await _serve(host, role, Core(bus, settings, key, private_inboxes=bool(nats.user)))
+    core = dispatcher.Core(bus, settings, key, private=bool(nats.user))
+    if host.fresh:
+        await core.prepare()
+        await core.end_leftovers()
+    await _serve(host, role, core)
 
 
-async def _start_audit(host: Host, role: Role, bus: Bus, nats: config.Nats) -> None:
+async def _start_audit(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
     from snappy.jobs.audit import AuditService
 
     path = section(host.config, role).path or os.path.join(host.config.state_dir, "audit")
-    await _serve(host, role, AuditService(bus, Path(path), private_inboxes=bool(nats.user)))
+    service = AuditService(bus, path, private=bool(nats.user))
+    try:
+        await _serve(host, role, service)
+    finally:
+        service.close()
 
 
-async def _start_source(host: Host, role: Role, bus: Bus, nats: config.Nats) -> None:
+async def _start_source(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
     from snappy.sources.service import SourceService
 
     service = SourceService(
@@ -175,12 +186,12 @@ async def _start_source(host: Host, role: Role, bus: Bus, nats: config.Nats) -> 
         nats,
         passwords=host.passwords,
         rules=host.rules,
-        private_inboxes=bool(nats.user),
+        private=bool(nats.user),
     )
     await _serve(host, role, service)
 
 
-async def _start_target(host: Host, role: Role, bus: Bus, nats: config.Nats) -> None:
+async def _start_target(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
     from snappy.targets.service import TargetService
 
     service = TargetService(
@@ -188,12 +199,12 @@ async def _start_target(host: Host, role: Role, bus: Bus, nats: config.Nats) -> 
         role.name,
         section(host.config, role),
         core_public_key=host.public_key,
-        private_inboxes=bool(nats.user),
+        private=bool(nats.user),
     )
     await _serve(host, role, service)
 
 
-_START: dict[str, Callable[[Host, Role, Bus, config.Nats], Coroutine[Any, Any, None]]] = {
+_START: dict[str, Callable[[Host, Role, Bus, Nats], Coroutine[Any, Any, None]]] = {
     "core": _start_core,
     "audit": _start_audit,
     "source": _start_source,
@@ -201,7 +212,7 @@ _START: dict[str, Callable[[Host, Role, Bus, config.Nats], Coroutine[Any, Any, N
 }
 
 
-def _signing_key(settings: config.Core) -> str:
+def _signing_key(settings: Core) -> str:
     if settings.signing_key is None:
         raise UsageError("the core has no signing_key", hint="`snappy keygen` makes the core's pair of keys")
     return secrets.read(settings.signing_key)
@@ -231,7 +242,7 @@ def _make_signing_key(path: Path) -> SigningKey:
     return SigningKey.from_text(path.read_text())
 
 
-def _refuse_shared_storage(settings: config.Config, roles: list[Role]) -> None:
+def _refuse_shared_storage(settings: Config, roles: list[Role]) -> None:
     """fsspec's defaults are the process's: a source's credentials would become a target's."""
     for role in roles:
         if role.kind == "source" and section(settings, role).storage_options and len(roles) > 1:
@@ -246,12 +257,12 @@ class ChildStart(msgspec.Struct, frozen=True):
 
     kind: Kind
     name: str
-    config: config.Config
+    config: Config
     signing_key: str = ""
     public_key: str = ""
 
 
-def narrowed(settings: config.Config, role: Role, nats: config.Nats) -> config.Config:
+def narrowed(settings: Config, role: Role, nats: Nats) -> Config:
     """A configuration that holds the role's own section and no other's."""
     own = msgspec.structs.replace(section(settings, role), nats=None)
     empty = msgspec.structs.replace(settings, nats=nats, core=None, audit=None, source={}, target={})

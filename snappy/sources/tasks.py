@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from snappy import log
-from snappy.errors import AccessDenied, NotARepository, SnapshotNotFound
+from snappy.errors import AccessDenied, BadOptions, NotARepository, SnapshotNotFound
 from snappy.jobs.messages import BackupCommand, Command, InitCommand, RestoreCommand, Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.entries import Problem
@@ -25,6 +25,7 @@ from snappy.repository.locks import LockJob, LockOwner
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
+from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import Store
 from snappy.repository.writer import Options
@@ -199,8 +200,16 @@ def _backup_result(done: BackupResult, repository: Repository) -> Result:
 def _prepare_restore(command: RestoreCommand, asks: Ask) -> Task:
     plugin = base.load(command.plugin)
     options = base.parse(plugin.RestoreOptions, command.options)
+    _check_patterns(command)
     writes = msgspec.structs.replace(asks, writes=plugin.restore_claims(options))
     return Task(writes, lambda shop: asyncio.to_thread(_restore_blocking, shop, command, plugin, options))
+
+
+def _check_patterns(command: RestoreCommand) -> None:
+    try:
+        Selection(command.include, command.exclude)
+    except ValueError as error:
+        raise BadOptions(f"a pattern cannot be read: {error}") from error
 
 
 def _restore_blocking(shop: Workshop, command: RestoreCommand, plugin: type[base.Source], options: Any) -> Result:
@@ -212,7 +221,18 @@ def _restore_blocking(shop: Workshop, command: RestoreCommand, plugin: type[base
         with closing(plugin.import_(options)) as sink:
             restorer = Restorer(repository, sink, progress=shop.progress, cancelled=shop.hold.check)
             done = restorer.restore(snapshot, include=command.include, exclude=command.exclude)
+        _raise_failure(done)
         return _restore_result(done, snapshot, repository, time.monotonic() - began)
+
+
+def _raise_failure(done: RestoreResult) -> None:
+    """A restore that lost something has failed, whatever else it brought back; the log names all of it."""
+    failure = done.failure()
+    if failure is None:
+        return
+    for problem in done.errors:
+        _log.error("not restored", path=_text(problem.path), reason=problem.message)
+    raise failure
 
 
 @contextmanager

@@ -26,7 +26,8 @@ _log = log.get(__name__)
 
 
 class TargetService:
-    """One replica of one target. ``core_public_key`` takes the place of the one that the settings name."""
+    """One replica of one target. ``core_public_key`` takes the place of the one that the settings name.
+    ``private``: the NATS server authenticates, and each user has an inbox of its own."""
 
     def __init__(
         self,
@@ -35,11 +36,11 @@ class TargetService:
         settings: config.TargetService,
         *,
         core_public_key: str = "",
-        private_inboxes: bool = False,
+        private: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus, self.name, self._settings, self._clock = bus, name, settings, clock
-        self._private = private_inboxes
+        self._private = private
         self._key = core_public_key or _configured_key(name, settings)
         self._started = clock()
         self.ready = asyncio.Event()
@@ -81,9 +82,7 @@ class TargetService:
                 await asyncio.sleep(BEAT_RETRY_SECONDS)
 
     async def _beat(self, replica: str) -> None:
-        beat = Beat(
-            service=self.name, replica=replica, role="target", version=__version__, started=self._started
-        )
+        beat = Beat(service=self.name, replica=replica, role="target", version=__version__, started=self._started)
         subject = self._bus.subjects.hold("beat", self.name, replica)
         await self._bus.request(subject, msgspec.json.encode(HoldRequest(beat=beat)), timeout=ANSWER_SECONDS)
 
