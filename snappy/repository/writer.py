@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -111,12 +112,9 @@ class BlobWriter:
         name = blob or blob_id(data)
         if not self._claim(kind, name):
             return SavedBlob(name, False, 0)
-        try:
+        with self._all_or_nothing():
             sealed = self._store_new(kind, data, name)
-            self.save_index_if_due()
-        except BaseException as error:
-            self._uploader.fail(error)
-            raise
+        self.save_index_if_due()
         return SavedBlob(name, True, sealed)
 
     def save_index_if_due(self) -> None:
@@ -126,7 +124,8 @@ class BlobWriter:
             return
         if self._index_lock.acquire(blocking=False):
             try:
-                self._save_index()
+                with self._all_or_nothing():
+                    self._save_index()
             finally:
                 self._index_lock.release()
 
@@ -135,19 +134,24 @@ class BlobWriter:
         with self._lock:
             builders = [pack for packs in self._filling.values() for pack in _merged(packs, self._options.pack_size)]
             self._filling = {kind: [] for kind in BlobType}
-        try:
+        with self._all_or_nothing():
             for builder in builders:
                 self._uploader.put(builder)
             self._uploader.wait()
             with self._index_lock:
                 self._save_index()
-        except BaseException as error:
-            self._uploader.fail(error)
-            raise
 
     def close(self) -> None:
         """Drop what was not flushed and end the threads; may be called twice."""
         self._uploader.close()
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._uploader.fail(error)
+            raise
 
     def _claim(self, kind: BlobType, blob: BlobId) -> bool:
         with self._lock:

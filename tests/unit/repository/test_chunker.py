@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+
+from snappy.repository.chunker import LARGEST, SMALLEST, chunks
+
+MIB = 1 << 20
+DATA = random.Random(1).randbytes(24 * MIB)
+
+
+class Trickle:
+    """A stream that gives fewer bytes than asked for."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        self._file = io.BytesIO(data)
+        self._most = most
+        self.largest_read = 0
+
+    def read(self, size: int, /) -> bytes:
+        self.largest_read = max(self.largest_read, size)
+        return self._file.read(min(size, self._most))
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALLEST - 1, SMALLEST, SMALLEST + 1, MIB, 24 * MIB])
+def test_the_chunks_are_the_file(size: int) -> None:
+    found = list(chunks(io.BytesIO(DATA[:size])))
+    assert b"".join(found) == DATA[:size]
+    assert all(len(chunk) <= LARGEST for chunk in found)
+    assert all(len(chunk) >= SMALLEST for chunk in found[:-1])
+    assert all(found)
+
+
+def test_small_files_are_one_chunk() -> None:
+    assert list(chunks(io.BytesIO(DATA[: SMALLEST - 1]))) == [DATA[: SMALLEST - 1]]
+
+
+def test_zeros_are_cut_at_the_largest_size() -> None:
+    assert [len(chunk) for chunk in chunks(io.BytesIO(bytes(20 * MIB)))] == [8 * MIB, 8 * MIB, 4 * MIB]
+
+
+@pytest.mark.parametrize("most", [1000, 65_536, 3 * MIB])
+def test_how_a_stream_is_read_does_not_matter(most: int) -> None:
+    stream = Trickle(DATA[: 8 * MIB], most)
+    assert list(chunks(stream)) == list(chunks(io.BytesIO(DATA[: 8 * MIB])))
+    assert stream.largest_read <= 2 * LARGEST
+
+
+def test_an_insertion_moves_few_chunks() -> None:
+    before = set(chunks(io.BytesIO(DATA)))
+    after = set(chunks(io.BytesIO(DATA[: 5 * MIB] + b"inserted" + DATA[5 * MIB :])))
+    assert len(after - before) <= 3 < len(after)
+
+
+def test_the_seed_decides_where_files_are_cut() -> None:
+    lengths = {tuple(len(chunk) for chunk in chunks(io.BytesIO(DATA), seed)) for seed in (0, 1, 0x25B468838DCB75)}
+    assert len(lengths) == 3
+    assert list(chunks(io.BytesIO(DATA), 7)) == list(chunks(io.BytesIO(DATA), 7))

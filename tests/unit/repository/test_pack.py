@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import hashlib
+import struct
+
+import pytest
+
+from snappy.errors import Damaged
+from snappy.repository.crypto import OVERHEAD, SealingKey
+from snappy.repository.format import BlobType
+from snappy.repository.pack import (
+    FinishedPack,
+    PackBuilder,
+    PackedBlob,
+    decode_header,
+    encode_header,
+    read_header,
+)
+
+KEY = SealingKey(b"e" * 32, b"k" * 16, b"r" * 16)
+
+
+def built(count: int, kind: BlobType = BlobType.DATA) -> FinishedPack:
+    builder = PackBuilder()
+    for number in range(count):
+        builder.add(kind, bytes([number]) * 32, KEY.seal(b"x" * number), number % 2 * 1000)
+    return builder.finish(KEY)
+
+
+def read(pack: bytes) -> list[PackedBlob]:
+    return read_header(KEY, len(pack), lambda offset, length: pack[offset : offset + length])
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 200])
+@pytest.mark.parametrize("kind", list(BlobType))
+def test_a_pack_describes_itself(count: int, kind: BlobType) -> None:
+    pack = built(count, kind)
+    assert pack.id == hashlib.sha256(pack.data).digest()
+    found = read(pack.data)
+    assert [blob.in_pack(pack.id) for blob in found] == pack.blobs
+    for number, blob in enumerate(found):
+        assert KEY.open(pack.data[blob.offset : blob.offset + blob.length]) == b"x" * number
+
+
+def test_the_header_is_restics() -> None:
+    plain = PackedBlob(BlobType.TREE, b"i" * 32, 0, 7, 0)
+    packed = PackedBlob(BlobType.DATA, b"j" * 32, 7, 9, 300)
+    header = b"\x01" + struct.pack("<I", 7) + b"i" * 32 + b"\x02" + struct.pack("<II", 9, 300) + b"j" * 32
+    assert encode_header([plain, packed]) == header
+    assert decode_header(header) == [plain, packed]
+
+
+def test_most_headers_are_read_in_one_go() -> None:
+    reads: list[tuple[int, int]] = []
+    for pack in (built(10).data, built(100).data):
+
+        def counted(offset: int, length: int, pack: bytes = pack) -> bytes:
+            reads.append((offset, length))
+            return pack[offset : offset + length]
+
+        read_header(KEY, len(pack), counted)
+    assert len(reads) == 1 + 2
+
+
+def test_absorb_joins_two_packs() -> None:
+    one, other = PackBuilder(), PackBuilder()
+    one.add(BlobType.DATA, b"1" * 32, b"first", 0)
+    other.add(BlobType.DATA, b"2" * 32, b"second", 9)
+    one.absorb(other)
+    pack = one.finish(KEY)
+    assert pack.data.startswith(b"firstsecond")
+    assert [(blob.offset, blob.length) for blob in pack.blobs] == [(0, 5), (5, 6)]
+
+
+@pytest.mark.parametrize("header", [b"\x00" * 36, b"\x02" * 40, b"\x04" + bytes(40), b"\x00" * 38])
+def test_a_bad_header_is_refused(header: bytes) -> None:
+    with pytest.raises(Damaged):
+        decode_header(header)
+
+
+def with_length(pack: bytes, length: int) -> bytes:
+    return pack[:-4] + struct.pack("<I", length)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        b"",
+        bytes(72),
+        with_length(built(3).data, 0),
+        with_length(built(3).data, OVERHEAD),
+        with_length(built(3).data, 1 << 31),
+        with_length(built(3).data, 50),
+        built(3).data[1:],
+        b"x" + built(3).data,
+        built(3).data[:-10] + b"x" + built(3).data[-9:],
+    ],
+)
+def test_what_is_no_pack_is_refused(pack: bytes) -> None:
+    with pytest.raises(Damaged):
+        read(pack)
