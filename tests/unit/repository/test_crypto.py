@@ -7,10 +7,20 @@ from snappy.repository.crypto import OVERHEAD, SealingKey, Unauthentic
 
 # The test vectors of Poly1305-AES: https://cr.yp.to/mac/poly1305-20050329.pdf, appendix B.
 VECTORS = (
-    ("f3f6", "851fc40c3467ac0be05cc20404f3f700", "ec074c835580741701425b623235add6")
-    + ("fb447350c4e868c52ac3275cf9d4327e", "f4c633c3044fc145f84f335cb81953de"),
-    ("", "a0f3080000f46400d0c7e9076c834403", "75deaa25c09f208e1dc4ce6b5cad3fbf")
-    + ("61ee09218d29b0aaed7e154a2c5509cc", "dd3fab2251f11ac759f0887129cc2ee7"),
+    (
+        "f3f6",
+        "851fc40c3467ac0be05cc20404f3f700",
+        "ec074c835580741701425b623235add6",
+        "fb447350c4e868c52ac3275cf9d4327e",
+        "f4c633c3044fc145f84f335cb81953de",
+    ),
+    (
+        "",
+        "a0f3080000f46400d0c7e9076c834403",
+        "75deaa25c09f208e1dc4ce6b5cad3fbf",
+        "61ee09218d29b0aaed7e154a2c5509cc",
+        "dd3fab2251f11ac759f0887129cc2ee7",
+    ),
     (
         "663cea190ffb83d89593f3f476b6bc24d7e679107ea26adb8caf6652d0656136",
         "48443d0bb0d21109c89a100b5ce2c208",
@@ -74,7 +84,7 @@ def test_a_key_survives_its_json() -> None:
         b"{}",
         b"[]",
         b'{"mac":{"k":"AA==","r":"AA=="},"encrypt":"AA=="}',
-        SealingKey(b"e" * 32, b"k" * 16, b"r" * 16).to_json().replace(b"ZWVl", b"AAAA"[:2] + b"!!"),
+        SealingKey(b"e" * 32, b"k" * 16, b"r" * 16).to_json().replace(b"ZWVl", b"AA!!"),
     ],
 )
 def test_a_bad_key_is_refused(document: bytes) -> None:

@@ -114,10 +114,10 @@ def test_the_undamaged_are_given_before_the_damaged_are_told() -> None:
     victims = [locations(repository)[index] for index in (0, 5)]
     for victim in victims:
         flip(repository.store, path_of(victim), victim.offset + 40)
-    found = []
+    found: list[BlobLocation] = []
+    loading = (location for location, _ in repository.load_blobs(victims[0].pack, locations(repository)))
     with pytest.raises(Damaged) as caught:
-        for location, _ in repository.load_blobs(victims[0].pack, locations(repository)):
-            found.append(location)
+        found.extend(loading)
     assert found == [blob for blob in locations(repository) if blob not in victims]
     assert caught.value.details["blobs"] == victims
 

@@ -161,9 +161,9 @@ def test_a_failed_upload_stops_everything() -> None:
             raise OSError(28, "no space")
 
     rig = Rig(memory_store(Interposed(full)))
+    saving = (rig.writer.save(BlobType.DATA, os.urandom(5000)) for _ in range(100))
     with pytest.raises(NoSpace):
-        for _ in range(100):
-            rig.writer.save(BlobType.DATA, os.urandom(5000))
+        list(saving)
     for call in (rig.writer.flush, lambda: rig.writer.save(BlobType.TREE, b"x")):
         with pytest.raises(NoSpace):
             call()
