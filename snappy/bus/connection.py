@@ -57,6 +57,7 @@ class Bus:
         self.subjects = subjects
         self.user = user
         self.last_violation = ""
+        self._said = ""
         self.tasks: set[asyncio.Task[None]] = set()
         self.subscriptions: list[Subscription] = []
         self._on_closed = on_closed
@@ -141,17 +142,22 @@ class Bus:
             self._watching.cancel()
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                for subscription in self.subscriptions:
-                    await _drain(subscription)
-                if self.tasks:
-                    await asyncio.wait(self.tasks)
-                await ping(self.nc, DRAIN_SECONDS)
+                await self._finish()
         except (NatsError, OSError, TimeoutError) as error:
             _log.info("closed without a full drain", reason=str(error) or type(error).__name__)
         finally:
             for task in self.tasks:
                 task.cancel()
             await self._close()
+
+    async def _finish(self) -> None:
+        connected = self.nc.is_connected
+        for subscription in self.subscriptions if connected else []:
+            await _drain(subscription)
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+        if connected:
+            await ping(self.nc, DRAIN_SECONDS)
 
     async def _close(self) -> None:
         closing = asyncio.create_task(self.nc.close())
@@ -179,7 +185,9 @@ class Bus:
             self._waiters.fail(BusDenied("the NATS server refused the credentials", hint=LOGIN_HINT), LOGIN)
         elif isinstance(error, ssl.SSLError):
             self._waiters.fail(BusUnavailable(f"TLS with the NATS server failed: {text}", hint=TLS_HINT), LOGIN)
-        _log.warning("NATS says", error=text)
+        if text != self._said:
+            _log.warning("NATS says", error=text)
+        self._said = text
 
     async def _on_disconnected(self) -> None:
         self._up.clear()
@@ -190,6 +198,7 @@ class Bus:
 
     async def _on_reconnected(self) -> None:
         self._up.set()
+        self._said = ""
         _log.info("NATS is back")
 
     async def _on_nats_closed(self) -> None:

@@ -108,7 +108,7 @@ class Consumer:
 
 
 def streams(subjects: Subjects) -> list[Stream]:
-    """Every stream of the design, without the buckets. Together they reserve less than 2 GiB."""
+    """Every stream of the design, without the buckets. With the buckets they reserve 2.5 GiB at most."""
     p = subjects.prefix
     queue = {"discard_new_per_subject": True}
     return [
