@@ -12,16 +12,18 @@ from collections.abc import Iterable
 
 from pathspec import GitIgnoreSpec
 
+from snappy.errors import BadOptions
+
 WILDCARDS = frozenset("*?[\\")
 
 
 class Patterns:
-    """A compiled list of patterns. Raises ``ValueError`` for one that is malformed."""
+    """A compiled list of patterns. Raises :class:`BadOptions` for one that is malformed."""
 
     def __init__(self, lines: Iterable[str], *, ignore_case: bool = False) -> None:
         wanted = [_anchored(line.lower() if ignore_case else line) for line in lines if _says_something(line)]
         self._ignore_case = ignore_case
-        self._spec = GitIgnoreSpec.from_lines(wanted)
+        self._spec = _compile(wanted)
         self._prefixes = [_literal_prefix(line) for line in wanted if not line.startswith("!")]
         self._empty = not wanted
 
@@ -43,6 +45,13 @@ class Patterns:
     def _text(self, path: bytes) -> str:
         text = os.fsdecode(path)[1:]
         return text.lower() if self._ignore_case else text
+
+
+def _compile(lines: list[str]) -> GitIgnoreSpec:
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise BadOptions(f"a pattern is malformed: {error}") from error
 
 
 def _says_something(line: str) -> bool:

@@ -73,7 +73,7 @@ class Restorer:
         above it; with ``subpath`` only what is in that directory, as if it were the root.
 
         One object's failure does not stop the others. Raises :class:`SnapshotNotFound` for a ``subpath`` that is no
-        directory, ``ValueError`` for a malformed pattern, :class:`NoSpace`, and what repository, sink and
+        directory, :class:`BadOptions` for a malformed pattern, :class:`NoSpace`, and what repository, sink and
         ``cancelled`` raise.
         """
         selection = Selection(include, exclude)

@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 class Selection:
     """What ``include`` names (all, when it is empty) without what ``exclude`` names; patterns as in
-    :class:`Patterns`. Raises ``ValueError`` for one that is malformed."""
+    :class:`Patterns`. Raises :class:`snappy.errors.BadOptions` for one that is malformed."""
 
     def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> None:
         self._include, self._exclude = Patterns(include), Patterns(exclude)

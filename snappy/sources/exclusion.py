@@ -50,7 +50,7 @@ class Tag:
 
 
 class Exclusion:
-    """All the rules of one backup."""
+    """All the rules of one backup. Raises :class:`BadOptions` for a malformed pattern."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class Exclusion:
     ) -> None:
         self.tags = list(tags)
         self.larger_than = larger_than
-        self._patterns = _compile(patterns, ignore_case=False)
-        self._ignoring_case = _compile(patterns_ignoring_case, ignore_case=True)
+        self._patterns = Patterns(patterns)
+        self._ignoring_case = Patterns(patterns_ignoring_case, ignore_case=True)
 
     def by_path(self, path: bytes, *, directory: bool) -> bool:
         """Whether a pattern leaves the object out."""
@@ -83,10 +83,3 @@ def _stands(tag: Tag, folder: int, names: list[bytes], warn: Warn) -> bool:
     except OSError as error:
         warn(f"the tag file {os.fsdecode(tag.name)} cannot be read: {error.strerror}")
         return False
-
-
-def _compile(lines: Iterable[str], *, ignore_case: bool) -> Patterns:
-    try:
-        return Patterns(lines, ignore_case=ignore_case)
-    except ValueError as error:
-        raise BadOptions(f"exclude: {error}") from error
