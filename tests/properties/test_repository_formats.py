@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from random import Random
 from typing import get_args
 
 import pytest
@@ -118,7 +119,7 @@ def test_indexes(blobs: list[BlobLocation]) -> None:
 
 @settings(max_examples=10)
 @given(st.integers(0, 3 << 20), st.integers(0, 1 << 53), st.randoms(use_true_random=False))
-def test_chunks(size: int, seed: int, random: object) -> None:
+def test_chunks(size: int, seed: int, random: Random) -> None:
     data = random.randbytes(size)
     assert b"".join(chunks(io.BytesIO(data), seed)) == data
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -121,7 +122,7 @@ def test_an_exclusive_lock_stands_alone(rig: Rig, held: bool, wanted: bool) -> N
 
 
 def test_two_exclusive_locks_at_the_same_moment_both_step_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks.time, "sleep", lambda seconds: rig.leave(exclusive=True) and None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: rig.leave(exclusive=True))
     with pytest.raises(RepositoryLocked, match="process 5 on elsewhere"), rig.hold(exclusive=True):
         pass
     assert len(rig.names()) == 1
@@ -129,7 +130,7 @@ def test_two_exclusive_locks_at_the_same_moment_both_step_back(rig: Rig, monkeyp
 
 def test_it_waits_before_it_looks_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(locks.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     with hold(rig.store, rig.documents, OWNER, now=rig.clock):
         pass
     assert slept == [locks.SETTLE]

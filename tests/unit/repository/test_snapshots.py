@@ -16,7 +16,8 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 def snapshot(hours: int = 0, **fields: Any) -> Snapshot:
-    return Snapshot(**({"time": NOON + timedelta(hours=hours), "tree": "ab" * 32, "paths": ["/a"]} | fields))
+    given: dict[str, Any] = {"time": NOON + timedelta(hours=hours), "tree": "ab" * 32, "paths": ["/a"]}
+    return Snapshot(**(given | fields))
 
 
 @pytest.fixture
@@ -106,9 +107,9 @@ def test_a_damaged_snapshot_is_skipped_in_a_list_but_never_by_latest(repository:
     bad = repository.save_snapshot(snapshot(1))
     flip(repository.store, f"snapshots/{bad}", 30)
     assert repository.snapshots() == [good]
-    for call in (lambda: repository.find_snapshot("latest"), lambda: repository.find_snapshot(bad)):
+    for spec in ("latest", bad):
         with pytest.raises(Damaged, match=bad[:8]):
-            call()
+            repository.find_snapshot(spec)
 
 
 @pytest.mark.parametrize("document", [b"{}", b"[]", b'{"time":"2015-01-02T18:10:50","tree":"","paths":[]}'])

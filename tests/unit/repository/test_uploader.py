@@ -11,7 +11,11 @@ from snappy.repository.uploader import IN_FLIGHT, THREADS, PackUploader
 
 def test_uploads_run_beside_each_other() -> None:
     meet = threading.Barrier(THREADS, timeout=20)
-    uploader = PackUploader(lambda builder: meet.wait() and None)
+
+    def upload(builder: PackBuilder) -> None:
+        meet.wait()
+
+    uploader = PackUploader(upload)
     for _ in range(THREADS):
         uploader.put(PackBuilder())
     uploader.wait()
@@ -21,11 +25,20 @@ def test_uploads_run_beside_each_other() -> None:
 
 def test_put_blocks_while_too_many_are_on_their_way() -> None:
     go = threading.Event()
-    uploader = PackUploader(lambda builder: go.wait(20) and None)
+
+    def upload(builder: PackBuilder) -> None:
+        go.wait(20)
+
+    uploader = PackUploader(upload)
     for _ in range(IN_FLIGHT):
         uploader.put(PackBuilder())
     placed = threading.Event()
-    extra = threading.Thread(target=lambda: (uploader.put(PackBuilder()), placed.set()))
+
+    def put_one_more() -> None:
+        uploader.put(PackBuilder())
+        placed.set()
+
+    extra = threading.Thread(target=put_one_more)
     extra.start()
     assert not placed.wait(0.1)
     go.set()
