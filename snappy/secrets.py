@@ -9,14 +9,13 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
-
+from snappy import log
 from snappy.config import Secret
 from snappy.errors import UsageError
 
 COMMAND_SECONDS = 30.0
 
-_log = structlog.get_logger(module=__name__)
+_log = log.get(__name__)
 
 
 def read(secret: Secret, environ: Mapping[str, str] | None = None) -> str:

@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from snappy import config
+from snappy import config, log
 from snappy.bus import program, roles
 from snappy.bus.roles import User
 from snappy.bus.subjects import Subjects
@@ -37,7 +36,7 @@ RELOADS = 2
 """nats-server 2.15 makes a new account at the first and connects its imports at the second."""
 RESTART_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 
-_log = structlog.get_logger(module=__name__)
+_log = log.get(__name__)
 
 
 class Login(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -24,7 +23,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
-from snappy import config
+from snappy import config, log
 from snappy.bus import login
 from snappy.bus.replies import Replies, Waiters
 from snappy.bus.subjects import Subjects, inbox
@@ -35,12 +34,13 @@ MESSAGE_ID = "Nats-Msg-Id"
 FULL = (10023, 10077)
 WRONG_SEQUENCE = (10071, 10164)
 DRAIN_SECONDS = 10.0
+SUBSCRIBE_SECONDS = 5.0
 ACCOUNT_REPLY = "_R_."
 LOGIN = '""'
 LOGIN_HINT = "check nats.user, and nats.password or nats.nkey_seed"
 TLS_HINT = "check nats.tls_ca, nats.tls_certificate and nats.tls_key"
 
-_log = structlog.get_logger(module=__name__)
+_log = log.get(__name__)
 _last_resort = logging.getLogger(__name__)
 
 
@@ -315,8 +315,10 @@ class Bus:
         denied = self._waiters.expect(subject)
         try:
             subscription = await self.nc.subscribe(subject, queue=queue, cb=callback)
-            if not await ping(self.nc, 5.0):
+            if not await ping(self.nc, SUBSCRIBE_SECONDS):
                 raise BusUnavailable(f"no word from NATS on the subscription to {subject}")
+            if denied.done():
+                await subscription.unsubscribe()  # else it would be asked for again at each reconnect
             _raise_first(denied)
         except (NatsError, OSError) as error:
             raise BusUnavailable(f"cannot listen on {subject}: {error}") from error

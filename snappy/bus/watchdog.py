@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-import structlog
 from nats.aio.client import Client
 
-_log = structlog.get_logger(module=__name__)
+from snappy import log
+
+_log = log.get(__name__)
 
 
 async def ping(nc: Client, timeout: float) -> bool:
