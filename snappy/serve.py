@@ -57,8 +57,8 @@ class Host:
     public_key: str = ""
     passwords: Callable[[str], str] | None = None
     rules: Allow | None = None
-    fresh: bool = False
-    """Whether jobs of an earlier life have nobody left to do them: the core ends them first."""
+    passing: Callable[[str], bool] | None = None
+    """Knows the source services that lived for one command: the core ends what they left, before it starts."""
     ready: dict[Role, asyncio.Event] = field(default_factory=dict)
 
     def way(self, role: Role) -> Nats:
@@ -88,12 +88,14 @@ def section(settings: Config, role: Role) -> Any:
 
 
 async def run(host: Host, roles: list[Role]) -> None:
-    """Run the roles until cancelled, or until one of them fails."""
+    """Run the roles until cancelled, or until one of them fails. The others start when the core is ready."""
     _refuse_shared_storage(host.config, roles)
     async with asyncio.TaskGroup() as group:
         for role in roles:
-            host.ready.setdefault(role, asyncio.Event())
+            ready = host.ready.setdefault(role, asyncio.Event())
             group.create_task(_run_role(host, role), name=str(role))
+            if role.kind == "core":
+                await ready.wait()
 
 
 async def wait_ready(host: Host, roles: list[Role]) -> None:
@@ -154,14 +156,14 @@ async def _serve(host: Host, role: Role, service: Any) -> None:
 
 
 async def _start_core(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
-    from snappy.jobs import dispatcher
+    from snappy.jobs.core import Core as Service
 
     settings = section(host.config, role)
     key = SigningKey.from_text(host.signing_key or _signing_key(settings))
-    core = dispatcher.Core(bus, settings, key, private=bool(nats.user))
-    if host.fresh:
+    core = Service(bus, settings, key, private_inboxes=bool(nats.user))
+    if host.passing:
         await core.prepare()
-        await core.end_leftovers()
+        await core.end_leftovers(host.passing)
     await _serve(host, role, core)
 
 
@@ -169,7 +171,7 @@ async def _start_audit(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
     from snappy.jobs.audit import AuditService
 
     path = section(host.config, role).path or os.path.join(host.config.state_dir, "audit")
-    service = AuditService(bus, path, private=bool(nats.user))
+    service = AuditService(bus, path, private_inboxes=bool(nats.user))
     try:
         await _serve(host, role, service)
     finally:
@@ -186,7 +188,7 @@ async def _start_source(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
         nats,
         passwords=host.passwords,
         rules=host.rules,
-        private=bool(nats.user),
+        private_inboxes=bool(nats.user),
     )
     await _serve(host, role, service)
 
@@ -199,7 +201,7 @@ async def _start_target(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
         role.name,
         section(host.config, role),
         core_public_key=host.public_key,
-        private=bool(nats.user),
+        private_inboxes=bool(nats.user),
     )
     await _serve(host, role, service)
 

@@ -32,12 +32,9 @@ async def _run(settings: Config, names: list[str], split: bool) -> None:
         return
     from snappy.cli import embedded
 
-    async with embedded.server(settings) as host:
-        await _run_roles(host, [*embedded.ROLES, *_workers(chosen(settings, names))], split)
-
-
-def _workers(roles: list[serve.Role]) -> list[serve.Role]:
-    return [role for role in roles if role.name]
+    async with embedded.server(settings, embedded.users_of(settings)) as opened:
+        workers = [role for role in chosen(settings, names) if role.name]
+        await _run_roles(opened.host, [*opened.roles, *workers], split)
 
 
 async def _run_roles(host: serve.Host, roles: list[serve.Role], split: bool) -> None:

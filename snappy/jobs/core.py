@@ -72,7 +72,7 @@ class Core:
         self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, clock)
         self._reports = Reports(bus, self.store, self.ledger, attempts, self._refusals)
         self._endpoints = Endpoints(bus, self.store, self.ledger, self.reception, private=private_inboxes, clock=clock)
-        self._sweep = Sweep(bus, self.store, self.ledger, attempts, calls, settings, clock)
+        self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, settings, clock)
         self._desk = HoldDesk(
             bus,
             self.store,
@@ -96,7 +96,7 @@ class Core:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._consume(self.bus.subjects.commands_stream, self.reception.receive))
                 group.create_task(self._consume(self.bus.subjects.reports_stream, self._reports.receive))
-                group.create_task(self._sweep.run(self._sweep_seconds))
+                group.create_task(self.sweep.run(self._sweep_seconds))
                 self.ready.set()
         finally:
             self.ready.clear()
@@ -109,9 +109,10 @@ class Core:
         self.ledger.unconfirmed |= self._perhaps_untold()
         _log.info("the core knows its jobs", jobs=len(self.store.records.kept))
 
-    async def end_leftovers(self) -> list[JobRecord]:
-        """Fail each job that is not over, for a stack that lives for one command; after :meth:`prepare`."""
-        leftovers = list(self.store.records.unfinished())
+    async def end_leftovers(self, of: Callable[[str], bool] = lambda _source: True) -> list[JobRecord]:
+        """Fail each job that is not over and whose source ``of`` knows to be gone for good: those of stacks that lived
+        for one command; after :meth:`prepare`."""
+        leftovers = [stored for stored in self.store.records.unfinished() if of(stored.value.source)]
         return [(await self._interrupt(stored)).value for stored in leftovers]
 
     async def _interrupt(self, stored: StoredJob) -> StoredJob:

@@ -55,7 +55,7 @@ class SourceService:
 
     ``nats`` is how its data connections reach the bus; ``passwords`` gives the password of a key's name, by default
     what the settings say; ``rules`` takes the place of the settings' rules for every submitter.
-    ``private``: the NATS server authenticates, and each user has an inbox of its own.
+    ``private_inboxes``: the NATS server authenticates, and each user has an inbox of its own.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class SourceService:
         *,
         passwords: Callable[[str], str] | None = None,
         rules: Allow | None = None,
-        private: bool = True,
+        private_inboxes: bool = True,
     ) -> None:
         self._bus, self.name, self._settings, self._nats = bus, name, settings, nats
         self.replica = settings.replica or random.token_hex(4)
         self._passwords = passwords or self._configured_password
         self._rules = rules
-        self._private = private
+        self._private = private_inboxes
         self._holds: dict[str, Hold] = {}
         self._slots = asyncio.Semaphore(settings.concurrent_jobs)
         self._attempts: set[asyncio.Task[None]] = set()

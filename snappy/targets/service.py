@@ -27,7 +27,7 @@ _log = log.get(__name__)
 
 class TargetService:
     """One replica of one target. ``core_public_key`` takes the place of the one that the settings name.
-    ``private``: the NATS server authenticates, and each user has an inbox of its own."""
+    ``private_inboxes``: the NATS server authenticates, and each user has an inbox of its own."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class TargetService:
         settings: config.TargetService,
         *,
         core_public_key: str = "",
-        private: bool = True,
+        private_inboxes: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus, self.name, self._settings, self._clock = bus, name, settings, clock
-        self._private = private
+        self._private = private_inboxes
         self._key = core_public_key or _configured_key(name, settings)
         self._started = clock()
         self.ready = asyncio.Event()

@@ -1,0 +1,151 @@
+"""The embedded stack: a private server, and the roles that a command needs, for as long as it runs.
+
+The first command on a state folder owns the server, the core and the audit; others join with services of their own,
+and the owner stays until they are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from snappy import config, serve
+from snappy.bus.broker import Broker
+from snappy.bus.connection import Bus
+from snappy.bus.roles import User
+from snappy.cli import output, slots
+from snappy.config import Config
+from snappy.errors import Interrupted, UsageError
+from snappy.frontend.api import Client
+from snappy.jobs.states import FINAL, State
+from snappy.serve import Role
+from snappy.sources.allow import EVERYTHING
+
+ROLES = [Role("core"), Role("audit")]
+USER = "local"
+"""Who asks, when whoever is at the machine does."""
+
+
+@dataclass
+class Server:
+    """A server that this command owns or has joined."""
+
+    broker: Broker
+    host: serve.Host
+
+    @property
+    def roles(self) -> list[Role]:
+        """The roles that this command has to run for the server to be of use."""
+        return ROLES if self.broker.owned else []
+
+
+@asynccontextmanager
+async def server(settings: Config, users: Sequence[User] = ()) -> AsyncIterator[Server]:
+    """Start the server on the state folder or join the one that runs there; ``users`` are let in."""
+    known = [User("core", "core"), User("audit", "audit"), User(USER, "submitter"), *users]
+    broker = await Broker.start(settings.state_dir, known, prefix=settings.prefix)
+    try:
+        key = serve.kept_signing_key(settings.state_dir)
+        whole = msgspec.structs.replace(
+            settings, core=settings.core or config.Core(), audit=settings.audit or config.Audit()
+        )
+        yield Server(
+            broker,
+            serve.Host(
+                whole,
+                nats=lambda role: broker.nats(role.user),
+                signing_key=key.to_text(),
+                public_key=key.public_text(),
+                passing=slots.is_passing,
+            ),
+        )
+    finally:
+        await broker.stop()
+
+
+def users_of(settings: Config) -> list[User]:
+    """The users of a configuration's services, and of the submitters that its rules name."""
+    submitters = {name for source in settings.source.values() for name in source.allow if name != "*"}
+    return [
+        *(User(name, "source") for name in settings.source),
+        *(User(name, "target") for name in settings.target),
+        *(User(name, "submitter") for name in sorted(submitters - {USER})),
+    ]
+
+
+@asynccontextmanager
+async def one_shot(settings: Config, place: str, password: str) -> AsyncIterator[tuple[Client, slots.Slot]]:
+    """A stack with one source that may do everything here and one target at ``place``, for one command."""
+    with slots.take(settings.state_dir) as slot:
+        users = [User(slot.source, "source"), User(slot.target, "target")]
+        async with server(settings, users) as opened:
+            opened.host.config = msgspec.structs.replace(
+                opened.host.config,
+                source={slot.source: config.SourceService()},
+                target={slot.target: config.TargetService(url=place)},
+            )
+            opened.host.passwords = lambda _key: password
+            opened.host.rules = EVERYTHING
+            roles = [*opened.roles, Role("source", slot.source), Role("target", slot.target)]
+            async with _running(opened, roles) as client:
+                await _cancel_leftovers(client, slot)
+                yield client, slot
+                if opened.broker.owned:
+                    await _see_others_out(settings.state_dir, slot)
+
+
+@asynccontextmanager
+async def records(settings: Config) -> AsyncIterator[Client]:
+    """A client of the server that runs on the state folder, or of one that is started to look at what it kept."""
+    async with server(settings) as opened, _running(opened, opened.roles) as client:
+        yield client
+
+
+@asynccontextmanager
+async def running(settings: Config, target: str) -> AsyncIterator[Client]:
+    """A client of the server that `snappy up` runs on the state folder. Raises UsageError if none does."""
+    async with server(settings) as opened:
+        if opened.broker.owned:
+            raise UsageError(
+                f"{target!r} is a target's name, and no server is configured or running",
+                hint=f"start `snappy up`, set nats.url, or write ./{target} for a folder",
+            )
+        async with _running(opened, []) as client:
+            yield client
+
+
+@asynccontextmanager
+async def _running(opened: Server, roles: list[Role]) -> AsyncIterator[Client]:
+    """Run the roles for the length of the block; a role that fails ends the block."""
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(serve.run(opened.host, roles))
+        await serve.wait_ready(opened.host, roles)
+        bus = await Bus.connect(opened.broker.nats(USER), name="snappy-cli", prefix=opened.host.config.prefix)
+        try:
+            yield Client(bus)
+        finally:
+            await bus.drain()
+            work.cancel()
+
+
+async def _cancel_leftovers(client: Client, slot: slots.Slot) -> None:
+    """A command that was killed while it had this number left jobs that nobody shall do with our password."""
+    unfinished = [state for state in State if state not in FINAL]
+    for record in await client.list(states=unfinished, source=slot.source):
+        await client.cancel(record.id)
+
+
+async def _see_others_out(state_dir: str, slot: slots.Slot) -> None:
+    """Other commands use our server: leave after them, unless interrupted."""
+    others = asyncio.create_task(slots.wait_until_free(state_dir, but=slot))
+    done, _ = await asyncio.wait({others}, timeout=slots.LOOK_SECONDS)
+    if not done:
+        output.note("waiting for other commands that use this command's server")
+    try:
+        await others
+    except asyncio.CancelledError:
+        raise Interrupted("left while other commands used this command's server") from None
