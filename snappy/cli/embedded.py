@@ -28,6 +28,7 @@ from snappy.sources.allow import EVERYTHING
 ROLES = [Role("core"), Role("audit")]
 USER = "local"
 """Who asks, when whoever is at the machine does."""
+REPLICA = "cli"
 
 
 @dataclass
@@ -85,8 +86,8 @@ async def one_shot(settings: Config, place: str, password: str) -> AsyncIterator
         async with server(settings, users) as opened:
             opened.host.config = msgspec.structs.replace(
                 opened.host.config,
-                source={slot.source: config.SourceService()},
-                target={slot.target: config.TargetService(url=place)},
+                source={slot.source: config.SourceService(replica=REPLICA)},
+                target={slot.target: config.TargetService(url=place, replica=REPLICA)},
             )
             opened.host.passwords = lambda _key: password
             opened.host.rules = EVERYTHING

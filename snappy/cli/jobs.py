@@ -12,6 +12,9 @@ from snappy.cli import follow, options, output
 from snappy.jobs.messages import Beat, JobRecord
 from snappy.jobs.states import State
 
+ALIVE_SECONDS = 20.0
+"""After four heartbeats that nobody heard, a service counts as dead."""
+
 
 def register(commands: options.Commands) -> None:
     """Add the commands."""
@@ -27,6 +30,7 @@ def register(commands: options.Commands) -> None:
         verb.add_argument("job", metavar="JOB", help="its id")
         verb.set_defaults(run=lambda arguments, run=run: asyncio.run(run(arguments)))
     services = options.command(commands, "services", "list the services that are alive")
+    services.add_argument("--all", action="store_true", help="dead ones too")
     services.set_defaults(run=lambda arguments: asyncio.run(_services(arguments)))
 
 
@@ -99,11 +103,16 @@ async def _services(arguments: argparse.Namespace) -> int:
     from snappy.cli import session
 
     async with session.for_questions(arguments) as client:
-        found = await client.services()
+        found = [beat for beat in await client.services() if arguments.all or is_alive(beat)]
     rows = [_service_row(beat) for beat in found]
     text = output.table(("ROLE", "NAME", "REPLICA", "VERSION", "SEEN", "PLUG-INS"), rows) if rows else "no services"
     output.result(found, text, as_json=arguments.json)
     return 0
+
+
+def is_alive(beat: Beat) -> bool:
+    """Whether a service was heard of lately."""
+    return time.time() - beat.seen < ALIVE_SECONDS
 
 
 def _service_row(beat: Beat) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from snappy.bus.connection import Bus
 from snappy.cli import embedded, options, passwords
+from snappy.cli.jobs import is_alive
 from snappy.config import Config
 from snappy.errors import UsageError
 from snappy.frontend.api import Client
@@ -85,7 +86,7 @@ async def _with_server(arguments: argparse.Namespace, settings: Config) -> Async
 
 
 async def _only_source(client: Client) -> str:
-    alive = sorted({beat.service for beat in await client.services() if beat.role == "source"})
+    alive = sorted({beat.service for beat in await client.services() if beat.role == "source" and is_alive(beat)})
     if len(alive) == 1:
         return alive[0]
     names = ", ".join(alive) or "none"

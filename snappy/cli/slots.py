@@ -59,8 +59,8 @@ def take(state_dir: str) -> Iterator[Slot]:
 async def wait_until_free(state_dir: str, *, but: Slot) -> None:
     """Until no command but that of our own number holds one."""
     others = [path for path in _folder(state_dir).glob("*.lock") if path.name != f"{but.number}.lock"]
-    while any(map(_held, others)):
-        await asyncio.sleep(LOOK_SECONDS)  # noqa: ASYNC110  (no event tells of another process's lock)
+    while any(map(_held, others)):  # noqa: ASYNC110  (no event tells of another process's lock)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _folder(state_dir: str) -> Path:
