@@ -111,7 +111,7 @@ class PolicyFileSystem(AbstractFileSystem):
         found = [
             item for item in map(self._shown, self._listed(path)) if item["name"] != path or _is_file(item)
         ]
-        if path and not found and not self.has_directories:
+        if path and not self.has_directories and not self._any_object(found):
             raise MissingFile(f"there is no object {path!r}")
         return found if detail else [item["name"] for item in found]
 
@@ -142,7 +142,9 @@ class PolicyFileSystem(AbstractFileSystem):
 
     def _has_content(self, path: str) -> bool:
         """Whether an object lies below; some S3 servers go on listing a directory whose last object is gone."""
-        items = [item for item in map(self._shown, self._listed(path)) if item["name"] != path]
+        return self._any_object([item for item in map(self._shown, self._listed(path)) if item["name"] != path])
+
+    def _any_object(self, items: list[dict[str, Any]]) -> bool:
         return any(map(_is_file, items)) or any(self._has_content(item["name"]) for item in items)
 
     def _listed(self, path: str) -> list[dict[str, Any]]:
@@ -238,8 +240,10 @@ class PolicyFileSystem(AbstractFileSystem):
 
     def _shown(self, item: dict[str, Any]) -> dict[str, Any]:
         root = self.fs._strip_protocol(self.root)
-        name = item["name"].removeprefix(root).strip("/")
-        return {"name": name, "size": item["size"] or 0, "type": item["type"], "modified": _modified(item)}
+        name = item["name"].removeprefix(root)
+        # Some S3 servers keep an empty object "folder/" to stand for a directory.
+        kind = "directory" if name.endswith("/") else item["type"]
+        return {"name": name.strip("/"), "size": item["size"] or 0, "type": kind, "modified": _modified(item)}
 
 
 class GuardedDraft:

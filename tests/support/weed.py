@@ -102,7 +102,8 @@ class Weed:
 
     def _assigns(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._ports['master.port']}/dir/assign", timeout=5) as answer:
+            assign = f"http://127.0.0.1:{self._ports['master.port']}/dir/assign"
+            with urllib.request.urlopen(assign, timeout=5) as answer:
                 return "fid" in json.load(answer)
         except OSError:
             return False
