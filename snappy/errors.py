@@ -11,6 +11,7 @@
     │   └── Denied                 the caller may not ask, read or write that
     ├── StorageError               a filesystem said no (crosses the bus, keeps its kind)
     │   ├── NotFound
+    │   │   └── BucketMissing      not even the place where objects are kept is there
     │   ├── AlreadyExists
     │   ├── AccessDenied
     │   ├── Corrupt                bytes are not what their name or checksum says
@@ -23,6 +24,7 @@
     │   ├── RepositoryLocked
     │   ├── SnapshotNotFound
     │   └── Damaged                an object is missing or fails its authentication
+    │       └── Unauthentic        it was changed, or sealed under another key
     ├── SourceError                a plug-in said no
     │   ├── UnknownPlugin
     │   ├── BadOptions
@@ -124,6 +126,13 @@ class NotFound(StorageError):
     exit_code = 5
 
 
+class BucketMissing(NotFound):
+    """The bucket does not exist."""
+
+    code = "bucket-missing"
+    hint = "create it, or correct the target's url"
+
+
 class AlreadyExists(StorageError):
     """An object of that name exists."""
 
@@ -210,6 +219,12 @@ class Damaged(RepositoryError):
 
     code = "damaged"
     exit_code = 8
+
+
+class Unauthentic(Damaged):
+    """The bytes fail their authentication: they were changed, or sealed under another key."""
+
+    code = "unauthentic"
 
 
 class SourceError(SnappyError):

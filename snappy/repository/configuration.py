@@ -12,15 +12,17 @@ import structlog
 
 from snappy.errors import (
     AlreadyExists,
+    BucketMissing,
     Damaged,
     NotARepository,
     NotFound,
     RepositoryError,
     RepositoryExists,
-    StorageError,
+    SnappyError,
+    Unauthentic,
     WrongPassword,
 )
-from snappy.repository.crypto import SealingKey, Unauthentic
+from snappy.repository.crypto import SealingKey
 from snappy.repository.format import NEWEST_VERSION, OLDEST_VERSION, Random, decode_json, encode_json, parse_id
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key, find_keys
 from snappy.repository.polynomial import random_irreducible
@@ -111,17 +113,17 @@ def _withdraw(store: Store, key: StoredKey) -> None:
         return  # the winner took up this very key
     try:
         store.remove(FileType.KEY, key.name)
-    except StorageError as error:
+    except SnappyError as error:
         _LOG.warning("a useless key could not be removed", key=key.name, reason=error.message)
 
 
 def _load_sealed(store: Store) -> bytes:
     try:
         return store.load(FileType.CONFIG, _NAME)
+    except BucketMissing:
+        raise
     except NotFound as error:
-        if error.details.get("code"):
-            raise  # not even the bucket is there
-        raise NotARepository() from error
+        raise NotARepository(f"there is no repository at that place: {error.message}") from error
 
 
 def _unseal(key: SealingKey, sealed: bytes) -> Config:

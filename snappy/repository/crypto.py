@@ -16,17 +16,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-from snappy.errors import Damaged
+from snappy.errors import Damaged, Unauthentic
 from snappy.repository.format import Random, decode_json, encode_json
 
 IV_SIZE = 16
 MAC_SIZE = 16
 OVERHEAD = IV_SIZE + MAC_SIZE
 """How many bytes a sealed message is longer than what it holds."""
-
-
-class Unauthentic(Damaged):
-    """The bytes fail their authentication: they were changed, or sealed under another key."""
 
 
 class _MacKeys(msgspec.Struct):

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from snappy.errors import Damaged, NotFound, WrongPassword
-from snappy.repository.crypto import SealingKey, Unauthentic
+from snappy.errors import Damaged, NotFound, Unauthentic, WrongPassword
+from snappy.repository.crypto import SealingKey
 from snappy.repository.format import MIB, Random, decode_json, encode_json
 from snappy.repository.store import FileType, Store
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import structlog
 
-from snappy.errors import NotFound, RepositoryLocked, StorageError
+from snappy.errors import NotFound, RepositoryLocked, SnappyError
 from snappy.repository.documents import Documents
 from snappy.repository.format import decode_json, encode_json
 from snappy.repository.store import FileType, Store
@@ -223,18 +223,18 @@ def _keep_fresh(lock: Lock, stop: threading.Event) -> None:
         try:
             lock.refresh()
             wait = REFRESH_EVERY
-        except StorageError as error:
-            _LOG.warning("the lock could not be refreshed", reason=error.message)
-            wait = RETRY_EVERY
         except RepositoryLocked as error:
             _LOG.error("the lock is lost", reason=error.message)
             return
+        except SnappyError as error:
+            _LOG.warning("the lock could not be refreshed", reason=error.message)
+            wait = RETRY_EVERY
 
 
 def _let_go(lock: Lock) -> None:
     try:
         lock.release()
-    except StorageError as error:
+    except SnappyError as error:
         _LOG.warning("the lock could not be removed, it will become stale", lock=lock.name, reason=error.message)
 
 

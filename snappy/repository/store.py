@@ -17,6 +17,7 @@ from fsspec.spec import AbstractFileSystem
 from snappy.errors import (
     AccessDenied,
     AlreadyExists,
+    BucketMissing,
     Corrupt,
     NoSpace,
     NotFound,
@@ -27,14 +28,19 @@ from snappy.errors import (
 from snappy.repository.format import HEX_ID
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_S3_ERRORS: dict[str, tuple[type[StorageError], str]] = {
-    "NoSuchBucket": (NotFound, "the bucket does not exist"),
-    "PreconditionFailed": (AlreadyExists, ""),
-    "ConditionalRequestConflict": (AlreadyExists, ""),
-    "InvalidRange": (Corrupt, "the object is shorter than it should be"),
-    "BadDigest": (Corrupt, ""),
-    "QuotaExceeded": (NoSpace, ""),
-    "XMinioStorageFull": (NoSpace, ""),
+_S3_ERRORS: dict[str, type[StorageError]] = {
+    "NoSuchBucket": BucketMissing,
+    "PreconditionFailed": AlreadyExists,
+    "ConditionalRequestConflict": AlreadyExists,
+    "412": AlreadyExists,
+    "InvalidRange": Corrupt,
+    "416": Corrupt,
+    "BadDigest": Corrupt,
+    "XAmzContentSHA256Mismatch": Corrupt,
+    "InsufficientStorage": NoSpace,
+    "QuotaExceeded": NoSpace,
+    "XMinioStorageFull": NoSpace,
+    "507": NoSpace,
 }
 
 
@@ -58,7 +64,8 @@ Files = list[File]
 class Store:
     """The files below ``root`` on ``fs``, in restic's default layout. Any thread may call any method.
 
-    Every method raises :class:`snappy.errors.StorageError` (or one of its children) and nothing else.
+    Every method raises :class:`snappy.errors.StorageError` (or one of its children), and beside it only what a
+    filesystem of Snappy's own raises on purpose: :class:`snappy.errors.BusError`, :class:`snappy.errors.AttemptOver`.
     """
 
     def __init__(self, fs: AbstractFileSystem, root: str) -> None:
@@ -101,8 +108,9 @@ class Store:
             with _translated(f"{kind.value} {name[:8]}"):
                 self._fs.invalidate_cache()
                 self._fs.info(self._path(kind, name))
-        except NotFound as error:
-            _raise_if_bucket_missing(error)
+        except BucketMissing:
+            raise
+        except NotFound:
             return False
         return True
 
@@ -123,8 +131,9 @@ class Store:
         try:
             with _translated(what):
                 self._fs.pipe_file(path, data, **options)
-        except NotFound as error:
-            _raise_if_bucket_missing(error)
+        except BucketMissing:
+            raise  # some filesystems would make it
+        except NotFound:
             with _translated(what):
                 self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
                 self._fs.pipe_file(path, data, **options)
@@ -142,8 +151,9 @@ class Store:
                     infos = list(self._fs.find(folder, detail=True).values())
                 else:
                     infos = self._fs.ls(folder, detail=True)
-        except NotFound as error:
-            _raise_if_bucket_missing(error)
+        except BucketMissing:
+            raise
+        except NotFound:
             return []
         return [(info["name"], int(info["size"] or 0)) for info in infos if info["type"] == "file"]
 
@@ -163,12 +173,9 @@ def storage_error(error: BaseException, what: str) -> StorageError:
 
     The message never quotes the exception, for that may name a server's path or an endpoint: it is the cause.
     """
-    code = _s3_code(error)
-    if code in _S3_ERRORS:
-        kind, message = _S3_ERRORS[code]
-        return kind(message or f"{what}: {_sentence(kind)}", code=code)
-    kind = _kind(error)
-    return kind(f"{what}: {_sentence(kind)}")
+    kind = _S3_ERRORS.get(_s3_code(error)) or _kind(error)
+    sentence = (kind.__doc__ or "").split("\n")[0].rstrip(".").lower()
+    return kind(f"{what}: {sentence}")
 
 
 def _kind(error: BaseException) -> type[StorageError]:
@@ -184,16 +191,10 @@ def _kind(error: BaseException) -> type[StorageError]:
 
 
 def _s3_code(error: BaseException) -> str:
-    response = getattr(error.__cause__ or error, "response", None)
-    if not isinstance(response, dict):
-        return ""
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def _sentence(kind: type[StorageError]) -> str:
-    return (kind.__doc__ or "").split("\n")[0].rstrip(".").lower()
-
-
-def _raise_if_bucket_missing(error: NotFound) -> None:
-    if error.details.get("code") == "NoSuchBucket":
-        raise error
+    link: BaseException | None = error
+    while link is not None:
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        link = link.__cause__
+    return ""

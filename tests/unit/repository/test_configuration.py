@@ -8,9 +8,9 @@ import pytest
 
 from snappy.errors import (
     AlreadyExists,
+    BucketMissing,
     Damaged,
     NotARepository,
-    NotFound,
     RepositoryError,
     RepositoryExists,
     Unavailable,
@@ -182,11 +182,11 @@ def test_a_missing_bucket_is_named(call: Callable[[Store], object], monkeypatch:
     store = memory_store()
 
     def no_bucket(*args: object, **kwargs: object) -> bytes:
-        raise NotFound("the bucket does not exist", code="NoSuchBucket")
+        raise BucketMissing
 
     monkeypatch.setattr(store, "load", no_bucket)
     monkeypatch.setattr(store, "exists", no_bucket)
-    with pytest.raises(NotFound, match="bucket"):
+    with pytest.raises(BucketMissing):
         call(store)
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from snappy.errors import Damaged
-from snappy.repository.crypto import OVERHEAD, SealingKey, Unauthentic
+from snappy.errors import Damaged, Unauthentic
+from snappy.repository.crypto import OVERHEAD, SealingKey
 
 # The test vectors of Poly1305-AES: https://cr.yp.to/mac/poly1305-20050329.pdf, appendix B.
 VECTORS = (

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from snappy.errors import Damaged, RepositoryLocked, Unavailable
+from snappy.errors import AttemptOver, BusUnavailable, Damaged, RepositoryLocked, SnappyError, Unavailable
 from snappy.repository import locks
 from snappy.repository.compression import Compressor
 from snappy.repository.crypto import SealingKey
@@ -110,6 +110,23 @@ def test_it_is_released_when_the_work_fails(rig: Rig) -> None:
 def test_shared_locks_go_together(rig: Rig) -> None:
     with rig.hold(), rig.hold():
         assert len(rig.names()) == 2
+
+
+def test_a_bus_that_fails_does_not_end_the_refreshing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "REFRESH_EVERY", timedelta(milliseconds=5))
+    monkeypatch.setattr(locks, "RETRY_EVERY", timedelta(milliseconds=5))
+    failures: list[SnappyError] = [BusUnavailable(), AttemptOver()]
+    refreshed = threading.Event()
+
+    def fail(method: str, path: str) -> None:
+        if method == "pipe_file" and failures:
+            raise failures.pop()
+        refreshed.set()
+
+    with rig.hold():
+        rig.fs.before = fail
+        assert refreshed.wait(20)
+    assert failures == []
 
 
 @pytest.mark.parametrize(("held", "wanted"), [(True, False), (False, True), (True, True)])

@@ -139,7 +139,7 @@ def test_a_missing_bucket_is_said_and_never_made() -> None:
         raise from_s3(FileNotFoundError("The specified bucket does not exist"), "NoSuchBucket")
 
     store = memory_store(NoBucket(missing))
-    with pytest.raises(errors.NotFound, match="bucket does not exist"):
+    with pytest.raises(errors.BucketMissing):
         store.save(FileType.KEY, NAME, b"x")
-    with pytest.raises(errors.NotFound, match="bucket does not exist"):
+    with pytest.raises(errors.BucketMissing):
         store.list(FileType.KEY)
