@@ -80,11 +80,13 @@ class AuditLog:
 
     def verify(self) -> AuditState:
         """Check every hash; a fault is told, not raised."""
+        storage, fault = self._storage, ""
         try:
-            position = self._storage.verify()
+            position = storage.verify()
         except Corrupt as error:
-            return AuditState(entries=len(self), segments=len(self._storage.segments), head=self.head, fault=str(error))
-        return AuditState(entries=position.following - 1, segments=len(self._storage.segments), head=position.head)
+            position, fault = storage.position, error.message
+        entries = position.following - 1
+        return AuditState(entries=entries, segments=len(storage.segments), head=position.head, fault=fault)
 
     def close(self) -> None:
         self.db.close()

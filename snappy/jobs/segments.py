@@ -88,6 +88,8 @@ class SegmentStorage(Storage):
 
     def read(self) -> dict[str, Any]:
         """TinyDB's view: one table, whose entries are read from the segments as they are asked for."""
+        if self._lock is None:
+            self.refresh()
         return {TABLE: Entries(self)}
 
     def write(self, data: Any) -> NoReturn:
@@ -126,12 +128,15 @@ class SegmentStorage(Storage):
         return self.segments[place - 1] if place else None
 
     def verify(self) -> Position:
-        """Read everything and check every hash. Raises Corrupt, and names the first entry that does not fit."""
+        """Read everything and check every hash. Raises Corrupt, and names the first entry that does not fit.
+
+        A reader may see the writer's newest entry half written.
+        """
         position = Position(1, _START, 0)
         for number, segment in enumerate(self.segments, 1):
             if segment.number != number:
                 raise Corrupt(f"segment {number} of the audit log is missing")
-            position = _verify(segment, position)
+            position = _verify(segment, position, torn_end=self._lock is None and segment == self.segments[-1])
         return position
 
     def close(self) -> None:

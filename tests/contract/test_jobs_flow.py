@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -200,11 +200,26 @@ async def test_an_unknown_kind_is_rejected(stack: Stack, site: Worker, alice: Cl
     assert (record.state, record.kind) == (State.REJECTED, "unknown")
 
 
+class Scheduled:
+    """A message as a server that let users schedule would deliver it; nats-server 2.15 refuses the header itself."""
+
+    reply = ""
+    data = json.dumps(BACKUP).encode()
+    headers: ClassVar[dict[str, str]] = {"Nats-Scheduler": "snappy.schedule.own"}
+    acknowledged = False
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+
+    async def ack_sync(self, timeout: float) -> None:
+        self.acknowledged = True
+
+
 async def test_a_command_of_a_private_schedule_is_dropped(stack: Stack, site: Worker, alice: Client) -> None:
-    await publish(stack, BACKUP, headers={"Nats-Scheduler": "snappy.cmd.backup.alice"})
-    async with asyncio.timeout(5):
-        while not await stack.refusals():
-            await asyncio.sleep(0.01)
+    message = Scheduled(alice.bus.subjects.command("backup", "alice"))
+    await stack.core.reception.receive([message])  # type: ignore[list-item]
+    assert message.acknowledged
+    assert "schedule" in (await stack.refusals())[0]
     assert await alice.list() == []
 
 
@@ -271,6 +286,7 @@ async def test_a_silent_worker_loses_its_job_when_its_grant_has_run_out(
 ) -> None:
     job = (await alice.submit("backup", BACKUP)).id
     await stack.pass_time(SETTINGS.hold_seconds)
+    await stack.forget_calls()
     held = await site.claimed()
     await stack.pass_time(SETTINGS.hold_seconds - 1)
     assert (await stack.record(job)).state is State.RUNNING
@@ -282,8 +298,8 @@ async def test_a_silent_worker_loses_its_job_when_its_grant_has_run_out(
     other = Worker(site.bus, "r2")
     assert (await other.claim()).job is None, "the clock margin is not over"
     await stack.pass_time(2)
+    assert await site.calls() == 1, "it is called for again"
     assert (await other.claimed()).attempt == 2
-    assert await site.calls() >= 2, "it was called for again"
     late = await site.renew(held)
     assert late.error is not None
     assert late.error.code == "attempt-over"

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from snappy import config
+from snappy.bus import streams
 from snappy.bus.connection import Bus
 from snappy.bus.grants import SigningKey
 from snappy.jobs.core import Core
@@ -152,6 +153,10 @@ class Stack:
             self.clock.now = min(end, self.clock.now + STEP_SECONDS)
             await self.core.sweep.tick()
 
+    async def forget_calls(self) -> None:
+        """As if workers had heard every call so far."""
+        await self.core.bus.js.purge_stream(self.core.bus.subjects.work_stream)
+
     async def record(self, job: str) -> JobRecord:
         """As it stands in the bucket."""
         stored = await self.core.store.records.fetch(job)
@@ -182,12 +187,16 @@ class Stack:
     async def _stored(self, stream: str) -> list[bytes]:
         js = self.core.bus.js
         state = (await js.stream_info(stream)).state
-        found = [await js.get_msg(stream, seq) for seq in range(state.first_seq, state.last_seq + 1)]
+        found = [await js.get_msg(stream, seq) for seq in range(max(1, state.first_seq), state.last_seq + 1)]
         return [message.data or b"" for message in found]
 
     async def close(self) -> None:
+        """The server reserves room for each stream, so they do not outlive their test."""
         for core in list(self._running):
             await self.stop_core(core)
+        subjects = self.core.bus.subjects
+        for stream in [*streams.streams(subjects), *streams.buckets(subjects)]:
+            await self.core.bus.js.delete_stream(stream.name)
         for bus in self.buses:
             await bus.drain()
 
