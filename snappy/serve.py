@@ -88,14 +88,23 @@ def section(settings: Config, role: Role) -> Any:
 
 
 async def run(host: Host, roles: list[Role]) -> None:
-    """Run the roles until cancelled, or until one of them fails. The others start when the core is ready."""
+    """Run the roles until cancelled, or until one of them fails.
+
+    Services start when the core is ready, and end before it does, so that they can give back their jobs.
+    """
     _refuse_shared_storage(host.config, roles)
+    services = [role for role in roles if role.name]
     async with asyncio.TaskGroup() as group:
-        for role in roles:
-            ready = host.ready.setdefault(role, asyncio.Event())
-            group.create_task(_run_role(host, role), name=str(role))
-            if role.kind == "core":
-                await ready.wait()
+        _start(group, host, [role for role in roles if not role.name])
+        await wait_ready(host, [role for role in roles if role.kind == "core"])
+        async with asyncio.TaskGroup() as inner:
+            _start(inner, host, services)
+
+
+def _start(group: asyncio.TaskGroup, host: Host, roles: list[Role]) -> None:
+    for role in roles:
+        host.ready.setdefault(role, asyncio.Event())
+        group.create_task(_run_role(host, role), name=str(role))
 
 
 async def wait_ready(host: Host, roles: list[Role]) -> None:

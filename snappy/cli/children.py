@@ -38,7 +38,9 @@ async def run(host: serve.Host, roles: list[serve.Role]) -> None:
 async def _keep(host: serve.Host, role: serve.Role) -> None:
     start = told(host, role)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "snappy.cli.child", stdin=PIPE, env=environment(role, start, os.environ)
+        *(sys.executable, "-m", "snappy.cli.child", *str(role).split()),  # the name is for who looks with `ps`
+        stdin=PIPE,
+        env=environment(role, start, os.environ),
     )
     assert process.stdin is not None
     process.stdin.write(msgspec.json.encode(start) + b"\n")

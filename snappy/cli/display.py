@@ -49,7 +49,7 @@ class Lines:
         self._last = clock()
 
     def show(self, progress: messages.Progress) -> None:
-        if self._clock() - self._last >= PLAIN_SECONDS:
+        if progress.files and self._clock() - self._last >= PLAIN_SECONDS:
             self._last = self._clock()
             output.note(line(progress))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ async def to_the_end(
     """Show the job's progress until it is over; when ``interrupted`` is set, cancel it first."""
     helpers = [
         asyncio.create_task(_show(client, record.id, shown)),
+        asyncio.create_task(_tell_retries(client, record.id)),
         asyncio.create_task(_cancel_when(interrupted, client, record.id)),
     ]
     try:
@@ -56,6 +58,16 @@ async def to_the_end(
 async def _show(client: Client, job: str, shown: display.Display) -> None:
     async for progress in client.progress(job):
         shown.show(progress)
+
+
+async def _tell_retries(client: Client, job: str) -> None:
+    async for event in client.events(job):
+        if event.data.state is State.RETRYING:
+            error = next((attempt.error for attempt in reversed(event.data.attempts) if attempt.error), None)
+            wait = max(0.0, event.data.not_before - time.time())
+            output.note(
+                f"trying again in {output.duration(wait)}: {error.message if error else 'the worker fell silent'}"
+            )
 
 
 async def _cancel_when(interrupted: asyncio.Event, client: Client, job: str) -> None:
