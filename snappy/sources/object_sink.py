@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from snappy.repository.entries import FileWriter, Node
@@ -45,16 +47,12 @@ class ObjectFile:
                 self._upload()
 
     def _upload(self) -> None:
-        try:
+        with _translated():
             if self._size <= WHOLE:
                 self._fs.pipe_file(self._place, self._parts.read())
             else:
                 with self._fs.open(self._place, "wb") as remote:
                     shutil.copyfileobj(self._parts, remote, WHOLE)
-        except OSError:
-            raise
-        except Exception as error:  # filesystems raise what their libraries raise
-            raise OSError(errno.EIO, str(error) or type(error).__name__) from error
 
 
 class ObjectSink:
@@ -67,14 +65,16 @@ class ObjectSink:
     def directory(self, path: bytes, node: Node) -> None:
         """Object stores have no directories; others make theirs here."""
         if OBJECT_STORES.isdisjoint(_protocols(self._fs)):
-            self._fs.makedirs(self._at(path), exist_ok=True)
+            with _translated():
+                self._fs.makedirs(self._at(path), exist_ok=True)
 
     def file(self, path: bytes, node: Node) -> FileWriter:
         return ObjectFile(self._fs, self._at(path), node.size)
 
     def link(self, path: bytes, existing: bytes) -> None:
         """A second copy: it costs its bytes again, but nothing is missing."""
-        self._fs.cp_file(self._at(existing), self._at(path))
+        with _translated():
+            self._fs.cp_file(self._at(existing), self._at(path))
 
     def special(self, path: bytes, node: Node) -> None:
         raise OSError(errno.EOPNOTSUPP, f"this storage cannot hold an object of type {node.type}")
@@ -91,6 +91,16 @@ class ObjectSink:
         if any(_not_text(name) for name in names):
             raise OSError(errno.EILSEQ, "its name is not UTF-8, which this storage cannot hold")
         return "/".join([self._place, *names])
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # filesystems raise what their libraries raise
+        raise OSError(errno.EIO, str(error) or type(error).__name__) from error
 
 
 def _not_text(name: str) -> bool:
