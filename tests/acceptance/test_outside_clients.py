@@ -46,7 +46,7 @@ async def next_end(events: asyncio.Queue[raw_nats.Message], request: str) -> dic
 
 
 async def test_nats_req_brings_the_receipt_and_nats_sub_the_end(running: Site) -> None:
-    async with raw_nats.connect(running.server.url, "alice", running.passwords["alice"]) as client:
+    async with raw_nats.connect(running.server.url, "alice", running.password("alice")) as client:
         events = await client.subscribe("snappy.event.backup.succeeded.*")
         body = json.dumps(backup_of(running, "by-req")).encode()
         receipt = json.loads((await client.request("snappy.cmd.backup.alice", body)).body)
@@ -55,14 +55,14 @@ async def test_nats_req_brings_the_receipt_and_nats_sub_the_end(running: Site) -
 
 
 async def test_nats_pub_is_enough(running: Site) -> None:
-    async with raw_nats.connect(running.server.url, "alice", running.passwords["alice"]) as client:
+    async with raw_nats.connect(running.server.url, "alice", running.password("alice")) as client:
         events = await client.subscribe("snappy.event.>")
         await client.publish("snappy.cmd.backup.alice", json.dumps(backup_of(running, "by-pub")).encode())
         check_success(running, await next_end(events, "by-pub"), "by-pub")
 
 
 async def test_a_repeat_by_request_runs_once(running: Site) -> None:
-    async with raw_nats.connect(running.server.url, "alice", running.passwords["alice"]) as client:
+    async with raw_nats.connect(running.server.url, "alice", running.password("alice")) as client:
         events = await client.subscribe("snappy.event.backup.accepted.*")
         for request in ("repeated", "repeated", "after"):
             await client.request("snappy.cmd.backup.alice", json.dumps(backup_of(running, request)).encode())
@@ -71,7 +71,7 @@ async def test_a_repeat_by_request_runs_once(running: Site) -> None:
 
 
 async def test_a_mistake_is_answered_with_its_place(running: Site) -> None:
-    async with raw_nats.connect(running.server.url, "alice", running.passwords["alice"]) as client:
+    async with raw_nats.connect(running.server.url, "alice", running.password("alice")) as client:
         events = await client.subscribe("snappy.event.backup.rejected.*")
         body = {**backup_of(running, "mistaken"), "tags": "no list"}
         await client.publish("snappy.cmd.backup.alice", json.dumps(body).encode())
@@ -81,7 +81,7 @@ async def test_a_mistake_is_answered_with_its_place(running: Site) -> None:
 
 
 async def test_another_submitters_subject_is_refused(running: Site) -> None:
-    async with raw_nats.connect(running.server.url, "alice", running.passwords["alice"]) as client:
+    async with raw_nats.connect(running.server.url, "alice", running.password("alice")) as client:
         with pytest.raises(raw_nats.ServerError, match="Permissions Violation"):
             await client.publish("snappy.cmd.backup.bob", json.dumps(backup_of(running, "forged")).encode())
 
@@ -95,7 +95,7 @@ async def test_node_publishes_a_job_and_reads_its_end(running: Site, tmp_path: P
         "snappy.cmd.backup.alice",
         backup_of(running, "by-node"),
         user="alice",
-        password=running.passwords["alice"],
+        password=running.password("alice"),
     )
     assert receipt["stream"] == "SNAPPY_COMMANDS"
     check_success(running, event, "by-node")

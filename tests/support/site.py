@@ -19,11 +19,9 @@ from typing import Any
 
 from snappy.bus.grants import SigningKey
 from tests.support import raw_nats
-from tests.support.natsserver import NatsServer, nats_server
-from tests.support.tools import ROOT
+from tests.support.roles import Deployment, deployed
 from tests.support.wire_proxy import WireProxy, wire_proxy
 
-USERS = ("core", "audit", "site1", "vault", "alice", "watcher")
 ROLES = {"core": ["core", "run"], "audit": ["audit", "run"]}
 ROLES |= {"vault": ["target", "run", "vault"], "site1": ["source", "run", "site1"]}
 START_SECONDS = 60.0
@@ -35,27 +33,23 @@ class Site:
 
     def __init__(self, folder: Path, target: dict[str, Any]) -> None:
         self.folder, self.target = folder, target
-        self.passwords = {user: secrets.token_hex(16) for user in USERS}
         self.repository_password = secrets.token_hex(32)
         self.key = SigningKey.generate()
         self.proxies: dict[str, WireProxy] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.server: NatsServer
+        self.server: Deployment
+
+    def password(self, user: str) -> str:
+        """Of a user of the bus."""
+        return self.server.password_file(user).read_text()
 
     # ---- configuration -------------------------------------------------------------------------------------------
-
-    def nats_configuration(self) -> str:
-        """deploy/nats.conf as it is, but for its addresses and its folder."""
-        (self.folder / "secrets.conf").write_text("".join(f'{u}_password: "{p}"\n' for u, p in self.passwords.items()))
-        text = (ROOT / "deploy" / "nats.conf").read_text()
-        text = re.sub(r"^(listen|http): .*\n", "", text, flags=re.MULTILINE)
-        return text.replace('"/var/lib/nats"', json.dumps(str(self.folder / "jetstream")))
 
     def configure(self, user: str) -> Path:
         """Writes the folder of one role: its configuration, and the secrets that it names."""
         own = self.folder / user
         own.mkdir(mode=0o700)
-        self._secret(own / "nats.password", self.passwords[user])
+        self._secret(own / "nats.password", self.password(user))
         section = getattr(self, f"_{user}_section")(own)
         settings = [
             f"state_dir = {_toml(own / 'state')}",
@@ -132,7 +126,7 @@ class Site:
     async def wait_ready(self) -> None:
         """Until the core lists the source service and the target service."""
         deadline = monotonic() + START_SECONDS
-        async with raw_nats.connect(self.server.url, "alice", self.passwords["alice"]) as client:
+        async with raw_nats.connect(self.server.url, "alice", self.password("alice")) as client:
             while {"site1", "vault"} - await self._services(client):
                 for user, process in self.processes.items():
                     assert process.poll() is None, self.log(user)[-4000:]
@@ -149,7 +143,7 @@ class Site:
     async def run(self, kind: str, **command: Any) -> dict[str, Any]:
         """Publish a command as alice, through a proxy of her own, and wait for the event that ends the job."""
         body = {"source": "site1", "target": "vault", "request": secrets.token_hex(8), **command}
-        async with raw_nats.connect(self.proxies["alice"].url, "alice", self.passwords["alice"]) as client:
+        async with raw_nats.connect(self.proxies["alice"].url, "alice", self.password("alice")) as client:
             events = await client.subscribe("snappy.event.>")
             await client.request(f"snappy.cmd.{kind}.alice", json.dumps(body).encode())
             while True:
@@ -168,7 +162,8 @@ def site(folder: Path, target: dict[str, Any], source_program: list[str] | None 
     restore to ``folder/back``."""
     made = Site(folder, target)
     with ExitStack() as stack:
-        made.server = stack.enter_context(nats_server(folder, made.nats_configuration()))
+        (folder / "nats").mkdir()
+        made.server = stack.enter_context(deployed(folder / "nats"))
         for user in (*ROLES, "alice"):
             made.proxies[user] = stack.enter_context(wire_proxy(made.server.url))
         stack.callback(made.stop)
