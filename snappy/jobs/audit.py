@@ -1,9 +1,9 @@
 """The audit service: each event of the stream once, in order, in a log that only grows.
 
 An entry is ``{"epoch", "sequence", "time", "subject", "event"}``: the sequence and the time (Unix seconds) are the
-stream's, an epoch is one life of it, from 1. What the stream cannot show stands between as
-``{"epoch", "sequence", "time", "alarm", ...}``: events that were gone before they were read, or a stream that was made
-anew and counts from the beginning.
+stream's, an epoch is one life of it, from 1; ``"late"`` marks an event after its turn. What the stream cannot show
+stands between as ``{"epoch", "sequence", "time", "alarm", ...}``: events that were gone before they were read, or a
+stream that was made anew and counts from the beginning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from nats.aio.msg import Msg
@@ -22,10 +22,11 @@ from nats.errors import Error as NatsError
 from snappy import __version__, log
 from snappy.bus.connection import Bus
 from snappy.bus.micro import MicroService
-from snappy.bus.pulling import Puller, again_soon
+from snappy.bus.pulling import Puller
 from snappy.errors import StorageError
 from snappy.jobs.answering import answerer
 from snappy.jobs.auditlog import AuditLog
+from snappy.jobs.following import Delivered, Follower, Stand
 from snappy.jobs.messages import AuditQuery, Reply
 from snappy.jobs.verbs import AUDIT_QUERY, AUDIT_VERIFY
 
@@ -34,14 +35,8 @@ _log = log.get(__name__)
 SERVICE = "snappy-audit"
 QUEUE = "audit"
 BATCH = 256
+RETRY_SECONDS = 1.0
 EVERYBODY = "*"
-
-
-class Stand(NamedTuple):
-    """How far the log has followed the stream: the epoch, and the sequence of the newest event."""
-
-    epoch: int
-    sequence: int
 
 
 class AuditService:
@@ -65,8 +60,8 @@ class AuditService:
         self.ready = asyncio.Event()
         self._private = private_inboxes
         self._readers = readers
-        self._clock = clock
-        self._stand = _stand(self.log)
+        self._unacknowledged: dict[int, Msg] = {}
+        self._follower = Follower(_stand(self.log), self._is_kept, clock)
 
     async def run(self) -> None:
         """Until it is cancelled. Sets ``ready`` when it answers."""
@@ -85,47 +80,28 @@ class AuditService:
         self.log.close()
 
     async def _keep(self, messages: list[Msg]) -> None:
-        """Append what is new, in one write, and only then acknowledge."""
-        messages.sort(key=_sequence)
-        try:
-            entries, stand = await asyncio.to_thread(self._new_entries, messages)
-            if entries:
-                await asyncio.to_thread(self.log.append, entries)
-        except StorageError as error:
-            _log.error("the audit log cannot be written; its events wait in the stream", error=str(error))
-            await asyncio.gather(*(again_soon(message) for message in messages))
-            return
-        self._stand = stand
-        for message in messages:
+        """Write what is new, and only then acknowledge. While the log cannot be written nothing more is read."""
+        self._unacknowledged |= {_sequence(message): message for message in messages}
+        entries, done = await asyncio.to_thread(self._follower.take, [_delivered(message) for message in messages])
+        if entries:
+            await self._append(entries)
+        for sequence in done:
             with suppress(NatsError, OSError):
-                await message.ack()
+                await self._unacknowledged.pop(sequence).ack()
 
-    def _new_entries(self, messages: list[Msg]) -> tuple[list[dict[str, Any]], Stand]:
-        """The entries of a batch in the stream's order, and where the log stands once they are in it."""
-        epoch, last = self._stand
-        entries: list[dict[str, Any]] = []
-        for message in messages:
-            sequence = _sequence(message)
-            if sequence <= last and self._is_kept(message):
-                continue
-            if sequence <= last:
-                entries.append(self._alarm(epoch + 1, sequence, "the events stream was made anew", remembered=last))
-                epoch, last = epoch + 1, sequence - 1
-            if sequence > last + 1:
-                entries.append(self._alarm(epoch, sequence, "events are missing", first=last + 1, last=sequence - 1))
-            entries.append(_entry(epoch, message))
-            last = sequence
-        return entries, Stand(epoch, last)
+    async def _append(self, entries: list[dict[str, Any]]) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.log.append, entries)
+                return
+            except StorageError as error:
+                _log.error("the audit log cannot be written; the events wait", error=error.message)
+            await asyncio.sleep(RETRY_SECONDS)
 
-    def _is_kept(self, message: Msg) -> bool:
-        """Whether this very event is in the log: it was delivered again."""
-        event = _decoded(message.data)
-        name = str(event.get("id", ""))
-        return bool(self.log.newest(1, lambda entry: entry.get("event") == event, containing=name))
-
-    def _alarm(self, epoch: int, sequence: int, alarm: str, **details: int) -> dict[str, Any]:
-        _log.error("audit alarm", alarm=alarm, **details)
-        return {"epoch": epoch, "sequence": sequence, "time": self._clock(), "alarm": alarm, **details}
+    def _is_kept(self, event: Delivered) -> bool:
+        """Whether this very event is in the log; the newest entries are looked at first."""
+        name = str(event.event.get("id", ""))
+        return bool(self.log.newest(1, lambda entry: entry.get("event") == event.event, containing=name))
 
     # ---- answers -------------------------------------------------------------------------------------------------
 
@@ -172,10 +148,10 @@ async def _refuse(message: Msg, caller: str, reason: str) -> None:
 
 
 def _stand(audit: AuditLog) -> Stand:
-    """An alarm stands before the event that raised it, whose sequence it names."""
-    for entry in audit.newest(1):
-        return Stand(entry["epoch"], entry["sequence"] - ("alarm" in entry))
-    return Stand(1, 0)
+    """Where the log's newest event stands. Alarms, and events that came late, stand beside the count."""
+    for entry in audit.newest(1, lambda entry: "event" in entry and "late" not in entry):
+        return Stand(entry["epoch"], entry["sequence"], entry["time"])
+    return Stand()
 
 
 def _sequence(message: Msg) -> int:
@@ -183,14 +159,15 @@ def _sequence(message: Msg) -> int:
     return sequence
 
 
-def _entry(epoch: int, message: Msg) -> dict[str, Any]:
-    return {
-        "epoch": epoch,
-        "sequence": _sequence(message),
-        "time": message.metadata.timestamp.timestamp(),
-        "subject": message.subject,
-        "event": _decoded(message.data),
-    }
+def _delivered(message: Msg) -> Delivered:
+    metadata = message.metadata
+    return Delivered(
+        sequence=metadata.sequence.stream,
+        time=metadata.timestamp.timestamp(),
+        subject=message.subject,
+        event=_decoded(message.data),
+        first=metadata.sequence.consumer == 1,
+    )
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
