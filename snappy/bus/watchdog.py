@@ -1,7 +1,8 @@
 """Watches one nats-py connection: its loops can die while it says that it is connected.
 
-nats-py's own ``rtt`` and ``flush`` cannot be used for that: each cancels its future when it times out, and the late
-PONG then ends the read loop (nats-py 2.16, ``Client._process_pong``). So the ping here is left to be answered late.
+nats-py's own ``rtt`` and ``flush`` cannot be used for that (2.16): each cancels its future when it times out, and the
+late PONG then ends the read loop; and each sends its PING ahead of what waits to be sent, so that the PONG says nothing
+about that. The ping here is left to be answered late, and waits its turn.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 
 from snappy import log
 
@@ -20,9 +21,11 @@ _log = log.get(__name__)
 async def ping(nc: Client, timeout: float) -> bool:
     """Whether the server answered in ``timeout`` seconds. All that was sent before has then been processed by it."""
     answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    nc._pongs.append(answered)
     try:
-        await nc._send_ping(answered)
-    except (OSError, RuntimeError, AssertionError):
+        await nc._send_command(PING_PROTO)
+        await nc._flush_pending()
+    except (OSError, RuntimeError):
         return False
     done, _ = await asyncio.wait({answered}, timeout=timeout)
     return bool(done) and not answered.cancelled()
