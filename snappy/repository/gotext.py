@@ -16,6 +16,7 @@ from snappy.errors import Damaged
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOS = 1_000_000_000
+_SECOND = timedelta(seconds=1)
 _FIRST_SECOND = int((datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
 _LAST_SECOND = int((datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH).total_seconds())
 _TIME_REST = re.compile(r"(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))\Z", re.ASCII)
@@ -104,23 +105,36 @@ _HTML = (
 def format_time(nanoseconds: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC; years outside of 1 to 9999 become the nearest moment."""
     seconds, rest = divmod(nanoseconds, _NANOS)
-    seconds = max(_FIRST_SECOND, min(seconds, _LAST_SECOND))
-    text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{text}{fraction}Z"
+    if rest == 0:
+        return _format_second(seconds) + "Z"
+    return f"{_format_second(seconds)}.{rest:09d}".rstrip("0") + "Z"
+
+
+@lru_cache(maxsize=8192)
+def _format_second(seconds: int) -> str:
+    kept = max(_FIRST_SECOND, min(seconds, _LAST_SECOND))
+    return (_EPOCH + timedelta(seconds=kept)).isoformat()[:19]
 
 
 @lru_cache(maxsize=8192)
 def parse_time(text: str) -> int:
     """Nanoseconds since the epoch. Raises :class:`Damaged`."""
     match = _TIME_REST.match(text, 19)
-    try:
-        moment = datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
-    except ValueError:
-        match = None
-    if match is None or text[10:11] != "T":
+    if match is None:
         raise Damaged(f"{text[:40]!r} is not a time")
-    fraction, sign, hours, minutes = match.groups()
-    offset = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1) if sign else 0
-    seconds = (moment - _EPOCH) // timedelta(seconds=1) - offset
-    return seconds * _NANOS + int((fraction or "0")[:9].ljust(9, "0"))
+    fraction, sign, hours, minutes = match.groups("")
+    seconds = _parse_second(text[:19])
+    if sign:
+        seconds -= int(sign + "60") * (60 * int(hours) + int(minutes))
+    return seconds * _NANOS + int(fraction[:9].ljust(9, "0"))
+
+
+@lru_cache(maxsize=8192)
+def _parse_second(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text + "+00:00")
+    except ValueError as error:
+        raise Damaged(f"{text[:40]!r} is not a time") from error
+    if text[10] != "T":
+        raise Damaged(f"{text[:40]!r} is not a time")
+    return (moment - _EPOCH) // _SECOND

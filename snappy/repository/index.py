@@ -26,7 +26,7 @@ BLOBS_IN_A_FILE = 50_000
 """About how many blobs one index file lists: keeps it below the 8 MiB that restic aims for."""
 
 
-class _Blob(msgspec.Struct, omit_defaults=True):
+class _Blob(msgspec.Struct, omit_defaults=True, gc=False):
     id: str
     type: BlobType
     offset: int
