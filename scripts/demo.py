@@ -51,7 +51,9 @@ class Demo:
         library = Path(sysconfig.get_paths()["stdlib"])
         shutil.copytree(library, self.tree, symlinks=True, ignore=shutil.ignore_patterns("*-packages"))
         files = sum(len(names) for _, _, names in os.walk(self.tree))
-        print(f"{library}, copied to ./stdlib: {files} files, {tree_size(self.tree) / 1e6:.1f} MB")
+        print(
+            f"the standard library of {library.name}, as ./stdlib: {files} files, {tree_size(self.tree) / 1e6:.1f} MB"
+        )
 
     def first_backup(self, command: list[str]) -> None:
         self.first = self.say(command)
@@ -74,7 +76,7 @@ class Demo:
     def ask_restic(self) -> None:
         restic = tools.newest_restic() or tools.restic()
         if not restic:
-            print("\n(restic is not installed: `make services` brings it, and it can read ./repository)")
+            print("\n(restic, which can read ./repository as well, is not installed: `make services` brings it)")
             return
         self.say([restic, "-r", "./repository", *("--password-file", "password"), "--no-cache", "check", "--read-data"])
 

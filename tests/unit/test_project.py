@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from snappy import errors
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES = sorted((ROOT / "snappy").rglob("*.py"))
+PAGES = sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 INSTALLER_FILES = ["constraints.txt", "Makefile", ".ci/run", "scripts/services.sh", "tests/support/node/package.json"]
 INSTALLER_FILES += ["tests/support/node/package-lock.json"]
@@ -89,3 +92,18 @@ def test_entry_points_lead_somewhere() -> None:
                 assert hasattr(__import__(module, fromlist=[name]), name)
             else:
                 assert entry.load()
+
+
+def test_the_table_of_exit_codes_is_fresh() -> None:
+    table = (ROOT / "docs" / "exit-codes.md").read_text()
+    for kind in errors.BY_CODE.values():
+        meaning = (kind.__doc__ or "").splitlines()[0]
+        row = f"| {kind.exit_code} | `{kind.code}` | {'yes' if kind.retryable else ''} | {meaning} |"
+        assert row in table, row
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
