@@ -24,6 +24,7 @@ from snappy.errors import BusUnavailable, SnappyError, UsageError
 
 Kind = Literal["core", "audit", "source", "target"]
 CORE_KEY = "core.key"
+LAYERS = (("core", "audit"), ("target",), ("source",))
 
 _log = log.get(__name__)
 
@@ -90,15 +91,21 @@ def section(settings: Config, role: Role) -> Any:
 async def run(host: Host, roles: list[Role]) -> None:
     """Run the roles until cancelled, or until one of them fails.
 
-    Services start when the core is ready, and end before it does, so that they can give back their jobs.
+    Targets start when core and audit are ready, sources last, and all end the other way round: a source that stops
+    takes its locks away and gives its jobs back.
     """
     _refuse_shared_storage(host.config, roles)
-    services = [role for role in roles if role.name]
+    layers = [[role for role in roles if role.kind in kinds] for kinds in LAYERS]
+    await _run_layers(host, [layer for layer in layers if layer])
+
+
+async def _run_layers(host: Host, layers: list[list[Role]]) -> None:
+    if not layers:
+        return
     async with asyncio.TaskGroup() as group:
-        _start(group, host, [role for role in roles if not role.name])
-        await wait_ready(host, [role for role in roles if role.kind == "core"])
-        async with asyncio.TaskGroup() as inner:
-            _start(inner, host, services)
+        _start(group, host, layers[0])
+        await wait_ready(host, layers[0])
+        await _run_layers(host, layers[1:])
 
 
 def _start(group: asyncio.TaskGroup, host: Host, roles: list[Role]) -> None:

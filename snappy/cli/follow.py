@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WITH_WARNINGS = 3
 CANCEL_SECONDS = 30.0
 """How long a job that was interrupted may take to end cleanly."""
+SAME_WISH_SECONDS = 1.0
 
 
 async def run(session: Session, kind: str, command: dict[str, Any], arguments: argparse.Namespace) -> int:
@@ -78,16 +79,21 @@ async def _cancel_when(interrupted: asyncio.Event, client: Client, job: str) -> 
 
 @contextmanager
 def interrupts() -> Iterator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second, or too long a wait, cancels the running task."""
+    """An event that the first SIGINT or SIGTERM sets; a second one, or too long a wait, cancels the running task.
+
+    A second signal within a moment is the same wish: a terminal and ``timeout`` each send it to all processes.
+    """
     loop, event = asyncio.get_running_loop(), asyncio.Event()
     task = asyncio.current_task()
     assert task is not None
+    deadline: list[asyncio.TimerHandle] = []
 
     def interrupt() -> None:
-        if event.is_set():
+        if not event.is_set():
+            event.set()
+            deadline.append(loop.call_later(CANCEL_SECONDS, task.cancel))
+        elif loop.time() > deadline[0].when() - CANCEL_SECONDS + SAME_WISH_SECONDS:
             task.cancel()
-        event.set()
-        loop.call_later(CANCEL_SECONDS, task.cancel)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
@@ -96,6 +102,8 @@ def interrupts() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        for timer in deadline:
+            timer.cancel()
 
 
 def tell(record: JobRecord, *, as_json: bool, interrupted: bool = False) -> int:
