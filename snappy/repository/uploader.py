@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from snappy.errors import InternalError
 from snappy.repository.pack import PackBuilder
 
 THREADS = 2
@@ -41,15 +42,16 @@ class PackUploader:
             raise
 
     def wait(self) -> None:
-        """Return when no pack is on its way. Raises the error of the first upload that failed."""
+        """Return when no pack is on its way. Raises the error of the first upload that failed, at once."""
         with self._idle:
-            self._idle.wait_for(lambda: self._running == 0)
+            self._idle.wait_for(lambda: self._running == 0 or self._failure is not None)
         self.raise_failure()
 
     def fail(self, error: BaseException) -> None:
         """Let nothing be written any more; ``error`` is what the callers will see, unless one came before."""
         with self._idle:
             self._failure = self._failure or error
+            self._idle.notify_all()
 
     def raise_failure(self) -> None:
         """Raise the error of the first upload that failed, if one did."""
@@ -57,8 +59,9 @@ class PackUploader:
             raise self._failure
 
     def close(self) -> None:
-        """Wait for what travels and end the threads; may be called twice."""
-        self._pool.shutdown(wait=True)
+        """Let what travels arrive, drop what waits, and end the threads; may be called twice."""
+        self.fail(InternalError("the repository is closed"))
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, builder: PackBuilder) -> None:
         try:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from snappy.errors import NoSpace, Unavailable
+from snappy.errors import InternalError, NoSpace, Unavailable
 from snappy.repository.pack import PackBuilder
 from snappy.repository.uploader import IN_FLIGHT, THREADS, PackUploader
 
@@ -80,6 +80,24 @@ def test_a_failure_frees_whoever_waits_for_room() -> None:
     with pytest.raises(Unavailable):
         uploader.put(PackBuilder())
     uploader.close()
+
+
+def test_close_drops_what_waits() -> None:
+    go, arrived = threading.Event(), []
+
+    def upload(builder: PackBuilder) -> None:
+        go.wait(20)
+        arrived.append(builder)
+
+    uploader = PackUploader(upload)
+    for _ in range(IN_FLIGHT):
+        uploader.put(PackBuilder())
+    threading.Timer(0.05, go.set).start()
+    uploader.close()
+    assert len(arrived) == THREADS
+    for call in (uploader.wait, lambda: uploader.put(PackBuilder())):
+        with pytest.raises(InternalError, match="closed"):
+            call()
 
 
 def test_the_first_failure_is_the_one_told() -> None:
