@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 import msgspec
-import structlog
 
+from snappy import log
 from snappy.errors import (
     AlreadyExists,
     BucketMissing,
@@ -28,7 +28,7 @@ from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_k
 from snappy.repository.polynomial import random_irreducible
 from snappy.repository.store import FileType, Store
 
-_LOG = structlog.get_logger(module=__name__)
+_LOG = log.get(__name__)
 _NAME = "config"
 
 

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-import structlog
 
+from snappy import log
 from snappy.errors import NotFound, RepositoryLocked, SnappyError
 from snappy.repository.documents import Documents
 from snappy.repository.format import decode_json, encode_json
 from snappy.repository.store import FileType, Store
 
-_LOG = structlog.get_logger(module=__name__)
+_LOG = log.get(__name__)
 
 STALE_AFTER = timedelta(minutes=30)
 """A lock that old was left by somebody who died: its holder must have stopped writing long before."""

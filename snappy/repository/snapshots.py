@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
-import structlog
 
+from snappy import log
 from snappy.errors import Damaged, NotFound, SnapshotNotFound
 from snappy.repository.documents import Documents
 from snappy.repository.format import HEX_ID, decode_json, encode_json, parse_id
 from snappy.repository.store import FileType, Store
 
-_LOG = structlog.get_logger(module=__name__)
+_LOG = log.get(__name__)
 _PREFIX = re.compile(r"[0-9a-f]{1,64}\Z")
 LATEST = "latest"
 
