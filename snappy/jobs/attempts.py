@@ -52,7 +52,7 @@ class Attempts:
         """The attempt was the last one. Raises WrongSequence when the record has changed: read again."""
         job = stored.value.id
         error: ErrorInfo | None = changes.get("error")
-        finished = await self._ledger.transition(stored, event, **changes, attempts=await self._ended(stored, error))
+        finished = await self._ledger.transition(stored, event, **changes, attempts=self._ended(stored, error))
         await self._store.holds.remove(job)
         return finished
 
@@ -61,7 +61,8 @@ class Attempts:
         info = error if isinstance(error, ErrorInfo) else ErrorInfo.of(error)
         if stored.value.cancel is not None:
             return await self.finished(stored, Event.CANCELLED, error=info)
-        attempts = await self._ended(stored, info)
+        await self._store.holds.fetch(stored.value.id)
+        attempts = self._ended(stored, info)
         if not info.retryable or self._is_exhausted(attempts):
             return await self.finished(stored, Event.FAILED, error=info)
         wait = self._backoff(attempts) * self._jitter()
@@ -80,10 +81,10 @@ class Attempts:
         errors = sum(not _is_lost(attempt) for attempt in attempts)
         return float(min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (errors - 1)))
 
-    async def _ended(self, stored: StoredJob, error: ErrorInfo | None) -> list[Attempt]:
+    def _ended(self, stored: StoredJob, error: ErrorInfo | None) -> list[Attempt]:
         """The attempts with the last one ended now."""
         record = stored.value
-        hold = await self._store.holds.fetch(record.id)
+        hold = self._store.holds.get(record.id)
         last = msgspec.structs.replace(
             record.attempts[-1], ended=self._clock(), error=error, until=hold.value.deadline if hold else 0.0
         )

@@ -131,6 +131,7 @@ class HoldDesk:
         try:
             return await self._take(stored, worker, nonce)
         except WrongSequence:
+            await self._store.holds.fetch(job)
             await self._store.records.fetch(job)
             return None
         finally:
@@ -141,7 +142,7 @@ class HoldDesk:
 
     async def _take(self, stored: StoredJob, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
         record, now = stored.value, self._clock()
-        before = await self._store.holds.fetch(record.id)
+        before = self._store.holds.get(record.id)  # if that is not the newest, the write fails
         if before and now < before.value.deadline + CLOCK_MARGIN:
             return None
         hold = Hold(

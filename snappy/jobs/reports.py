@@ -77,8 +77,10 @@ class Reports:
 
     async def _act(self, message: Msg, report: Report) -> None:
         worker = self._bus.subjects.parse_worker(message.subject)
+        stored = self._store.records.get(report.job)
         while True:
-            stored = await self._store.records.fetch(report.job)
+            if stored is None or not self._attempts.is_current(stored.value, worker, report.attempt):
+                stored = await self._store.records.fetch(report.job)
             if stored is None or not self._attempts.is_current(stored.value, worker, report.attempt):
                 await self._refuse(message, worker, report, stored.value if stored else None)
                 return
@@ -86,7 +88,7 @@ class Reports:
                 await self._kinds[report.kind](stored, report)
                 return
             except WrongSequence:
-                _log.debug("the record changed under a report; again", job=report.job)
+                stored = await self._store.records.fetch(report.job)
 
     async def _refuse(self, message: Msg, worker: WorkerSubject, report: Report, record: JobRecord | None) -> None:
         """An attempt's own worker may be late, or repeat itself; anybody else never had a reason to report."""

@@ -74,12 +74,13 @@ class NatsServer:
 
     def _read(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.lines.append(line.rstrip())
-            if match := LISTENING.search(line):
-                self.port = int(match[1])
-            if "Server is ready" in line:
-                self._ready.set()
+        with self._process.stderr as stderr:
+            for line in stderr:
+                self.lines.append(line.rstrip())
+                if match := LISTENING.search(line):
+                    self.port = int(match[1])
+                if "Server is ready" in line:
+                    self._ready.set()
         self._ready.set()
 
 
