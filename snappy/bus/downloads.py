@@ -16,9 +16,7 @@ from snappy.errors import Corrupt
 class Download:
     """Bytes of one object, in order. ``size`` is how many there will be."""
 
-    def __init__(
-        self, remote: Remote, path: str, subject: str, answer: ReadAnswer, window: int, digest: bool
-    ) -> None:
+    def __init__(self, remote: Remote, path: str, subject: str, answer: ReadAnswer, window: int, digest: bool) -> None:
         self._remote, self._path, self._subject, self._answer = remote, path, subject, answer
         self._window, self._digest = window, digest
         self._hash = hashlib.sha256()

@@ -133,9 +133,7 @@ def from_wire(failure: Failure) -> SnappyError:
 def translate(error: BaseException, path: str) -> SnappyError:
     """One of our errors for any exception of a filesystem, with a sentence that tells nothing of the server."""
     if store_code(error) == "NoSuchBucket":
-        return MissingFile(
-            "the bucket of the target does not exist", hint="create it, or correct the target's url"
-        )
+        return MissingFile("the bucket of the target does not exist", hint="create it, or correct the target's url")
     kind = _kind(error)
     if kind is InternalError:
         return InternalError("the target failed while it served that", hint="the target's log says why")

@@ -232,9 +232,7 @@ class FileServer:
         """Whether the answer goes to the caller that the subject names; what else is a request to write elsewhere."""
         if Bus.reply_allowed(message, caller, self._private):
             return True
-        log.warning(
-            "request dropped, its answer would go elsewhere", subject=message.subject, reply=message.reply
-        )
+        log.warning("request dropped, its answer would go elsewhere", subject=message.subject, reply=message.reply)
         self._on_attack(message.subject, message.reply)
         return False
 

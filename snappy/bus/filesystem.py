@@ -97,11 +97,7 @@ class SnappyFileSystem(AsyncFileSystem):
 
     @staticmethod
     def _get_kwargs_from_urls(path: str) -> dict[str, str]:
-        return (
-            {"target": path.removeprefix("snappy://").partition("/")[0]}
-            if path.startswith("snappy://")
-            else {}
-        )
+        return {"target": path.removeprefix("snappy://").partition("/")[0]} if path.startswith("snappy://") else {}
 
     def close(self) -> None:
         """Drain the connection; the next operation makes a new one. In coroutines: ``await aclose()``."""
@@ -168,9 +164,7 @@ class SnappyFileSystem(AsyncFileSystem):
 
     # ---- reading
 
-    async def _cat_file(
-        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
-    ) -> bytes:
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         path = self._strip_protocol(path)
         first, last = await self._range(path, start, end)
         if last is not None and last <= first:
@@ -267,14 +261,10 @@ class SnappyFileSystem(AsyncFileSystem):
                     raise error
 
     async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        await self._remote.ask(
-            "mkdir", MakeDirectory(path=self._strip_protocol(path), parents=create_parents), Answer
-        )
+        await self._remote.ask("mkdir", MakeDirectory(path=self._strip_protocol(path), parents=create_parents), Answer)
 
     async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        await self._remote.ask(
-            "mkdir", MakeDirectory(path=self._strip_protocol(path), exist_ok=exist_ok), Answer
-        )
+        await self._remote.ask("mkdir", MakeDirectory(path=self._strip_protocol(path), exist_ok=exist_ok), Answer)
 
     async def _rmdir(self, path: str) -> None:
         await self._rm_file(path)

@@ -56,9 +56,7 @@ class Objects:
         await self._again(once)
 
     async def download(self, path: str, start: int, end: int | None) -> Download:
-        return await Download.open(
-            self._remote, path, start, end, window=self._window, digest=self._read_digest
-        )
+        return await Download.open(self._remote, path, start, end, window=self._window, digest=self._read_digest)
 
     # ---- sending
 

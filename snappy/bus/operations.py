@@ -38,9 +38,7 @@ class Listings:
     A listing that was forgotten, or that another replica made, is made anew; the cursor then says where to go on.
     """
 
-    def __init__(
-        self, keep: int = 8, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, keep: int = 8, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._keep, self._seconds, self._clock = keep, seconds, clock
         self._kept: OrderedDict[str, tuple[float, list[Item]]] = OrderedDict()
         self._lock = Lock()

@@ -280,7 +280,5 @@ def decode(raw: bytes | memoryview, kind: type[Message]) -> Message:
         raise BusError(f"the message is no {kind.__name__}: {error}") from error
     version: int = getattr(message, "v", VERSION)
     if abs(version - VERSION) > 1:
-        raise BusError(
-            f"the message has version {version}, this side speaks {VERSION}", hint="upgrade the older side"
-        )
+        raise BusError(f"the message has version {version}, this side speaks {VERSION}", hint="upgrade the older side")
     return message

@@ -108,9 +108,7 @@ class Remote:
         bus = await self.bus()
         body = encode(msgspec.structs.replace(request, grant=self.grant()))
         sent = self._clock()
-        raw = await bus.request(
-            bus.subjects.fs(self.target, operation, bus.user), body, timeout=self.patience.answer
-        )
+        raw = await bus.request(bus.subjects.fs(self.target, operation, bus.user), body, timeout=self.patience.answer)
         answer = decode(raw, kind)
         self._judge(answer, sent)
         return answer
@@ -130,9 +128,7 @@ class Remote:
         Where nobody is there to answer, that is known soon; a target at work is given time.
         """
         payload = pack_frame(kind, offset, rest)
-        seconds = (
-            self.patience.commit if kind is Kind.COMMIT else self.patience.frame * self.patience.attempts
-        )
+        seconds = self.patience.commit if kind is Kind.COMMIT else self.patience.frame * self.patience.attempts
         deadline, refused = monotonic() + seconds, 0
         while True:
             asked = monotonic()

@@ -43,9 +43,7 @@ Message = tuple[bytes, str]
 class Transfer:
     """What both directions share: a bounded queue, one task that empties it, and an end."""
 
-    def __init__(
-        self, caller: str, path: str, publish: Publish, pool: Executor, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, caller: str, path: str, publish: Publish, pool: Executor, clock: Callable[[], float]) -> None:
         self.caller, self.path = caller, path
         self._publish, self._pool, self._clock = publish, pool, clock
         self._queue: asyncio.Queue[Message] = asyncio.Queue(MAX_EARLY)
@@ -73,7 +71,8 @@ class Transfer:
         except TimeoutError:
             log.warning("transfer idle, given up", caller=self.caller, path=self.path)
         finally:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._release_after_work)
+            loop = asyncio.get_running_loop()
+            await asyncio.shield(loop.run_in_executor(self._pool, self._release_after_work))
 
     def release(self) -> None:
         """Let go of what is held; an object that is not complete goes with it."""

@@ -32,9 +32,7 @@ class Upload:
         self.size = 0
 
     @classmethod
-    async def open(
-        cls, remote: Remote, path: str, mode: Mode, size: int | None, window: int = WINDOW
-    ) -> Upload:
+    async def open(cls, remote: Remote, path: str, mode: Mode, size: int | None, window: int = WINDOW) -> Upload:
         bus = await remote.bus()
         request = Open(path=path, mode=mode, size=size, max_payload=bus.nc.max_payload)
         answer = await remote.ask("open", request, OpenAnswer)

@@ -55,27 +55,44 @@ def draft(fs: AbstractFileSystem, path: str, *, exclusive: bool) -> Draft:
     return RenamedDraft(fs, path, exclusive)
 
 
-class _Spooled:
-    """Keeps the bytes aside until the commit."""
+class _Kept:
+    """Keeps the bytes aside until the commit: in memory, and from :data:`SPOOL` bytes on in a temporary file."""
 
     def __init__(self, fs: AbstractFileSystem, path: str, exclusive: bool) -> None:
         self._fs, self._path, self._exclusive = fs, path, exclusive
-        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115
+        self._pieces: list[Bytes] = []
+        self._file: IO[bytes] | None = None
         self._size = 0
 
     def write(self, data: Bytes) -> None:
-        self._spool.write(data)
         self._size += len(data)
+        if self._file is not None:
+            self._file.write(data)
+            return
+        # What cannot change any more need not be copied.
+        self._pieces.append(data if memoryview(data).readonly else bytes(data))
+        if self._size > SPOOL:
+            self._spill()
 
     def discard(self) -> None:
-        self._spool.close()
+        self._pieces = []
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _spill(self) -> None:
+        self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._file.writelines(self._pieces)
+        self._pieces = []
 
     def _content(self) -> bytes:
-        self._spool.seek(0)
-        return self._spool.read()
+        if self._file is None:
+            return b"".join(self._pieces)
+        self._file.seek(0)
+        return self._file.read()
 
 
-class MemoryDraft(_Spooled):
+class MemoryDraft(_Kept):
     """For ``memory://``, whose open files show at once."""
 
     def commit(self) -> None:
@@ -84,7 +101,7 @@ class MemoryDraft(_Spooled):
         self.discard()
 
 
-class UploadDraft(_Spooled):
+class UploadDraft(_Kept):
     """For object stores: an upload shows when it is complete, and ``If-None-Match`` makes it exclusive."""
 
     def commit(self) -> None:
@@ -98,17 +115,9 @@ class UploadDraft(_Spooled):
         mode: dict[str, Any] = {"mode": "create"} if self._exclusive else {}
         if self._size < SINGLE_PUT:
             self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **mode)
-        else:
-            self._upload_parts(mode)
-
-    def _upload_parts(self, mode: dict[str, Any]) -> None:
-        self._spool.flush()
-        with tempfile.NamedTemporaryFile() as whole:
-            self._spool.seek(0)
-            while piece := self._spool.read(PART):
-                whole.write(piece)
-            whole.flush()
-            self._fs.put_file(whole.name, self._path, chunksize=PART, max_concurrency=2, **mode)
+        elif self._file is not None:
+            self._file.flush()
+            self._fs.put_file(self._file.name, self._path, chunksize=PART, max_concurrency=2, **mode)
 
     def _taken(self, error: OSError) -> OSError:
         if self._exclusive and store_code(error) in (

@@ -26,9 +26,7 @@ S3_TIMEOUTS: dict[str, Any] = {
 S3_ATTEMPTS = 3
 
 
-def open_target(
-    url: str, options: dict[str, Any] | None = None, rights: str = APPEND_ONLY
-) -> PolicyFileSystem:
+def open_target(url: str, options: dict[str, Any] | None = None, rights: str = APPEND_ONLY) -> PolicyFileSystem:
     """The files at ``url`` under ``rights``; what a crash left half-written there is removed.
 
     ``options`` go to the fsspec filesystem (``key``, ``secret``, ``endpoint_url``, ...). Raises UsageError where no

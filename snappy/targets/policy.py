@@ -51,14 +51,10 @@ class PolicyFileSystem(AbstractFileSystem):
     cachable = False
     protocol = "policy"
 
-    def __init__(
-        self, fs: AbstractFileSystem, root: str = "", rights: str = APPEND_ONLY, ask: Ask = _allow
-    ) -> None:
+    def __init__(self, fs: AbstractFileSystem, root: str = "", rights: str = APPEND_ONLY, ask: Ask = _allow) -> None:
         super().__init__()
         if unknown := set(rights) - set(LETTERS):
-            raise UsageError(
-                f"no right has the letter {min(unknown)!r}", hint=f"rights are letters of {LETTERS!r}"
-            )
+            raise UsageError(f"no right has the letter {min(unknown)!r}", hint=f"rights are letters of {LETTERS!r}")
         self.fs, self.root, self.rights = fs, root.rstrip("/"), frozenset(rights)
         self._ask = ask
 
@@ -108,9 +104,7 @@ class PolicyFileSystem(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = clean(path)
         self.demand(LIST)
-        found = [
-            item for item in map(self._shown, self._listed(path)) if item["name"] != path or _is_file(item)
-        ]
+        found = [item for item in map(self._shown, self._listed(path)) if item["name"] != path or _is_file(item)]
         if path and not self.has_directories and not self._any_object(found):
             raise MissingFile(f"there is no object {path!r}")
         return found if detail else [item["name"] for item in found]
@@ -170,9 +164,7 @@ class PolicyFileSystem(AbstractFileSystem):
         self.demand(WRITE)
         right = WRITE if exclusive or not self._holds(OVERWRITE) else OVERWRITE
         inner = draft(self.fs, self._below(path), exclusive=right == WRITE)
-        return GuardedDraft(
-            inner, path, lambda: self.demand(right), ExistingFile if exclusive else RefusedFile
-        )
+        return GuardedDraft(inner, path, lambda: self.demand(right), ExistingFile if exclusive else RefusedFile)
 
     def pipe_file(self, path: str, value: Bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         with self.write(path, exclusive=mode == "create") as writer:
