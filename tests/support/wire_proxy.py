@@ -23,6 +23,8 @@ class WireProxy:
         where = urlsplit(upstream)
         self._host, self._port = where.hostname, where.port
         self._records: list[bytearray] = []
+        self._writers: list[asyncio.StreamWriter] = []
+        self._forwarding: list[asyncio.Task[None]] = []
         self.url = ""
 
     @property
@@ -34,13 +36,23 @@ class WireProxy:
         """Bytes recorded so far."""
         return sum(map(len, self._records))
 
-    async def start(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
-        self.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        return server
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Ends all connections, and waits until they have ended."""
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.gather(*self._forwarding)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._forwarding.append(task)
         far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
+        self._writers += [writer, far_writer]
         await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,6 +64,8 @@ class WireProxy:
                 writer.write(data)
                 await writer.drain()
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @contextmanager
@@ -64,18 +78,11 @@ def wire_proxy(upstream: str) -> Iterator[WireProxy]:
     try:
         asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(10)
         yield proxy
+        asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result(10)
     finally:
-        asyncio.run_coroutine_threadsafe(_end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-async def _end() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def spellings(marker: bytes) -> dict[str, bytes]:

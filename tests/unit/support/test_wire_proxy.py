@@ -43,4 +43,6 @@ async def test_the_proxy_forwards_and_records_both_ways() -> None:
         writer.close()
         assert sorted(proxy.recorded) == [b"HELLO", b"hello"]
         assert proxy.total == 10
+        await writer.wait_closed()
     server.close()
+    await server.wait_closed()
