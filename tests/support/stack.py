@@ -1,0 +1,219 @@
+"""Snappy for a test: the command line as a subprocess, and a whole stack, as ``snappy up`` or in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from snappy import serve
+from snappy.bus.connection import Bus
+from snappy.bus.roles import User
+from snappy.cli import embedded
+from snappy.config import Config, Nats, Secret
+from snappy.frontend.api import Client
+
+PROGRAM = str(Path(sys.executable).with_name("snappy"))
+SECONDS = 90.0
+
+
+@dataclass
+class Shell:
+    """A folder, an environment and a password file in which ``snappy`` is run as a user would."""
+
+    folder: Path
+    password: str = "correct horse"
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.password_file = secret(self.folder / "password", self.password)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / "state"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "SNAPPY_STATE_DIR": str(self.state_dir),
+            **self.environ,
+        }
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """``snappy`` with these arguments, in the background."""
+        return subprocess.Popen(
+            [PROGRAM, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: object) -> Done:
+        """``snappy`` with these arguments, to its end."""
+        return finish(self.start(*arguments))
+
+    def with_password(self, *arguments: object) -> Done:
+        """The same, with the right password."""
+        return self.run(*arguments, "--password-file", self.password_file)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The one object that ``--json`` printed."""
+        return json.loads(self.out)
+
+    def expect(self, status: int) -> Done:
+        """Itself, if the exit code is ``status``."""
+        assert self.status == status, f"exit {self.status}\n{self.out}\n{self.err}"
+        return self
+
+
+def finish(process: subprocess.Popen[str]) -> Done:
+    """Wait for a command's end; one that takes too long is killed and fails the test."""
+    try:
+        out, err = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"no end after {SECONDS} s\n{out}\n{err}") from None
+    return Done(process.returncode, out, err)
+
+
+def secret(path: Path, text: str) -> Path:
+    """A file for its owner alone."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+# ---- snappy up -------------------------------------------------------------------------------------------------------
+
+
+class Up:
+    """A running ``snappy up``. ``shell`` runs commands against it as ``user``, by a configuration that names its URL."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+        self.folder, self.process = folder, process
+
+    @property
+    def _users(self) -> Path:
+        return self.folder / "state" / "nats"
+
+    def way(self, user: str) -> Nats:
+        """How ``user`` reaches the server."""
+        port = json.loads((self._users / "broker.json").read_bytes())["port"]
+        return Nats(url=f"nats://127.0.0.1:{port}", user=user, password=Secret(file=str(self._users / f"{user}.password")))
+
+    def shell(self, folder: Path, user: str) -> Shell:
+        way = self.way(user)
+        assert way.password is not None
+        place = folder / "client.toml"
+        place.write_text(f'[nats]\nurl = "{way.url}"\nuser = "{user}"\npassword = {{ file = "{way.password.file}" }}\n')
+        return Shell(folder, environ={"SNAPPY_CONFIG": str(place)})
+
+    @asynccontextmanager
+    async def client(self, user: str) -> AsyncIterator[Client]:
+        bus = await Bus.connect(self.way(user), name=f"test-{user}")
+        try:
+            yield Client(bus)
+        finally:
+            await bus.drain()
+
+    async def wait_ready(self, services: Sequence[str]) -> None:
+        """Until the core has heard of all ``services``."""
+        deadline = monotonic() + SECONDS
+        while not (self._users / "broker.json").exists():
+            self._look(deadline)
+            await asyncio.sleep(0.1)
+        async with self.client(embedded.USER) as client:
+            while set(services) - await _alive(client):
+                self._look(deadline)
+                await asyncio.sleep(0.1)
+
+    def _look(self, deadline: float) -> None:
+        log = (self.folder / "up.log").read_text()
+        assert self.process.poll() is None, log
+        assert monotonic() < deadline, log
+
+
+async def _alive(client: Client) -> set[str]:
+    try:
+        return {beat.service for beat in await client.services()}
+    except Exception:  # it is just starting
+        return set()
+
+
+@contextmanager
+def snappy_up(folder: Path, configuration: str, services: Sequence[str], *arguments: str) -> Iterator[Up]:
+    """``snappy up`` with that ``snappy.toml``, in ``folder``, with an embedded server, once ``services`` are alive."""
+    (folder / "snappy.toml").write_text(f'state_dir = "{folder / "state"}"\n{configuration}')
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    with (folder / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [PROGRAM, "up", *arguments], cwd=folder, env=environ, stdout=log, stderr=log, text=True
+        )
+    try:
+        up = Up(folder, process)
+        asyncio.run(up.wait_ready(services))
+        yield up
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+# ---- in this process -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Inside:
+    """A stack in this process, on a private server, under the roles' real permissions."""
+
+    server: embedded.Server
+
+    @property
+    def host(self) -> serve.Host:
+        return self.server.host
+
+    @asynccontextmanager
+    async def bus(self, user: str) -> AsyncIterator[Bus]:
+        bus = await Bus.connect(self.server.broker.nats(user), name=f"test-{user}", prefix=self.host.config.prefix)
+        try:
+            yield bus
+        finally:
+            await bus.drain()
+
+    @asynccontextmanager
+    async def client(self, user: str) -> AsyncIterator[Client]:
+        async with self.bus(user) as bus:
+            yield Client(bus)
+
+
+@asynccontextmanager
+async def in_process(settings: Config, submitters: Sequence[str] = ()) -> AsyncIterator[Inside]:
+    """Core, audit and the services of ``settings``, which needs a ``state_dir``; ``submitters`` are let in too."""
+    users = [*embedded.users_of(settings), *(User(name, "submitter") for name in submitters)]
+    async with embedded.server(settings, users) as opened, asyncio.TaskGroup() as group:
+        roles = [*opened.roles, *(role for role in serve.roles_of(settings) if role.name)]
+        work = group.create_task(serve.run(opened.host, roles))
+        await serve.wait_ready(opened.host, roles)
+        yield Inside(opened)
+        work.cancel()
