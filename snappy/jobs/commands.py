@@ -16,11 +16,20 @@ from snappy import log
 from snappy.bus.connection import Bus
 from snappy.bus.pulling import again_soon
 from snappy.bus.subjects import REQUEST, TOKEN
-from snappy.errors import BusError, InvalidCommand, Rejected, UnknownService, WrongSequence
+from snappy.errors import (
+    BusError,
+    InvalidCommand,
+    Rejected,
+    SnappyError,
+    SourceError,
+    UnknownService,
+    WrongSequence,
+)
+from snappy.jobs import vetting
 from snappy.jobs.calls import Calls
 from snappy.jobs.identity import job_id_of, new_job_id
 from snappy.jobs.ledger import Ledger
-from snappy.jobs.messages import COMMANDS, AnyCommand, ErrorInfo, JobRecord, parse_command
+from snappy.jobs.messages import COMMANDS, AnyCommand, Beat, ErrorInfo, JobRecord, parse_command
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.states import Event, State
 from snappy.jobs.store import JobStore, StoredJob
@@ -91,7 +100,7 @@ class Reception:
         )
         try:
             command = await self._checked(kind, submitter, body)
-        except Rejected as error:
+        except (Rejected, SourceError) as error:
             return await self._open(_rejected(record, body, error), Event.REJECTED)
         fields: dict[str, Any] = msgspec.to_builtins(command)
         record = msgspec.structs.replace(record, command=fields, source=command.source, request=command.request)
@@ -101,18 +110,16 @@ class Reception:
         if not TOKEN.match(submitter):
             raise InvalidCommand(f"{submitter!r} is no submitter's name", hint="use a-z, 0-9 and '-'")
         command = parse_command(kind, body)
-        await self._check_known("source", command.source)
-        await self._check_known("target", command.target)
+        try:
+            vetting.check_services(command, self._beats())
+        except UnknownService:
+            await self._store.beats.sync()
+            vetting.check_services(command, self._beats())
+        vetting.check_plugin(kind, command, self._beats())
         return command
 
-    async def _check_known(self, role: str, name: str) -> None:
-        if name in self._store.services(role):
-            return
-        await self._store.beats.sync()
-        known = self._store.services(role)
-        if name not in known:
-            listed = ", ".join(sorted(known)) or "none yet"
-            raise UnknownService(f"no {role} service {name!r} was ever seen", hint=f"known are: {listed}")
+    def _beats(self) -> list[Beat]:
+        return [kept.value for kept in self._store.beats.kept.values()]
 
     async def _open(self, record: JobRecord, event: Event) -> JobRecord:
         if record.request and TOKEN.match(record.submitter):
@@ -135,7 +142,7 @@ class Reception:
         return stored
 
 
-def _rejected(record: JobRecord, body: bytes, error: Rejected) -> JobRecord:
+def _rejected(record: JobRecord, body: bytes, error: SnappyError) -> JobRecord:
     """What is kept of a command that is not valid: its names alone, for a field that does not belong there may hold
     a secret."""
     names = _names(body)

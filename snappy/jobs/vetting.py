@@ -1,0 +1,60 @@
+"""What the core can say of a command before a worker sees it: are its services known, does its plug-in exist, does
+the plug-in have such options. The plug-in's values, and whether the submitter may ask, are the source service's to
+judge.
+
+So a secret under a name that no option has never comes to stand in a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from snappy.errors import BadOptions, UnknownPlugin, UnknownService
+from snappy.jobs.messages import AnyCommand, BackupCommand, Beat, RestoreCommand
+
+
+def check_services(command: AnyCommand, beats: Iterable[Beat]) -> None:
+    """Raises UnknownService if the source or the target was never seen."""
+    known: dict[str, set[str]] = {"source": set(), "target": set()}
+    for beat in beats:
+        known[beat.role].add(beat.service)
+    for role, name in (("source", command.source), ("target", command.target)):
+        if name not in known[role]:
+            listed = ", ".join(sorted(known[role])) or "none yet"
+            raise UnknownService(f"no {role} service {name!r} was ever seen", hint=f"known are: {listed}")
+
+
+def check_plugin(kind: str, command: AnyCommand, beats: Iterable[Beat]) -> None:
+    """Raises UnknownPlugin or BadOptions if no replica of the source service could take the command."""
+    if not isinstance(command, BackupCommand | RestoreCommand):
+        return
+    offered = [beat.plugins for beat in beats if (beat.role, beat.service) == ("source", command.source)]
+    schemas = [plugins[command.plugin] for plugins in offered if command.plugin in plugins]
+    if any(offered) and not schemas:
+        names = ", ".join(sorted(set().union(*offered)))
+        raise UnknownPlugin(f"{command.source} has no plug-in {command.plugin!r}", hint=f"it has: {names}")
+    options = [names for names in (_option_names(schema, kind) for schema in schemas) if names is not None]
+    if options:
+        _check_names(command, set().union(*options))
+
+
+def _check_names(command: BackupCommand | RestoreCommand, known: set[str]) -> None:
+    for name in command.options:
+        if name not in known:
+            listed = ", ".join(sorted(known))
+            raise BadOptions(
+                f"the plug-in {command.plugin!r} has no option {name[:64]!r} - at `$.options`",
+                hint=f"it has: {listed}",
+            )
+
+
+def _option_names(schemas: Any, kind: str) -> set[str] | None:
+    """The names in a plug-in's JSON schema (an object, perhaps behind a reference); None if it allows any."""
+    schema = schemas.get(kind) if isinstance(schemas, Mapping) else None
+    if not isinstance(schema, Mapping):
+        return None
+    definition = schema.get("$defs", {}).get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    if definition.get("additionalProperties") is not False:
+        return None
+    return set(definition.get("properties", {}))
