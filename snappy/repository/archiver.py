@@ -11,8 +11,9 @@ from snappy.errors import Damaged, SourceError
 from snappy.repository.entries import Entry, Node, Problem
 from snappy.repository.file_storer import FileStorer
 from snappy.repository.format import BlobId, BlobType
+from snappy.repository.heap import keep_small
 from snappy.repository.paths import ROOT
-from snappy.repository.progress import Problems, Progress
+from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot, Summary, matches
 from snappy.repository.tally import Tally
@@ -22,12 +23,7 @@ from snappy.repository.tree_reader import TreeReader
 PROGRAM = f"snappy {__version__}"
 NOT_KEPT = ("socket", "irregular")
 
-Cancelled = Callable[[], None]
 Now = Callable[[], datetime]
-
-
-def never() -> None:
-    """The ``cancelled`` of a job that nobody can cancel."""
 
 
 def utc_now() -> datetime:
@@ -58,8 +54,7 @@ def find_parent(repo: Repository, *, hostname: str, paths: Sequence[str]) -> Sna
 class Archiver:
     """Makes one snapshot. The repository's index must be loaded, and a lock on it held.
 
-    ``cancelled`` is asked often, from any thread, and raises to end the backup: what was stored until then the next
-    backup finds again; no snapshot is written.
+    When ``cancelled`` ends it, no snapshot is written; what was stored until then the next backup finds again.
     """
 
     def __init__(
@@ -71,6 +66,7 @@ class Archiver:
         cancelled: Cancelled = never,
         now: Now = utc_now,
     ) -> None:
+        keep_small()
         self._repo, self._parent, self._cancelled, self._now = repo, parent, cancelled, now
         self._progress = progress or Progress()
         self._problems = Problems()

@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -31,11 +32,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 Finished = Callable[[], None]
 
 
+@dataclass(slots=True)
+class Outcome:
+    """Whether the file at ``path`` is lost; outlives the file's own bookkeeping."""
+
+    path: bytes
+    failed: bool = False
+
+
 class RestoredFile:
     """One file on its way back. Thread-safe: blobs come in any order, from any thread."""
 
-    def __init__(self, path: bytes, node: Node, sink: Sink) -> None:
-        self.path, self.node, self.failed = path, node, False
+    def __init__(self, outcome: Outcome, node: Node, sink: Sink) -> None:
+        self.path, self.node, self.outcome = outcome.path, node, outcome
         self._sink = sink
         self._lock = threading.Lock()
         self._awaited = len(node.content or ())
@@ -180,7 +189,7 @@ class FileRestorer:
             found = self._repo.locations(BlobType.DATA, blob)
             if not found:
                 self._problems.add(file.path, f"its blob {blob.hex()[:8]} is in no index", Damaged.code)
-                file.failed = True
+                file.outcome.failed = True
                 return None
             locations.append(found[0])
         size = sum(map(plain_length, locations))
@@ -190,7 +199,7 @@ class FileRestorer:
         return locations
 
     def _create_empty(self, file: RestoredFile) -> None:
-        file.failed = not self.guarded(file.path, quietly(file.open))
+        file.outcome.failed = not self.guarded(file.path, quietly(file.open))
         self._close(file)
 
     def _send_if_full(self) -> None:
@@ -228,8 +237,8 @@ class FileRestorer:
             raise
 
     def _deliver(self, file: RestoredFile, offset: int, data: bytes) -> None:
-        if not file.failed and not self.guarded(file.path, quietly(lambda: file.write(offset, data))):
-            file.failed = True
+        if not file.outcome.failed and not self.guarded(file.path, quietly(lambda: file.write(offset, data))):
+            file.outcome.failed = True
         self._progress.add(size=len(data))
         if file.arrived():
             self._close(file)
@@ -237,19 +246,19 @@ class FileRestorer:
     def _lose(self, batch: _Batch, blobs: list[BlobLocation]) -> None:
         for location in blobs:
             for file, _ in batch.places[location.id]:
-                if not file.failed:
+                if not file.outcome.failed:
                     self._problems.add(
                         file.path, f"its blob {location.id.hex()[:8]} is damaged or missing", Damaged.code
                     )
-                    file.failed = True
+                    file.outcome.failed = True
                 if file.arrived():
                     self._close(file)
 
     def _close(self, file: RestoredFile) -> None:
         """The last blob was dealt with. A file that lost something keeps what came, but not its times and mode."""
         if not self.guarded(file.path, quietly(file.close)):
-            file.failed = True
-        if not file.failed:
+            file.outcome.failed = True
+        if not file.outcome.failed:
             self.guarded(file.path, file.finish, self._remarks)
             with self._lock:
                 self.complete += 1

@@ -19,7 +19,7 @@ from snappy.repository.tally import Tally
 READERS = 2
 SEALERS = 2
 FILES_IN_FLIGHT = 64
-CHUNKS_IN_FLIGHT = 4
+CHUNKS_IN_FLIGHT = 3
 """Chunks of one file that are being sealed; a chunk is at most 8 MiB."""
 
 Stored = Callable[[Node | None], None]

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from snappy.repository.entries import Problem
 
 PROBLEMS_KEPT = 1000
+
+Cancelled = Callable[[], None]
+"""Asked often, from any thread; raises to end the work."""
+
+
+def never() -> None:
+    """The :data:`Cancelled` of work that nobody can cancel."""
 
 
 @dataclass

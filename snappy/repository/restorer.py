@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from snappy.errors import Damaged, SnappyError, SourceError, UnsafePath
-from snappy.repository.archiver import Cancelled, never
-from snappy.repository.entries import Problem, Sink
-from snappy.repository.file_restorer import FileRestorer, RestoredFile, quietly
+from snappy.repository.entries import Node, Problem, Sink
+from snappy.repository.file_restorer import FileRestorer, Outcome, RestoredFile, quietly
+from snappy.repository.heap import keep_small
 from snappy.repository.paths import ROOT, shown
-from snappy.repository.progress import Problems, Progress
+from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshot_walk import Kind, Selection, SnapshotWalk, Step
 from snappy.repository.snapshots import Snapshot
@@ -43,23 +43,29 @@ class RestoreResult:
         )
 
 
-class Restorer:
-    """Restores from a repository, whose index must be loaded, into ``sink``, which the caller closes.
+@dataclass
+class FirstName:
+    """A file with several names: what became of the first, and how many were met."""
 
-    ``cancelled`` is asked often, from any thread, and raises to end the restore.
-    """
+    outcome: Outcome
+    met: int = 0
+
+
+class Restorer:
+    """Restores from a repository, whose index must be loaded, into ``sink``, which the caller closes."""
 
     def __init__(
         self, repo: Repository, sink: Sink, *, progress: Progress | None = None, cancelled: Cancelled = never
     ) -> None:
+        keep_small()
         self._repo, self._sink, self._cancelled = repo, sink, cancelled
         self._progress = progress or Progress()
         self._errors, self._warnings = Problems(), Problems()
         self._dirs = self._linked = 0
         self._refused: bytes | None = None
         """The directory that could not be made last; nothing is tried below it."""
-        self._first_names: dict[tuple[int, int, int], RestoredFile] = {}
-        """Files with several names, by device, inode and content."""
+        self._first_names: dict[tuple[int, int, int], FirstName] = {}
+        """Files with several names, by device, inode and content, until all their names were met."""
 
     def restore(
         self,
@@ -78,7 +84,7 @@ class Restorer:
         """
         selection = Selection(include, exclude)
         self._expect(snapshot, everything=not selection and subpath == ROOT)
-        walk = SnapshotWalk(self._repo, selection, self._errors)
+        walk = SnapshotWalk(self._repo, selection, self._errors, self._cancelled)
         with FileRestorer(
             self._repo, self._sink, self._progress, self._errors, self._warnings, self._cancelled
         ) as files:
@@ -137,20 +143,23 @@ class Restorer:
         files.guarded(step.path, make, self._warnings)
 
     def _restore_file(self, files: FileRestorer, step: Step) -> None:
-        file = RestoredFile(step.path, step.node, self._sink)
-        first = self._first_name(file) if step.node.links > 1 else file
-        if first is file:
-            files.add(file)
+        outcome = Outcome(step.path)
+        first = self._first_name(step.node, outcome) if step.node.links > 1 else outcome
+        if first is outcome:
+            files.add(RestoredFile(outcome, step.node, self._sink))
         else:
             files.afterwards(lambda: self._link(files, step, first))
 
-    def _first_name(self, file: RestoredFile) -> RestoredFile:
-        """The file that this one is a hard link to, or itself."""
-        node = file.node
+    def _first_name(self, node: Node, outcome: Outcome) -> Outcome:
+        """What becomes of the first name of the file that ``node`` is one name of."""
         identity = (node.device_id, node.inode, hash(tuple(node.content or ())))
-        return self._first_names.setdefault(identity, file)
+        first = self._first_names.setdefault(identity, FirstName(outcome))
+        first.met += 1
+        if first.met == node.links:
+            del self._first_names[identity]
+        return first.outcome
 
-    def _link(self, files: FileRestorer, step: Step, first: RestoredFile) -> None:
+    def _link(self, files: FileRestorer, step: Step, first: Outcome) -> None:
         if first.failed:
             self._errors.add(step.path, f"it is a hard link to {shown(first.path)}, which is lost", Damaged.code)
         elif files.guarded(step.path, quietly(lambda: self._sink.link(step.path, first.path))):

@@ -12,7 +12,7 @@ from snappy.repository.entries import Node
 from snappy.repository.format import BlobId
 from snappy.repository.paths import ROOT, join, shown, split
 from snappy.repository.patterns import Patterns
-from snappy.repository.progress import Problems
+from snappy.repository.progress import Cancelled, Problems, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.tree_reader import TreeReader, subtrees
@@ -71,9 +71,11 @@ class SnapshotWalk:
     What cannot be read, and every name that could lead outside, becomes one of ``problems``; the walk goes on.
     """
 
-    def __init__(self, repo: Repository, selection: Selection, problems: Problems) -> None:
+    def __init__(
+        self, repo: Repository, selection: Selection, problems: Problems, cancelled: Cancelled = never
+    ) -> None:
         self._trees = TreeReader(repo)
-        self._selection, self._problems = selection, problems
+        self._selection, self._problems, self._cancelled = selection, problems, cancelled
         self._stack: list[_Frame] = []
 
     def steps(self, snapshot: Snapshot, subpath: bytes = ROOT) -> Iterator[Step]:
@@ -130,6 +132,7 @@ class SnapshotWalk:
                 yield Step(Kind.ENTER, frame.path, frame.node)
 
     def _load(self, frame: _Frame, path: bytes, node: Node) -> list[Node]:
+        self._cancelled()
         if node.subtree is None:
             self._problems.add(path, "the snapshot does not say what is in it", Damaged.code)
             return []

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from snappy.errors import SourceMissing
 from snappy.repository.entries import Entry, Node
 from snappy.repository.paths import join, split
 from snappy.sources.exclusion import Exclusion, Warn
@@ -89,18 +90,21 @@ class LocalTree:
 
     def __iter__(self) -> Iterator[Entry]:
         try:
-            self._push(self._root())
+            self._push_root()
             while self._stack:
                 yield from self._step()
         finally:
             for folder in self._stack:
                 folder.close()
 
-    def _root(self) -> Folder:
-        handle = open_folder(b"/", None, None)
-        root = Folder(b"/", os.fstat(handle), handle, self._wanted, self._wanted.whole)
-        root.names = iter(self._names(root, lambda _: None))
-        return root
+    def _push_root(self) -> None:
+        try:
+            handle = open_folder(b"/", None, None)
+            root = Folder(b"/", os.fstat(handle), handle, self._wanted, self._wanted.whole)
+            self._push(root)
+            root.names = iter(self._names(root, lambda _: None))
+        except OSError as error:
+            raise SourceMissing(f"the root directory cannot be read: {error.strerror}") from error
 
     def _step(self) -> Iterator[Entry]:
         folder = self._stack[-1]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, BinaryIO, cast
 
-from snappy.errors import UnsafePath
+from snappy.errors import SourceMissing, UnsafePath
 from snappy.repository.entries import Entry, Node
 from snappy.repository.paths import ROOT, check_name, join, split
 from snappy.sources.exclusion import Exclusion
@@ -36,8 +36,7 @@ class ObjectTree:
         self._fs, self._top, self._at, self._exclusion = filesystem, top, at, exclusion
 
     def __iter__(self) -> Iterator[Entry]:
-        info = self._fs.info(self._top)
-        pending = [self._entry(self._at, info)]
+        pending = [self._entry(self._at, self._info())]
         while pending:
             entry = pending.pop()
             path = entry.path
@@ -45,6 +44,13 @@ class ObjectTree:
                 inside = self._inside(entry, self._top + _below(path, self._at))
                 pending.extend(reversed(inside))
             yield entry
+
+    def _info(self) -> Info:
+        try:
+            found: Info = self._fs.info(self._top)
+        except Exception as error:  # filesystems raise what their libraries raise
+            raise SourceMissing(f"{os.fsdecode(self._at)} cannot be read: {_sentence(error)}") from error
+        return found
 
     def _inside(self, folder: Entry, place: str) -> list[Entry]:
         try:
