@@ -22,7 +22,8 @@ from snappy.errors import SnappyError
 _log = log.get(__name__)
 
 GRACE_SECONDS = 1.0
-FULL_INFO = {"408", "404"}
+LOOK_SECONDS = 0.5
+NOTHING_CAME = {"408", "404"}
 """Answers that only say that nothing came in time."""
 
 
@@ -79,15 +80,10 @@ class Puller:
     async def _collect(self, arrived: asyncio.Queue[Msg]) -> AsyncIterator[list[Msg]]:
         """Until the request is filled, or the server says that it is over, or nothing more can come."""
         missing = self._batch
+        connection = self._bus.nc.stats["reconnects"]
         end = asyncio.get_running_loop().time() + self._expires + GRACE_SECONDS
-        while missing:
-            try:
-                async with asyncio.timeout_at(end):
-                    found = [await arrived.get()]
-            except TimeoutError:
-                return
-            while not arrived.empty():
-                found.append(arrived.get_nowait())
+        while missing and asyncio.get_running_loop().time() < end and self._bus.nc.stats["reconnects"] == connection:
+            found = await _arrivals(arrived)
             messages = [message for message in found if not _status(message)]
             missing -= len(messages)
             if messages:
@@ -97,7 +93,7 @@ class Puller:
                 return
 
     async def _end(self, status: str) -> None:
-        if status not in FULL_INFO:
+        if status not in NOTHING_CAME:
             await self._recover(status)
 
     async def _recover(self, reason: str) -> None:
@@ -112,6 +108,17 @@ class Puller:
 
     def _body(self) -> bytes:
         return json.dumps({"batch": self._batch, "expires": int(self._expires * 1e9)}).encode()
+
+
+async def _arrivals(arrived: asyncio.Queue[Msg]) -> list[Msg]:
+    """All that came, waiting a little if nothing did: a request that the server forgot in a restart is not answered."""
+    found: list[Msg] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LOOK_SECONDS):
+            found.append(await arrived.get())
+    while not arrived.empty():
+        found.append(arrived.get_nowait())
+    return found
 
 
 def _status(message: Msg) -> str:
