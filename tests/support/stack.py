@@ -109,7 +109,7 @@ def secret(path: Path, text: str) -> Path:
 
 
 class Up:
-    """A running ``snappy up``. ``shell`` runs commands against it as ``user``, by a configuration that names its URL."""
+    """A running ``snappy up``. Commands of ``shell`` find it by a configuration that names its URL."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
         self.folder, self.process = folder, process
@@ -121,7 +121,9 @@ class Up:
     def way(self, user: str) -> Nats:
         """How ``user`` reaches the server."""
         port = json.loads((self._users / "broker.json").read_bytes())["port"]
-        return Nats(url=f"nats://127.0.0.1:{port}", user=user, password=Secret(file=str(self._users / f"{user}.password")))
+        return Nats(
+            url=f"nats://127.0.0.1:{port}", user=user, password=Secret(file=str(self._users / f"{user}.password"))
+        )
 
     def shell(self, folder: Path, user: str) -> Shell:
         way = self.way(user)
