@@ -47,7 +47,8 @@ class Ground:
         return self.run("backup", options={"paths": [str(self.tree)]}, host="here", **command)
 
     def listed(self, snapshot: str) -> list[dict[str, Any]]:
-        nodes = [line for line in self.restic.json("ls", snapshot) if line.get("struct_type") == "node"]
+        """What restic lists of the tree, without the folders above it: they are everybody's."""
+        nodes = [line for line in self.restic.json("ls", snapshot) if line.get("path", "").startswith(f"{self.tree}")]
         assert len(nodes) > 20
         return nodes
 
