@@ -12,9 +12,6 @@ from snappy.cli import follow, options, output
 from snappy.jobs.messages import Beat, JobRecord
 from snappy.jobs.states import State
 
-ALIVE_SECONDS = 20.0
-"""After four heartbeats that nobody heard, a service counts as dead."""
-
 
 def register(commands: options.Commands) -> None:
     """Add the commands."""
@@ -103,16 +100,11 @@ async def _services(arguments: argparse.Namespace) -> int:
     from snappy.cli import session
 
     async with session.for_questions(arguments) as client:
-        found = [beat for beat in await client.services() if arguments.all or is_alive(beat)]
+        found = [beat for beat in await client.services() if arguments.all or session.is_alive(beat)]
     rows = [_service_row(beat) for beat in found]
     text = output.table(("ROLE", "NAME", "REPLICA", "VERSION", "SEEN", "PLUG-INS"), rows) if rows else "no services"
     output.result(found, text, as_json=arguments.json)
     return 0
-
-
-def is_alive(beat: Beat) -> bool:
-    """Whether a service was heard of lately."""
-    return time.time() - beat.seen < ALIVE_SECONDS
 
 
 def _service_row(beat: Beat) -> list[str]:

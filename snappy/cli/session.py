@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from typing import Any
 
 from snappy.bus.connection import Bus
 from snappy.cli import embedded, options, passwords
-from snappy.cli.jobs import is_alive
 from snappy.config import Config
 from snappy.errors import UsageError
 from snappy.frontend.api import Client
+from snappy.jobs.messages import Beat
+
+ALIVE_SECONDS = 20.0
+"""After four heartbeats that nobody heard, a service counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,8 @@ async def _only_source(client: Client) -> str:
         return alive[0]
     names = ", ".join(alive) or "none"
     raise UsageError("which source service should do this?", hint=f"name one with --source; alive are: {names}")
+
+
+def is_alive(beat: Beat) -> bool:
+    """Whether a service was heard of lately."""
+    return time.time() - beat.seen < ALIVE_SECONDS
