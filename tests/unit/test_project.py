@@ -71,7 +71,8 @@ def test_every_dependency_has_a_constraint() -> None:
         *project["dependencies"],
         *(item for extra in project["optional-dependencies"].values() for item in extra),
     ]
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     assert [name for name in wanted if re.split(r"[><=\[ ]", name)[0].lower() not in pinned] == []
 
 
