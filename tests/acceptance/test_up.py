@@ -1,0 +1,106 @@
+"""``snappy up``: all roles of a configuration, in one process or in one each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import Up, secret, snappy_up
+
+CONFIGURATION = """
+[source.site]
+keys.default = {{ file = "{folder}/password" }}
+[source.site.allow.alice]
+kinds = ["*"]
+plugins = ["files"]
+targets = ["vault"]
+read = ["{folder}/data"]
+[target.vault]
+url = "{folder}/vault"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("content")
+    secret(tmp_path / "password", "right")
+    return tmp_path
+
+
+@pytest.fixture(params=[[], ["--split"]], ids=["one process", "split"])
+def up(folder: Path, request: pytest.FixtureRequest) -> Iterator[Up]:
+    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], *request.param) as running:
+        yield running
+
+
+def children(process: int) -> dict[int, str]:
+    """The processes below ``process``, with their command lines."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == process:
+            found |= {int(entry.name): command} | children(int(entry.name))
+    return found
+
+
+def test_jobs_are_done(up: Up, folder: Path, tmp_path: Path) -> None:
+    shell = up.shell(tmp_path, "alice")
+    shell.run("init", "--to", "vault").expect(0)
+    shell.run("backup", folder / "data", "--to", "vault").expect(0)
+    assert [row["service"] for row in shell.run("services", "--json").expect(0).json()] == ["site", "vault"]
+
+
+def test_one_process_says_that_the_split_is_off(folder: Path) -> None:
+    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"]):
+        assert "--split" in (folder / "up.log").read_text()
+
+
+def test_sigterm_ends_everything_cleanly(folder: Path) -> None:
+    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], "--split") as up:
+        below = children(up.process.pid)
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(30) == 0, (folder / "up.log").read_text()
+    assert gone(below, 5.0)
+
+
+def test_a_killed_parent_takes_its_children_with_it(folder: Path) -> None:
+    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], "--split") as up:
+        below = children(up.process.pid)
+        assert sum("snappy.cli.child" in command for command in below.values()) == 4
+        up.process.kill()
+        assert gone(below, 40.0)
+
+
+def test_a_dead_child_ends_the_whole(folder: Path) -> None:
+    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], "--split") as up:
+        victim = next(pid for pid, command in children(up.process.pid).items() if "snappy.cli.child" in command)
+        os.kill(victim, signal.SIGKILL)
+        assert up.process.wait(60) == 130
+        assert "ended with status -9" in (folder / "up.log").read_text()
+
+
+def gone(processes: dict[int, str], seconds: float) -> bool:
+    """Whether all of ``processes`` have ended within some seconds."""
+    deadline = time.monotonic() + seconds
+    while any(_runs(pid) for pid in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
