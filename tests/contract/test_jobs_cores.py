@@ -1,0 +1,104 @@
+"""Two cores side by side, one of them killed again and again: each command ends once, and is told of once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nats.errors import Error as NatsError
+
+from snappy import config
+from snappy.bus.pulling import Puller
+from snappy.errors import SnappyError
+from snappy.jobs.core import Core
+from snappy.jobs.states import FINAL, State
+from tests.support.jobs import BACKUP, Clock, Stack, Worker, jetstream_server
+
+JOBS = 120
+KILLS = 6
+KILL_EVERY = 0.25
+SETTINGS = config.Core(hold_seconds=2.0, max_lost_attempts=50)
+FINAL_EVENTS = {"succeeded", "failed", "cancelled", "rejected"}
+
+
+@pytest.fixture(scope="module")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("nats")
+    with jetstream_server(folder) as server:
+        yield server.url
+
+
+class RealClock(Clock):
+    def __call__(self) -> float:
+        return time.time()
+
+
+async def work(worker: Worker) -> None:
+    """Claim at each call and report success at once; a silent core costs the call, which comes again."""
+    subjects = worker.bus.subjects
+    puller = Puller(worker.bus, subjects.work_stream, subjects.work_durable(worker.service), batch=1)
+    async for batch in puller.batches():
+        try:
+            held = await worker.claim()
+            await batch[0].ack()
+            if held.job is not None:
+                await worker.succeed(held, f"{held.job.id}-{held.attempt}")
+        except (SnappyError, NatsError, OSError):
+            continue
+
+
+async def deliver_again_after(stack: Stack, seconds: float) -> None:
+    """What a killed core did not acknowledge comes to the other one; half a minute is long for a test."""
+    js, subjects = stack.core.bus.js, stack.core.bus.subjects
+    for stream in (subjects.commands_stream, subjects.reports_stream):
+        known = (await js.consumer_info(stream, subjects.core_durable)).config
+        await js.add_consumer(stream, known.evolve(ack_wait=seconds))
+
+
+async def kill_cores(stack: Stack) -> None:
+    """Always one of two, at whatever it does just then."""
+    cores: list[Core] = [stack.core, await stack.start_core(SETTINGS, sweep_seconds=0.2)]
+    for _ in range(KILLS):
+        await asyncio.sleep(KILL_EVERY)
+        await stack.stop_core(cores.pop(0))
+        cores.append(await stack.start_core(SETTINGS, sweep_seconds=0.2))
+
+
+async def all_over(stack: Stack) -> list[State]:
+    while True:
+        await stack.core.store.sync()
+        states = [kept.value.state for kept in stack.core.store.records.kept.values()]
+        if len(states) == JOBS and all(state in FINAL for state in states):
+            return states
+        await asyncio.sleep(0.1)
+
+
+async def test_every_command_ends_once_whatever_core_dies(server_url: str) -> None:
+    stack = Stack(server_url, RealClock())
+    await stack.start_core(SETTINGS, sweep_seconds=0.2)
+    await stack.target()
+    await deliver_again_after(stack, 1.0)
+    workers = [await stack.worker(replica=f"r{number}") for number in range(3)]
+    working = [asyncio.create_task(work(worker)) for worker in workers]
+    killing = asyncio.create_task(kill_cores(stack))
+    alice = await stack.bus("alice")
+    for number in range(JOBS):
+        command = {**BACKUP, "request": f"job-{number}"}
+        await alice.store(alice.subjects.command("backup", "alice"), json.dumps(command).encode())
+    await killing
+    async with asyncio.timeout(60):
+        states = await all_over(stack)
+    for task in working:
+        task.cancel()
+    await stack.pass_events()
+    events = [(event.subject, event.type.rpartition(".")[2]) for event in await stack.all_events()]
+    assert set(states) == {State.SUCCEEDED}
+    assert max(Counter(event for event in events if event[1] in {"accepted", *FINAL_EVENTS}).values()) == 1
+    assert Counter(kind for _, kind in events if kind in FINAL_EVENTS) == {"succeeded": JOBS}
+    assert Counter(kind for _, kind in events)["accepted"] == JOBS
+    await stack.close()
