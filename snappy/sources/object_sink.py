@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from snappy.errors import SourceMissing
 from snappy.repository.entries import FileWriter, Node
 from snappy.repository.paths import split
 
@@ -56,15 +57,21 @@ class ObjectFile:
 
 
 class ObjectSink:
-    """See :class:`snappy.repository.entries.Sink`. ``place`` is a path on ``filesystem``."""
+    """See :class:`snappy.repository.entries.Sink`. ``place`` is a path on ``filesystem``.
+
+    Raises :class:`SourceMissing` for a bucket that is not there: some servers would make it at the first write.
+    """
 
     def __init__(self, filesystem: Any, place: str) -> None:
         self._fs, self._place = filesystem, place.rstrip("/")
+        self._has_folders = OBJECT_STORES.isdisjoint(_protocols(filesystem))
+        if not self._has_folders:
+            _require_bucket(filesystem, place.partition("/")[0])
         self._told = False
 
     def directory(self, path: bytes, node: Node) -> None:
         """Object stores have no directories; others make theirs here."""
-        if OBJECT_STORES.isdisjoint(_protocols(self._fs)):
+        if self._has_folders:
             with _translated():
                 self._fs.makedirs(self._at(path), exist_ok=True)
 
@@ -105,6 +112,17 @@ def _translated() -> Iterator[None]:
 
 def _not_text(name: str) -> bool:
     return any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def _require_bucket(filesystem: Any, bucket: str) -> None:
+    try:
+        missing = not filesystem.exists(bucket)
+    except PermissionError:
+        missing = False  # who may write need not be allowed to look
+    except Exception as error:  # filesystems raise what their libraries raise
+        raise SourceMissing(f"{bucket} cannot be reached: {error}") from error
+    if missing:
+        raise SourceMissing(f"the bucket {bucket} does not exist")
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:

@@ -162,6 +162,9 @@ class Listing:
             raise RuntimeError("the library's own complaint")
         return self.folders[path]
 
+    def exists(self, path: str) -> bool:
+        return path in ("bucket", "top")
+
     def invalidate_cache(self, path: str | None = None) -> None:
         pass
 
@@ -196,6 +199,8 @@ def test_no_bucket_is_made_by_accident() -> None:
     filesystem = Listing()
     ObjectSink(filesystem, "bucket/place").directory(b"/d", export_folder())
     assert filesystem.made == []
+    with pytest.raises(SourceMissing):
+        ObjectSink(filesystem, "elsewhere/place")
 
 
 def test_a_librarys_own_errors_are_one_objects_errors() -> None:
