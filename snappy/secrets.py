@@ -20,9 +20,6 @@ _log = log.get(__name__)
 
 def read(secret: Secret, environ: Mapping[str, str] | None = None) -> str:
     """The secret, without one newline at its end. Raises UsageError, which never holds the secret."""
-    given = [kind for kind in ("file", "env", "command") if getattr(secret, kind)]
-    if len(given) != 1:
-        raise UsageError("a secret needs exactly one of file, env and command")
     if secret.file:
         text = _from_file(Path(secret.file).expanduser())
     elif secret.env:

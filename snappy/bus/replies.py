@@ -70,7 +70,7 @@ class Replies:
                 await self._nc.publish(subject, body, reply=inbox, headers=headers)
                 answer: Msg = await answered
         except TimeoutError as error:
-            raise BusUnavailable(f"no answer on {subject} in {timeout:g} s") from error
+            raise BusUnavailable(f"no answer on {subject} in {timeout:.3g} s") from error
         except (NatsError, OSError) as error:
             raise BusUnavailable(f"cannot ask on {subject}: {error}") from error
         finally:
