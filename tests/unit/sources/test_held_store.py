@@ -1,0 +1,99 @@
+"""A store under a hold: an operation that a lapsed grant interrupted is done again under the next."""
+
+from __future__ import annotations
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from snappy.errors import AttemptOver, JobCancelled, NotFound
+from snappy.repository.store import FileType
+from snappy.sources.held_store import TRIES, HeldStore
+
+NAME = "ab" * 32
+
+
+class Hold:
+    """Counts what the store asks; after ``stop`` every check raises it."""
+
+    def __init__(self) -> None:
+        self.checks = 0
+        self.lapsed: list[str] = []
+        self.stop: Exception | None = None
+
+    def grant(self) -> str:
+        return f"grant-{len(self.lapsed)}"
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.stop:
+            raise self.stop
+
+    def lapse(self, grant: str) -> None:
+        self.lapsed.append(grant)
+
+
+class Lapsing(MemoryFileSystem):
+    """Finds the grant run out for the first ``times`` operations."""
+
+    cachable = False
+    times = 0
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: object) -> bytes:
+        if self.times:
+            self.times -= 1
+            raise AttemptOver("the grant ran out")
+        data: bytes = super().cat_file(path, start, end, **kwargs)
+        return data
+
+
+@pytest.fixture
+def files() -> Lapsing:
+    files = Lapsing()
+    files.store = {}
+    files.pseudo_dirs = [""]
+    return files
+
+
+def test_every_operation_asks_first(files: Lapsing) -> None:
+    hold = Hold()
+    store = HeldStore(files, "/r", hold)
+    store.save(FileType.KEY, NAME, b"content")
+    assert store.load(FileType.KEY, NAME) == b"content"
+    assert store.exists(FileType.KEY, NAME)
+    assert store.list(FileType.KEY) == [(NAME, 7)]
+    store.remove(FileType.KEY, NAME)
+    assert hold.checks == 5
+    with pytest.raises(NotFound):
+        store.load(FileType.KEY, NAME)
+
+
+def test_a_lapsed_grant_is_waited_for_and_the_operation_done_again(files: Lapsing) -> None:
+    hold = Hold()
+    store = HeldStore(files, "/r", hold)
+    store.save(FileType.KEY, NAME, b"content")
+    files.times = 2
+    assert store.load(FileType.KEY, NAME) == b"content"
+    assert hold.lapsed == ["grant-0", "grant-1"]
+
+
+def test_it_gives_up_in_the_end(files: Lapsing) -> None:
+    hold = Hold()
+    store = HeldStore(files, "/r", hold)
+    store.save(FileType.KEY, NAME, b"content")
+    files.times = TRIES + 1
+    with pytest.raises(AttemptOver):
+        store.load(FileType.KEY, NAME)
+    assert len(hold.lapsed) == TRIES
+
+
+def test_a_lock_can_be_let_go_of_when_the_work_has_to_stop(files: Lapsing) -> None:
+    hold = Hold()
+    store = HeldStore(files, "/r", hold)
+    for kind in (FileType.LOCK, FileType.KEY):
+        store.save(kind, NAME, b"content")
+    hold.stop = JobCancelled()
+    store.remove(FileType.LOCK, NAME)
+    with pytest.raises(JobCancelled):
+        store.remove(FileType.KEY, NAME)
+    with pytest.raises(JobCancelled):
+        store.save(FileType.PACK, NAME, b"content")
