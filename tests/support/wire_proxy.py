@@ -36,6 +36,11 @@ class WireProxy:
         """Bytes recorded so far."""
         return sum(map(len, self._records))
 
+    def forget(self) -> None:
+        """Drop what was recorded so far."""
+        for record in self._records:
+            record.clear()
+
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
         self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
