@@ -10,10 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 
-from snappy.errors import SourceError
+from snappy.errors import SourceError, UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobId, BlobType
-from snappy.repository.paths import ROOT, parent, shown, split
+from snappy.repository.paths import ROOT, check_name, parent, shown
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
 from snappy.repository.tree import encode_tree
@@ -64,7 +64,9 @@ class TreeBuilder:
         Raises :class:`SourceError` when the entries do not come in order, :class:`UnsafePath` for a bad name.
         """
         above = parent(path)
-        name = split(path)[-1]
+        name = check_name(path.rpartition(b"/")[2])
+        if not path.startswith(ROOT):
+            raise UnsafePath(f"{shown(path)} is not absolute inside the snapshot")
         self._close_to(above)
         here = self._stack[-1]
         if here.path != above or name <= here.last_name:

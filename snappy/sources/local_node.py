@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 import grp
+import io
 import os
 import pwd
 import stat
 from collections.abc import Callable
 from functools import lru_cache
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from snappy.repository.entries import Entry, Node, NodeType
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_ATIME = getattr(os, "O_NOATIME", 0)
+BEYOND = 4096
+"""Bytes that are asked for where the file should have ended."""
 HAS_XATTRS = hasattr(os, "listxattr")
 NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA)
 
@@ -111,6 +114,22 @@ def _watch(path: bytes, found: os.stat_result) -> Callable[[], str]:
     return lambda: what_changed(path, found)
 
 
+class LocalContent(io.FileIO):
+    """A file that is about ``expected`` bytes long: asked for more, it does not reserve memory for more."""
+
+    def __init__(self, handle: int, expected: int) -> None:
+        super().__init__(handle, "rb")
+        self._left = expected
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        wanted = -1 if size is None else size
+        if wanted > self._left + BEYOND:
+            wanted = self._left + BEYOND
+        data = super().read(wanted) or b""
+        self._left = max(0, self._left - len(data))
+        return data
+
+
 def open_same(path: bytes, found: os.stat_result) -> BinaryIO:
     """Open the regular file that ``lstat`` found, not what somebody put in its place. Raises ``OSError``."""
     handle = _open_quietly(path)
@@ -118,7 +137,7 @@ def open_same(path: bytes, found: os.stat_result) -> BinaryIO:
         opened = os.fstat(handle)
         if not (stat.S_ISREG(opened.st_mode) and os.path.samestat(found, opened)):
             raise OSError(errno.ESTALE, "was replaced by another file while the backup ran")
-        return os.fdopen(handle, "rb", buffering=0)
+        return cast(BinaryIO, LocalContent(handle, opened.st_size))
     except BaseException:
         os.close(handle)
         raise
