@@ -1,0 +1,114 @@
+"""What the command line makes of sizes, times, results and progress."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from snappy.cli import display, follow, output
+from snappy.errors import NotFound
+from snappy.jobs.messages import ErrorInfo, JobRecord, Progress, Result, Warn
+from snappy.jobs.states import State
+
+RESULT = Result(
+    snapshot="0123456789abcdef",
+    repository="fedcba9876543210",
+    files=10,
+    files_new=1,
+    files_changed=2,
+    files_unmodified=7,
+    directories=3,
+    bytes_processed=2 << 20,
+    bytes_read=1 << 20,
+    bytes_stored=512,
+    seconds=2.0,
+)
+
+
+def record(state: State, kind: str = "backup", **more: object) -> JobRecord:
+    return JobRecord(id="job-1", kind=kind, submitter="alice", state=state, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (1 << 60, "1024.0 PiB")]
+)
+def test_sizes(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (187, "3:07"), (7387, "2:03:07"), (59.99, "60.0 s")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert output.duration(seconds) == text
+
+
+def test_moments_are_utc() -> None:
+    assert output.moment(0.0) == "1970-01-01 00:00:00"
+
+
+def test_tables_are_aligned_and_end_no_line_with_blanks() -> None:
+    text = output.table(("A", "LONG", "LAST"), [("wide cell", "1", ""), ("x", "2", "end")])
+    assert text == "A          LONG  LAST\nwide cell  1\nx          2     end"
+
+
+def test_a_backup_in_words() -> None:
+    assert follow.summary("backup", RESULT) == (
+        "snapshot 01234567: 10 files, 3 directories, 2.0 MiB in 2.0 s (1.0 MiB/s)\n"
+        "1 new, 2 changed, 7 unmodified; read 1.0 MiB, stored 512 B"
+    )
+
+
+def test_a_restore_and_an_init_in_words() -> None:
+    assert follow.summary("restore", RESULT).startswith("restored snapshot 01234567: 10 files")
+    assert follow.summary("init", RESULT) == "made the repository fedcba98"
+
+
+def test_success_is_0_and_with_warnings_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert follow.tell(record(State.SUCCEEDED, result=RESULT), as_json=False) == 0
+    warned = Result(snapshot="ab", warnings=[Warn(path="/a", message="is odd")], warning_count=101)
+    assert follow.tell(record(State.SUCCEEDED, result=warned), as_json=True) == 3
+    printed = capsys.readouterr()
+    assert "warning: /a: is odd\nwarning: and 100 more\n" in printed.err
+    assert json.loads(printed.out.splitlines()[-1])["result"]["warning_count"] == 101
+
+
+def test_failure_is_the_errors_code(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = record(State.FAILED, error=ErrorInfo(code="not-found", message="it is not there", hint="look"))
+    assert follow.tell(failed, as_json=False) == NotFound.exit_code
+    assert capsys.readouterr().err == "snappy: it is not there\nhint: look\n"
+
+
+def test_cancelled_is_9_and_130_if_we_did_it(capsys: pytest.CaptureFixture[str]) -> None:
+    cancelled = record(State.CANCELLED, cancel="bob")
+    assert follow.tell(cancelled, as_json=False) == 9
+    assert "cancelled by bob" in capsys.readouterr().err
+    assert follow.tell(cancelled, as_json=False, interrupted=True) == 130
+
+
+def test_progress_in_a_line() -> None:
+    seen = Progress(job="j", attempt=1, files=5, bytes=1 << 20, files_total=10, bytes_total=2 << 20, rate=1 << 19)
+    assert display.line(seen) == "5/10 files, 1.0 MiB of 2.0 MiB, 512.0 KiB/s"
+    unknown = Progress(job="j", attempt=1, files=5, bytes=10, rate=2.0, remaining=90.0)
+    assert display.line(unknown) == "5 files, 10 B, 2 B/s, 1:30 left"
+
+
+def test_plain_progress_is_rare(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    lines = display.Lines(lambda: now[0])
+    for _ in range(100):
+        now[0] += 0.25
+        lines.show(Progress(job="j", attempt=1, files=1))
+    lines.close()
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_a_terminal_gets_a_bar_and_quiet_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(display.choose(quiet=True), display.Nothing)
+    assert isinstance(display.choose(quiet=False), display.Lines)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    bar = display.choose(quiet=False)
+    assert isinstance(bar, display.Bar)
+    bar.show(Progress(job="j", attempt=1, files=1, bytes=10, bytes_total=20))
+    bar.close()
