@@ -1,0 +1,123 @@
+"""What the core does of itself: calls again, forgets the old, and does not let itself be drowned."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+import pytest
+
+from snappy.errors import JobNotFound
+from snappy.frontend.api import Client
+from snappy.jobs.calls import AGAIN_SECONDS
+from snappy.jobs.messages import ErrorInfo, Result, Warn
+from snappy.jobs.refusals import PAUSE_SECONDS
+from snappy.jobs.states import State
+from tests.support.jobs import BACKUP, SETTINGS, Stack, Worker, jetstream_server, stack_on
+
+DAY = 86400.0
+
+
+@pytest.fixture(scope="module")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with jetstream_server(tmp_path_factory.mktemp("nats")) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def stack(server_url: str) -> AsyncIterator[Stack]:
+    async with stack_on(server_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def site(stack: Stack) -> Worker:
+    return await stack.worker()
+
+
+@pytest.fixture
+async def alice(stack: Stack) -> Client:
+    return Client(await stack.bus("alice"))
+
+
+async def test_a_call_that_nobody_followed_is_made_again(stack: Stack, site: Worker, alice: Client) -> None:
+    for _ in range(3):
+        await alice.submit("backup", BACKUP)
+    assert await site.calls() == 3
+    await stack.forget_calls()
+    await stack.pass_time(AGAIN_SECONDS - 1)
+    assert await site.calls() == 0
+    await stack.pass_time(2)
+    assert await site.calls() == 3
+    await stack.pass_time(5 * AGAIN_SECONDS)
+    assert await site.calls() == 3, "calls do not pile up"
+
+
+async def test_what_finished_long_ago_is_forgotten_and_what_waits_is_not(
+    stack: Stack, site: Worker, alice: Client
+) -> None:
+    old = await alice.submit("backup", {**BACKUP, "request": "old"})
+    await alice.cancel(old.id)
+    waiting = await alice.submit("backup", BACKUP)
+    stack.clock.now += (SETTINGS.keep_jobs_days - 1) * DAY
+    recent = await alice.submit("backup", BACKUP)
+    await alice.cancel(recent.id)
+    await stack.pass_time(1)
+    assert (await alice.get(old.id)).state is State.CANCELLED
+    stack.clock.now += 2 * DAY
+    await stack.pass_time(1)
+    with pytest.raises(JobNotFound):
+        await alice.get(old.id)
+    with pytest.raises(JobNotFound):
+        await alice.get(request="old")
+    assert {record.id for record in await alice.list()} == {waiting.id, recent.id}
+    again = await alice.submit("backup", {**BACKUP, "request": "old"})
+    assert (again.state, again.id != old.id) == (State.QUEUED, True)
+
+
+async def test_a_flood_of_forged_messages_makes_one_event_a_second(stack: Stack, site: Worker) -> None:
+    subject = site.bus.subjects.hold("claim", "site1", "r1")
+
+    async def forge(number: int) -> None:
+        for _ in range(number):
+            await site.bus.nc.publish(subject, b"{}", reply="elsewhere")
+        await site.bus.nc.flush()
+
+    await forge(50)
+    assert (await site.beat()).error is None
+    assert len(await stack.refusals()) == 1
+    stack.clock.now += PAUSE_SECONDS
+    await forge(1)
+    async with asyncio.timeout(5):
+        while len(await stack.refusals()) < 2:
+            await asyncio.sleep(0.01)
+    events = [json.loads(body) for body in await stack._stored(stack.core.bus.subjects.events_stream)]
+    assert [event["data"]["count"] for event in events] == [1, 50]
+
+
+async def test_a_list_is_as_long_as_a_message_may_be(stack: Stack, site: Worker, alice: Client) -> None:
+    long = {**BACKUP, "options": {"paths": ["/" + "x" * 50_000]}}
+    for _ in range(50):
+        await alice.submit("backup", long)
+    found = await alice.list(limit=1000)
+    assert 20 < len(found) < 50
+    assert [record.created for record in found] == sorted((record.created for record in found), reverse=True)
+
+
+async def test_a_worker_cannot_make_a_record_too_large_to_tell(stack: Stack, site: Worker, alice: Client) -> None:
+    job = (await alice.submit("backup", BACKUP)).id
+    held = await site.claimed()
+    await site.report("checkpoint", held, checkpoint={"x": "y" * 900_000})
+    warnings = [Warn(path="p" * 9000, message="m") for _ in range(100)]
+    await site.report("succeeded", held, result=Result(warnings=warnings, warning_count=100))
+    record = await stack.until(job)
+    assert record.result is not None
+    assert 0 < len(record.result.warnings) < 100
+    assert record.result.warning_count == 100
+    assert [event.type for event in await stack.events(job)][-1] == "io.snappy.backup.succeeded"
+    failing = (await alice.submit("backup", BACKUP)).id
+    error = ErrorInfo(code="x", message="m" * 500_000, hint="h" * 500_000)
+    await site.report("failed", await site.claimed(), error=error)
+    assert len(msgspec.json.encode(await stack.until(failing))) < 20_000
