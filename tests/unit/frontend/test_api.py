@@ -1,0 +1,158 @@
+"""The client asks what the table of verbs says, and what it raises is what was answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from snappy.bus.connection import Bus
+from snappy.bus.subjects import Subjects
+from snappy.errors import BusUnavailable, Denied, InternalError, JobNotFound
+from snappy.frontend.api import Client
+from snappy.jobs.messages import BackupCommand, CloudEvent, ErrorInfo, JobRecord, Reply, SubmitRequest
+from snappy.jobs.states import State
+from snappy.jobs.verbs import VERBS
+
+JOB = JobRecord(id="j1", kind="backup", submitter="alice", state=State.QUEUED)
+
+
+class Subscription:
+    async def unsubscribe(self) -> None:
+        return None
+
+
+class FakeBus:
+    """Answers from a list: a reply, or an error to raise."""
+
+    user = "alice"
+    subjects = Subjects()
+
+    def __init__(self, *answers: Reply | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, bytes]] = []
+        self.subscriptions: list[Any] = []
+        self.callback: Callable[[Any], Any] | None = None
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
+        self.asked.append((subject, body))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return msgspec.json.encode(answer)
+
+    async def listen(self, subject: str, queue: str, callback: Callable[[Any], Any]) -> Subscription:
+        self.callback = callback
+        self.subscriptions.append(subscription := Subscription())
+        return subscription
+
+
+def client(*answers: Reply | Exception) -> tuple[Client, FakeBus]:
+    bus = FakeBus(*answers)
+    return Client(cast(Bus, bus)), bus
+
+
+async def test_each_verb_is_asked_where_the_table_says() -> None:
+    asking = {
+        "job-submit": lambda c: c.submit("backup", BackupCommand(source="s", target="t")),
+        "job-get": lambda c: c.get("j1"),
+        "job-list": lambda c: c.list(states=[State.FAILED]),
+        "job-cancel": lambda c: c.cancel("j1"),
+        "services-list": lambda c: c.services("source"),
+        "snapshots-list": lambda c: c.snapshots("site1", "vault"),
+        "audit-query": lambda c: c.audit(job="j1"),
+        "audit-verify": lambda c: c.audit_verify(),
+    }
+    assert set(asking) == {verb.name for verb in VERBS}
+    for verb in VERBS:
+        asked, bus = client(Reply(error=ErrorInfo(code="denied", message="no", hint="ask")))
+        with pytest.raises(Denied, match="no") as refused:
+            await asking[verb.name](asked)
+        assert refused.value.hint == "ask"
+        ((subject, body),) = bus.asked
+        where = "ask.site1" if verb.owner == "source" else "api"
+        assert subject == f"snappy.{where}.{verb.noun}.{verb.verb}.alice"
+        msgspec.json.decode(body, type=verb.request)
+
+
+async def test_a_submission_whose_answer_was_lost_is_the_same_submission_again() -> None:
+    asked, bus = client(BusUnavailable(), BusUnavailable(), Reply(job=JOB))
+    assert await asked.submit("backup", {"source": "s", "target": "t"}) == JOB
+    bodies = {body for _, body in bus.asked}
+    assert (len(bus.asked), len(bodies)) == (3, 1)
+    command = msgspec.json.decode(msgspec.json.decode(bodies.pop(), type=SubmitRequest).command)
+    assert len(command["request"]) == 32
+
+
+async def test_a_submission_is_not_tried_for_ever() -> None:
+    asked, bus = client(*[BusUnavailable()] * 5)
+    with pytest.raises(BusUnavailable):
+        await asked.submit("backup", {"source": "s", "target": "t"})
+    assert len(bus.asked) == 3
+
+
+async def test_ones_own_request_stays() -> None:
+    asked, bus = client(Reply(job=JOB))
+    await asked.submit("backup", BackupCommand(source="s", target="t", request="mine"))
+    assert b'"request":"mine"' in bus.asked[0][1]
+
+
+async def test_an_answer_without_its_field_is_a_bug_of_theirs() -> None:
+    asked, _ = client(Reply())
+    with pytest.raises(InternalError):
+        await asked.get("j1")
+
+
+async def test_wait_looks_for_itself_when_no_event_comes() -> None:
+    over = msgspec.structs.replace(JOB, state=State.SUCCEEDED)
+    asked, bus = client(Reply(job=JOB), Reply(job=JOB), Reply(job=over))
+    assert await asked.wait("j1", poll=0.01) == over
+    assert bus.subscriptions == []
+
+
+async def test_wait_wakes_with_an_event() -> None:
+    over = msgspec.structs.replace(JOB, state=State.SUCCEEDED)
+    asked, bus = client(Reply(job=JOB), Reply(job=over))
+    waiting = asyncio.create_task(asked.wait("j1", poll=3600))
+    while not bus.asked:
+        await asyncio.sleep(0)
+    assert bus.callback is not None
+    await bus.callback(object())
+    async with asyncio.timeout(5):
+        assert await waiting == over
+
+
+async def test_wait_passes_on_what_was_answered() -> None:
+    asked, bus = client(JobNotFound())
+    with pytest.raises(JobNotFound):
+        await asked.wait("j1")
+    assert bus.subscriptions == []
+
+
+async def test_events_are_those_of_the_request_and_end_with_the_job() -> None:
+    asked, bus = client()
+    events = asked.events(request="mine")
+    first = asyncio.ensure_future(anext(events))
+    while bus.callback is None:
+        await asyncio.sleep(0)
+    for body in (
+        b'{"type":"io.snappy.security.refused","data":{}}',
+        _event(State.QUEUED, "mine", "bob"),
+        _event(State.QUEUED, "other", "alice"),
+        _event(State.QUEUED, "mine", "alice"),
+        _event(State.FAILED, "mine", "alice"),
+    ):
+        await bus.callback(type("Message", (), {"data": body}))
+    assert (await first).data.state is State.QUEUED
+    assert [event.data.state async for event in events] == [State.FAILED]
+
+
+def _event(state: State, request: str, submitter: str) -> bytes:
+    record = msgspec.structs.replace(JOB, state=state)
+    event = CloudEvent(
+        id="j1/1", source="s", type="t", subject="j1", time="", data=record, request=request, submitter=submitter
+    )
+    return msgspec.json.encode(event)
