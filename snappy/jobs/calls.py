@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from snappy import log
 from snappy.bus import streams
 from snappy.bus.connection import Bus
 from snappy.errors import BusError
-from snappy.jobs.messages import JobRecord
+from snappy.jobs.messages import Control, JobRecord
 
 _log = log.get(__name__)
 
@@ -40,7 +42,8 @@ class Calls:
 
     async def call_again(self, waiting: Iterable[JobRecord]) -> None:
         """See to it that each service that jobs wait for has as many calls before it as jobs."""
-        now = self._clock()
+        now, waiting = self._clock(), list(waiting)
+        self._called = {record.id: self._called[record.id] for record in waiting if record.id in self._called}
         overdue = [record for record in waiting if now - self._called.get(record.id, 0.0) > AGAIN_SECONDS]
         if not overdue:
             return
@@ -49,6 +52,11 @@ class Calls:
             for _ in range(jobs - pending[service]):
                 await self._publish(service, None)
         self._called |= {record.id: now for record in overdue}
+
+    async def cancel(self, record: JobRecord) -> None:
+        """Tell the workers of a service that a job is to stop; who did not hear it learns it with its next renewal."""
+        control = Control(verb="cancel", job=record.id)
+        await self._bus.publish(self._bus.subjects.control(record.source), msgspec.json.encode(control))
 
     def forget(self, job: str) -> None:
         self._called.pop(job, None)

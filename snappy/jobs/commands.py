@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -70,6 +71,11 @@ class Reception:
         except (BusError, NatsError, OSError, TimeoutError) as error:
             _log.warning("a command will come again", subject=message.subject, error=str(error))
             await again_soon(message)
+        except Exception:
+            _log.exception("a command could not be handled", subject=message.subject)
+            await self._refusals.tell(message, "", "the core failed on this command")
+            with suppress(NatsError, OSError):
+                await message.ack()
 
     async def _accept_message(self, message: Msg) -> None:
         kind, submitter = self._bus.subjects.parse_command(message.subject)

@@ -71,7 +71,9 @@ class Core:
         attempts = Attempts(self.store, self.ledger, settings, clock)
         self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, clock)
         self._reports = Reports(bus, self.store, self.ledger, attempts, self._refusals)
-        self._endpoints = Endpoints(bus, self.store, self.ledger, self.reception, private=private_inboxes, clock=clock)
+        self._endpoints = Endpoints(
+            bus, self.store, self.ledger, self.reception, calls, private=private_inboxes, clock=clock
+        )
         self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, settings, clock)
         self._desk = HoldDesk(
             bus,

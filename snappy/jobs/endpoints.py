@@ -14,11 +14,11 @@ from snappy.bus.connection import Bus
 from snappy.bus.subjects import REQUEST, TOKEN
 from snappy.errors import InvalidCommand, JobError, JobNotFound, WrongSequence
 from snappy.jobs.answering import Handler
+from snappy.jobs.calls import Calls
 from snappy.jobs.commands import Reception
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import (
     CancelRequest,
-    Control,
     GetRequest,
     JobRecord,
     ListRequest,
@@ -42,6 +42,7 @@ class Endpoints:
         store: JobStore,
         ledger: Ledger,
         reception: Reception,
+        calls: Calls,
         *,
         private: bool,
         clock: Callable[[], float] = time.time,
@@ -50,6 +51,7 @@ class Endpoints:
         self._store = store
         self._ledger = ledger
         self._reception = reception
+        self._calls = calls
         self._private = private
         self._clock = clock
 
@@ -104,8 +106,7 @@ class Endpoints:
             return await self._ledger.transition(stored, Event.CANCELLED, cancel=caller)
         if record.cancel is None:
             stored = await self._ledger.note(stored, cancel=caller)
-        control = Control(verb="cancel", job=record.id)
-        await self._bus.publish(self._bus.subjects.control(record.source), msgspec.json.encode(control))
+        await self._calls.cancel(record)
         return stored
 
     async def _of_request(self, caller: str, request: str) -> str:

@@ -68,12 +68,23 @@ class Reports:
     async def _follow(self, reports: list[tuple[Msg, Report]]) -> None:
         try:
             for message, report in reports:
-                await self._act(message, report)
+                await self._act_once(message, report)
                 await message.ack_sync(timeout=5.0)
         except (BusError, NatsError, OSError, TimeoutError) as error:
             _log.warning("a report will come again", job=reports[0][1].job, error=str(error))
             for message, _ in reports:
                 await again_soon(message)
+
+    async def _act_once(self, message: Msg, report: Report) -> None:
+        """A report on which the core itself fails is told, and not tried for ever."""
+        try:
+            await self._act(message, report)
+        except (BusError, NatsError, OSError):
+            raise
+        except Exception:
+            _log.exception("a report could not be handled", job=report.job, report=report.kind)
+            service = self._bus.subjects.parse_worker(message.subject).service
+            await self._refusals.tell(message, service, "the core failed on this report")
 
     async def _act(self, message: Msg, report: Report) -> None:
         worker = self._bus.subjects.parse_worker(message.subject)

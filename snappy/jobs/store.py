@@ -11,11 +11,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import WrongSequence
-from snappy.jobs.bucket import Bucket
+from snappy.jobs.bucket import Bucket, Entry
 from snappy.jobs.messages import Beat, Hold, JobRecord
 from snappy.jobs.states import FINAL
+
+_log = log.get(__name__)
 
 Value = TypeVar("Value", bound=msgspec.Struct)
 
@@ -46,8 +49,7 @@ class Mirror(Generic[Value]):
         news = []
         async for entry in self._bucket.changes(self._synced, self._start + self._pattern):
             key = entry.key.removeprefix(self._start)
-            if self._is_news(key, entry.revision) and entry.value:
-                self._keep(key, Kept(msgspec.json.decode(entry.value, type=self._schema), entry.revision))
+            if self._is_news(key, entry.revision) and entry.value and self._read(key, entry):
                 news.append(key)
             self._synced = entry.revision
         return news
@@ -63,8 +65,8 @@ class Mirror(Generic[Value]):
             self._forget(key)
             return None
         if self._is_news(key, entry.revision):
-            self._keep(key, Kept(msgspec.json.decode(entry.value, type=self._schema), entry.revision))
-        return self.kept[key]
+            self._read(key, entry)
+        return self.kept.get(key)
 
     async def write(self, key: str, value: Value, revision: int) -> Kept[Value]:
         """Replace the value of ``revision`` (0: there is none). Raises WrongSequence if it has changed."""
@@ -80,6 +82,16 @@ class Mirror(Generic[Value]):
         if (kept := self.kept.get(key)) is not None:
             await self._bucket.remove(self._start + key, kept.revision)
             self._forget(key)
+
+    def _read(self, key: str, entry: Entry) -> bool:
+        """A value that cannot be read (of a far newer core, of a hand at the bucket) must not stop all others."""
+        try:
+            value = msgspec.json.decode(entry.value, type=self._schema)
+        except msgspec.DecodeError as error:
+            _log.error("a value in a bucket cannot be read", key=self._start + key, error=str(error))
+            return False
+        self._keep(key, Kept(value, entry.revision))
+        return True
 
     def _is_news(self, key: str, revision: int) -> bool:
         known = self.kept.get(key)

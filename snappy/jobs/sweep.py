@@ -62,6 +62,9 @@ class Sweep:
             except BusError as error:
                 _log.warning("the core cannot look at its jobs", error=str(error))
                 self._watching_since = None
+            except Exception:
+                _log.exception("the core failed in looking at its jobs")
+                self._watching_since = None
             await asyncio.sleep(interval)
 
     async def tick(self) -> None:
@@ -71,6 +74,7 @@ class Sweep:
         now = self._clock()
         self._doubtful |= dict.fromkeys(changed, now)
         await self._end_lost_attempts()
+        await self._remind_of_cancels()
         await self._calls.call_again(self._due())
         await self._confirm_events()
         if now - self._last_clean > CLEAN_SECONDS:
@@ -120,6 +124,12 @@ class Sweep:
 
     async def _close(self, job: str, kept: Kept[Hold]) -> None:
         await self._store.holds.write(job, msgspec.structs.replace(kept.value, over=True), kept.revision)
+
+    async def _remind_of_cancels(self) -> None:
+        """The word to stop is told at most once each time, and a worker may not have heard it."""
+        for stored in self._store.records.unfinished():
+            if stored.value.cancel is not None:
+                await self._calls.cancel(stored.value)
 
     # ---- calls, events, old jobs -----------------------------------------------------------------------------
 

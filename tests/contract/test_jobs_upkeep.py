@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 
 from snappy.errors import JobNotFound
 from snappy.frontend.api import Client
@@ -121,3 +123,54 @@ async def test_a_worker_cannot_make_a_record_too_large_to_tell(stack: Stack, sit
     error = ErrorInfo(code="x", message="m" * 500_000, hint="h" * 500_000)
     await site.report("failed", await site.claimed(), error=error)
     assert len(msgspec.json.encode(await stack.until(failing))) < 20_000
+
+
+async def test_a_worker_that_did_not_hear_the_word_to_stop_is_told_again(
+    stack: Stack, site: Worker, alice: Client
+) -> None:
+    job = (await alice.submit("backup", BACKUP)).id
+    await site.claimed()
+    await alice.cancel(job)
+    told: asyncio.Queue[Msg] = asyncio.Queue()
+    await site.bus.listen(site.bus.subjects.control("site1"), "", told.put)
+    await stack.core.sweep.tick()
+    async with asyncio.timeout(5):
+        assert json.loads((await told.get()).data)["job"] == job
+
+
+async def test_a_value_that_nobody_can_read_stops_nobody(stack: Stack, site: Worker, alice: Client) -> None:
+    bucket = f"$KV.{stack.core.bus.subjects.jobs_bucket}"
+    await stack.core.bus.store(f"{bucket}.job.odd", b"not json")
+    await stack.core.bus.store(f"{bucket}.job.newer", b'{"id":"newer","state":"dreaming"}')
+    await stack.pass_time(1)
+    good = await alice.submit("backup", BACKUP)
+    await stack.stop_core()
+    await stack.start_core()
+    assert [record.id for record in await alice.list()] == [good.id]
+    with pytest.raises(JobNotFound):
+        await alice.get("newer")
+
+
+@pytest.mark.parametrize("place", ["reception.accept", "_reports._attempts.finished"])
+async def test_a_message_on_which_the_core_fails_is_told_and_the_core_goes_on(
+    stack: Stack, site: Worker, alice: Client, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A fault of ours must not come again for ever with the message that shows it."""
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    await alice.submit("backup", BACKUP)
+    held = await site.claimed()
+    with monkeypatch.context() as patch:
+        *path, last = place.split(".")
+        owner: Any = stack.core
+        for name in path:
+            owner = getattr(owner, name)
+        patch.setattr(owner, last, fail)
+        await site.succeed(held)
+        await alice.bus.store(alice.bus.subjects.command("backup", "alice"), json.dumps(BACKUP).encode())
+        async with asyncio.timeout(5):
+            while not any("failed on this" in reason for reason in await stack.refusals()):
+                await asyncio.sleep(0.01)
+    assert (await alice.submit("backup", BACKUP)).state is State.QUEUED
