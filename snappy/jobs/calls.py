@@ -27,13 +27,10 @@ class Calls:
         self._bus = bus
         self._clock = clock
         self._called: dict[str, float] = {}
-        self._ensured: set[str] = set()
 
     async def prepare(self, service: str) -> None:
         """Make the consumer from which the replicas of a source service hear their calls."""
-        if service not in self._ensured:
-            await streams.ensure_work_consumer(self._bus, service)
-            self._ensured.add(service)
+        await streams.ensure_work_consumer(self._bus, service)
 
     async def call(self, record: JobRecord) -> None:
         """Call for the next attempt at a job; once, however often it is asked within two minutes."""

@@ -149,7 +149,10 @@ class Core:
     async def _consume(self, stream: str, receive: Callable[[list[Msg]], Awaitable[None]]) -> None:
         puller = Puller(self.bus, stream, self.bus.subjects.core_durable, repair=self._repair)
         async for batch in puller.batches():
-            await receive(batch)
+            try:
+                await receive(batch)
+            except Exception:
+                _log.exception("messages could not be handled; they come again", stream=stream)
 
     async def _repair(self) -> None:
         await streams.ensure(self.bus, self._settings.replicas)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 from nats.aio.msg import Msg
@@ -61,7 +62,8 @@ class Reports:
         except (msgspec.DecodeError, UsageError) as error:
             worker = self._bus.subjects.parse_worker(message.subject)
             await self._refusals.tell(message, worker.service, f"not a report: {error}")
-            await message.ack()
+            with suppress(NatsError, OSError):
+                await message.ack()
             return None
         return report
 

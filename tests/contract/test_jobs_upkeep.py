@@ -174,3 +174,10 @@ async def test_a_message_on_which_the_core_fails_is_told_and_the_core_goes_on(
             while not any("failed on this" in reason for reason in await stack.refusals()):
                 await asyncio.sleep(0.01)
     assert (await alice.submit("backup", BACKUP)).state is State.QUEUED
+
+
+async def test_a_consumer_of_calls_that_is_gone_is_made_with_the_next_beat(stack: Stack, site: Worker) -> None:
+    subjects = stack.core.bus.subjects
+    await stack.core.bus.js.delete_consumer(subjects.work_stream, subjects.work_durable("site1"))
+    assert (await site.beat()).error is None
+    await stack.core.bus.js.consumer_info(subjects.work_stream, subjects.work_durable("site1"))

@@ -197,7 +197,7 @@ def test_a_segment_whose_creation_was_cut_is_made_again(tmp_path: Path, left: by
 
 
 def test_every_cut_of_a_log_opens_with_whole_entries(tmp_path: Path) -> None:
-    log = filled(tmp_path / "whole", 4, segment_bytes=1 << 20)
+    log = filled(tmp_path / "whole", 2, segment_bytes=1 << 20)
     log.close()
     text = files(tmp_path / "whole")[0].read_bytes()
     for length in range(text.index(b"\n") + 1, len(text) + 1):
