@@ -89,8 +89,8 @@ class _Batch:
     def add(self, file: RestoredFile, offset: int, location: BlobLocation) -> None:
         if location.id not in self.places:
             self.packs[location.pack].append(location)
+            self.bytes += plain_length(location)
         self.places[location.id].append((file, offset))
-        self.bytes += plain_length(location)
         self.blobs += 1
 
     def abandon(self) -> None:
@@ -106,7 +106,7 @@ class _Batch:
 
 class FileRestorer:
     """Restores the files that it is given, in batches. ``problems`` gets what is lost, ``remarks`` what could not be
-    kept of a file's metadata. All but the fetching happens in the caller's thread."""
+    kept of a file's metadata. Blobs are fetched and written in threads, all else happens in the caller's."""
 
     def __init__(
         self,

@@ -10,7 +10,8 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from snappy.errors import UnsafePath
@@ -46,7 +47,7 @@ class LocalFile:
 class LocalSink:
     """See :class:`snappy.repository.entries.Sink`. ``place`` is absolute, its symlinks resolved; it is created.
 
-    Thread-safe: names are made and opened under one lock, contents and metadata are written without it.
+    Thread-safe: only directories are opened under a lock, so that several threads make files at a time.
     """
 
     def __init__(self, place: bytes, *, owners: bool, allow_devices: bool = False) -> None:
@@ -57,18 +58,17 @@ class LocalSink:
         self._folders = OpenFolders(place)
 
     def directory(self, path: bytes, node: Node) -> None:
-        with self._lock:
-            name, above = self._locate(path)
-            self._folders.forget(path)
+        with self._named(path) as (name, above):
             _make_folder(name, above)
+        with self._lock:
+            self._folders.forget(path)
             _make_usable(self._folders.get(path))
 
     def file(self, path: bytes, node: Node) -> LocalFile:
-        with self._lock:
-            name, above = self._locate(path)
+        with self._named(path) as (name, above):
             handle = _replacing(name, above, lambda: os.open(name, CREATE_FLAGS, 0o600, dir_fd=above))
-            self._made[path] = _identity(os.fstat(handle))
         try:
+            self._made[path] = _identity(os.fstat(handle))
             os.ftruncate(handle, node.size)
         except BaseException:
             os.close(handle)
@@ -76,29 +76,21 @@ class LocalSink:
         return LocalFile(handle)
 
     def link(self, path: bytes, existing: bytes) -> None:
-        with self._lock:
-            name, folder = self._locate(path)
-            above = os.dup(folder)
-            try:
-                other, beside = self._locate(existing)
-                _replacing(name, above, lambda: _link(other, beside, name, above))
-            finally:
-                os.close(above)
+        with self._named(path) as (name, above), self._named(existing) as (other, beside):
+            _replacing(name, above, lambda: _link(other, beside, name, above))
 
     def special(self, path: bytes, node: Node) -> None:
         if node.type in DEVICES and not self._allow_devices:
             raise PermissionError(errno.EPERM, "it is a device, and devices are not restored here")
-        with self._lock:
-            name, above = self._locate(path)
+        with self._named(path) as (name, above):
             _replacing(name, above, lambda: _make_special(name, above, node))
             self._made[path] = _identity(os.stat(name, dir_fd=above, follow_symlinks=False))
 
     def finish(self, path: bytes, node: Node) -> list[str]:
-        with self._lock:
-            name, above = self._locate(path)
-            is_plain = node.type in ("file", "dir")
+        is_plain = node.type in ("file", "dir")
+        expected = self._made.pop(path, None)
+        with self._named(path) as (name, above):
             handle = os.open(name, READ_FLAGS if is_plain else HANDLE_FLAGS, dir_fd=above)
-            expected = self._made.pop(path, None)
         try:
             _check_same(os.fstat(handle), node, expected)
             return apply(handle if is_plain else f"/proc/self/fd/{handle}", node, owners=self._owners)
@@ -109,11 +101,18 @@ class LocalSink:
         with self._lock:
             self._folders.close()
 
-    def _locate(self, path: bytes) -> tuple[bytes, int]:
-        """The last name of ``path``, and the directory that holds it."""
+    @contextmanager
+    def _named(self, path: bytes) -> Iterator[tuple[bytes, int]]:
+        """The last name of ``path``, and the directory that holds it, open as long as the context."""
         if path == ROOT:
             raise UnsafePath("the place itself cannot be replaced")
-        return split(path)[-1], self._folders.get(parent(path))
+        name = split(path)[-1]
+        with self._lock:
+            above = os.dup(self._folders.get(parent(path)))
+        try:
+            yield name, above
+        finally:
+            os.close(above)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
