@@ -13,8 +13,8 @@ import itertools
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,7 @@ from snappy.errors import BusUnavailable, UsageError
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 RETRY_SECONDS = 0.1
+LOCK_SECONDS = 0.02
 LOG_BYTES = 10 << 20
 ADMIN = "sys-admin"
 RELOADS = 2
@@ -112,7 +113,7 @@ class Broker:
 
     async def admit(self, users: Sequence[User]) -> None:
         """Let more users in while the server runs. A user who is known already keeps the password."""
-        with _locked(self._folder / "users.lock"):
+        async with _locked(self._folder / "users.lock"):
             known = self._read() or self._running
             fresh = {user.name: Login(user.role, secrets.token_hex(24)) for user in users}
             changed = {name: login for name, login in fresh.items() if _differs(name, login, known)}
@@ -130,6 +131,7 @@ class Broker:
             await asyncio.wait({self._keeper})
         (self._folder / "broker.json").unlink(missing_ok=True)
         await self._end()
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # at once, for whoever else still has it open
         os.close(self._lock)
         self._lock = None
 
@@ -144,13 +146,9 @@ class Broker:
 
     async def _own(self, users: Sequence[User]) -> bool:
         """Start the server, unless another holds the lock."""
-        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+        self._lock = _lock(self._folder / "lock")
+        if self._lock is None:
             return False
-        self._lock = lock
         try:
             await self._start_first(users)
         except BaseException:
@@ -195,7 +193,7 @@ class Broker:
             await asyncio.sleep(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
             failures += 1
             try:
-                with _locked(self._folder / "users.lock"):
+                async with _locked(self._folder / "users.lock"):
                     self._running = self._read() or self._running
                     self._write_server_files()
                 await self._spawn()
@@ -312,11 +310,26 @@ def _differs(name: str, login: Login, known: Running) -> bool:
     return found is None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _lock(path: Path) -> int | None:
+    """A file descriptor that holds the lock, or None where another has it."""
+    found = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(found)
+        return None
+    return found
+
+
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    """Tried again and again, since to wait in the kernel would stop the one who holds it in this process."""
+    while (held := _lock(path)) is None:  # noqa: ASYNC110 (another process cannot set our event)
+        await asyncio.sleep(LOCK_SECONDS)
+    try:
         yield
+    finally:
+        os.close(held)
 
 
 def _write_secret(path: Path, text: str) -> None:
