@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,15 +185,38 @@ def snappy_up(folder: Path, configuration: str, services: Sequence[str], *argume
 # ---- in this process -------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class Inside:
-    """A stack in this process, on a private server, under the roles' real permissions."""
+    """A stack in this process, on a private server, under the roles' real permissions. Roles are named as
+    ``core`` or ``source site``, and can be stopped and started again."""
 
-    server: embedded.Server
+    def __init__(self, server: embedded.Server, group: asyncio.TaskGroup) -> None:
+        self.server, self._group = server, group
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     @property
     def host(self) -> serve.Host:
         return self.server.host
+
+    async def start(self, name: str) -> None:
+        """Run a role, and wait until it serves."""
+        role = self._role(name)
+        self.host.ready[role] = asyncio.Event()
+        self._running[name] = self._group.create_task(serve.run(self.host, [role]))
+        await serve.wait_ready(self.host, [role])
+
+    async def stop(self, name: str) -> None:
+        """End a role as SIGTERM would."""
+        task = self._running.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def stop_all(self) -> None:
+        """The services first."""
+        for name in reversed(list(self._running)):
+            await self.stop(name)
+
+    def _role(self, name: str) -> serve.Role:
+        return next(role for role in serve.roles_of(self.host.config) if str(role) == name)
 
     @asynccontextmanager
     async def bus(self, user: str) -> AsyncIterator[Bus]:
@@ -210,12 +233,24 @@ class Inside:
 
 
 @asynccontextmanager
-async def in_process(settings: Config, submitters: Sequence[str] = ()) -> AsyncIterator[Inside]:
-    """Core, audit and the services of ``settings``, which needs a ``state_dir``; ``submitters`` are let in too."""
-    users = [*embedded.users_of(settings), *(User(name, "submitter") for name in submitters)]
-    async with embedded.server(settings, users) as opened, asyncio.TaskGroup() as group:
-        roles = [*opened.roles, *(role for role in serve.roles_of(settings) if role.name)]
-        work = group.create_task(serve.run(opened.host, roles))
-        await serve.wait_ready(opened.host, roles)
-        yield Inside(opened)
-        work.cancel()
+async def in_process(
+    settings: Config,
+    submitters: Sequence[str] = (),
+    passwords: Callable[[str], str] | None = None,
+    observers: Sequence[str] = (),
+) -> AsyncIterator[Inside]:
+    """Core, audit and the services of ``settings``, which needs a ``state_dir``; ``submitters`` and
+    ``observers`` are let in too. ``passwords`` gives the repository's password of a key, where the settings do not.
+    """
+    users = {user.name: user for user in embedded.users_of(settings)}
+    users |= {name: User(name, "submitter") for name in submitters}
+    users |= {name: User(name, "observer") for name in observers}
+    async with embedded.server(settings, list(users.values())) as opened, asyncio.TaskGroup() as group:
+        opened.host.passwords = passwords
+        inside = Inside(opened, group)
+        try:
+            for role in sorted(serve.roles_of(opened.host.config), key=lambda role: role.kind == "source"):
+                await inside.start(str(role))
+            yield inside
+        finally:
+            await inside.stop_all()
