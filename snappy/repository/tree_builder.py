@@ -21,11 +21,12 @@ from snappy.repository.tree_reader import subtrees
 
 
 class Folder:
-    """A directory whose children are coming in. ``old`` is its node in the parent snapshot, ``known`` are the nodes
-    in there, by the bytes of their names."""
+    """A directory whose children are coming in. ``old`` is its node in the parent snapshot; ``before`` are the nodes
+    in there, in order, and ``known`` the same by the bytes of their names."""
 
     def __init__(self, path: bytes, node: Node, above: Folder | None, old: Node | None, known: list[Node]) -> None:
         self.path, self.node, self.above, self.old = path, node, above, old
+        self.before = known
         self.known = {one.name: one for one in known}
         self._old_subtrees = deque(subtrees(known))
         self.slot = above.reserve() if above else 0
@@ -123,17 +124,26 @@ class TreeBuilder:
             return not folder.awaited
 
     def _store(self, folder: Folder) -> Node:
-        data = encode_tree([child for child in folder.children if child is not None])
-        folder.children = []
-        saved = self._repo.save_blob(BlobType.TREE, data)
-        if saved.new:
-            self._tally.blob(BlobType.TREE, len(data), saved.stored)
-        folder.node.subtree = saved.id
+        children = [child for child in folder.children if child is not None]
+        tree = folder.node.subtree = self._stored_before(folder, children) or self._save(children)
+        folder.children, folder.before = [], []
         if folder.above is None:
-            self.root = saved.id
+            self.root = tree
         else:
             self._tally.folder(folder.old, folder.node)
         return folder.node
+
+    def _stored_before(self, folder: Folder, children: list[Node]) -> BlobId | None:
+        """The parent snapshot's tree, if nothing in it changed: comparing costs less than writing it again."""
+        tree = folder.old.subtree if folder.old and children and children == folder.before else None
+        return tree if tree and self._repo.has_blob(BlobType.TREE, tree) else None
+
+    def _save(self, children: list[Node]) -> BlobId:
+        data = encode_tree(children)
+        saved = self._repo.save_blob(BlobType.TREE, data)
+        if saved.new:
+            self._tally.blob(BlobType.TREE, len(data), saved.stored)
+        return saved.id
 
 
 def _holds(folder: bytes, path: bytes | None) -> bool:

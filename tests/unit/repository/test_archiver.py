@@ -387,10 +387,24 @@ def test_the_parent_is_the_newest_of_the_same_host_and_paths(repository: Reposit
 
 
 def test_many_directories_with_few_files_each(repository: Repository) -> None:
-    entries = []
-    for number in range(300):
-        name = b"%04d" % number
-        entries += [folder(b"/" + name), file(b"/" + name + b"/f", name)]
+    entries = [entry for number in range(300) for entry in small_folder(b"/%04d" % number)]
     first = archive(repository, *entries)
     assert first.summary.dirs_new == 300
     assert len(names(repository, first)) == 300
+
+
+def test_the_parents_trees_are_read_many_at_a_time() -> None:
+    reads: list[str] = []
+    filesystem = engine.Interposed(lambda method, path: reads.append(path) if method == "cat_file" else None)
+    entries = [entry for number in range(300) for entry in small_folder(b"/%04d" % number)]
+    with engine.new_repository(engine.memory_store(filesystem)) as repository:
+        first = archive(repository, *entries)
+    with engine.reopened(repository) as again:
+        reads.clear()
+        second = Archiver(again, parent=first.snapshot).backup(entries, paths=["/x"], hostname=HOST)
+    assert second.summary.dirs_unmodified == 300
+    assert len([path for path in reads if "/data/" in path]) < 10
+
+
+def small_folder(path: bytes) -> list[Entry]:
+    return [folder(path), file(path + b"/f", path)]
