@@ -18,6 +18,9 @@ from snappy.bus.connection import Bus
 
 _log = log.get(__name__)
 
+REQUEST_INFO = "Nats-Request-Info"
+"""What the server adds to a request from another account."""
+
 Handler = Callable[[Msg], Awaitable[None]]
 
 
@@ -58,8 +61,9 @@ class MicroService(Service):
 
 
 def _answerable(message: Msg) -> bool:
-    """Who asks a service for its name is not in the subject, so that any inbox must do; headers would be echoed."""
-    if Bus.reply_allowed(message, "", private=False) and not message.headers:
+    """Who asks a service for its name is not in the subject, so that any inbox must do; headers would be echoed, and
+    only the server's own, about the caller, may be."""
+    if Bus.reply_allowed(message, "", private=False) and set(message.headers or ()) <= {REQUEST_INFO}:
         return True
     _log.warning("a request with a forged reply was dropped", subject=message.subject, reply=message.reply)
     return False
