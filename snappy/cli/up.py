@@ -32,7 +32,9 @@ async def _run(settings: Config, names: list[str], split: bool) -> None:
         return
     from snappy.cli import embedded
 
+    settings = embedded.open_to_owner(settings)
     async with embedded.server(settings, embedded.users_of(settings)) as opened:
+        output.note(f"NATS listens at {opened.broker.url}; its users' passwords are in {settings.state_dir}/nats")
         workers = [role for role in chosen(settings, names) if role.name]
         await _run_roles(opened.host, [*opened.roles, *workers], split)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import Up, secret, snappy_up
+from tests.support.stack import Shell, Up, secret, snappy_up
 
 CONFIGURATION = """
 [source.site]
@@ -58,6 +58,18 @@ def test_jobs_are_done(up: Up, folder: Path, tmp_path: Path) -> None:
     shell.run("init", "--to", "vault").expect(0)
     shell.run("backup", folder / "data", "--to", "vault").expect(0)
     assert [row["service"] for row in shell.run("services", "--json").expect(0).json()] == ["site", "vault"]
+
+
+def test_commands_of_the_owner_find_the_running_server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By the state folder: a target's name goes to it, and a path joins it with a source and a target of its own."""
+    shell = Shell(tmp_path_factory.mktemp("owner"), environ={"SNAPPY_STATE_DIR": str(folder / "state")})
+    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"]):
+        shell.run("backup", folder / "data", "--to", "vault", "--source", "site", "--init").expect(0)
+        shell.with_password("backup", folder / "data", "--to", "./own", "--init").expect(0)
+        jobs = shell.run("jobs", "list", "--json").expect(0).json()
+        assert [job["command"]["target"] for job in jobs] == ["place-1", "vault"]
+        refused = shell.run("backup", folder / "data", "--to", "vault", "--key", "other", "--source", "site").expect(4)
+        assert "its keys are: default" in refused.err
 
 
 def test_one_process_says_that_the_split_is_off(folder: Path) -> None:
