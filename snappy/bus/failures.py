@@ -8,6 +8,7 @@ holds a path of the server, the address of a bucket or a credential. What arrive
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -142,13 +143,21 @@ def translate(error: BaseException, path: str) -> SnappyError:
 
 def store_code(error: BaseException) -> str:
     """What an S3 server called it, found along the chain of causes; empty where there is none."""
-    link: BaseException | None = error
-    while link is not None:
+    for link in _causes(error):
         response: Any = getattr(link, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
-        link = link.__cause__
     return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, its cause, and so on. A chain may bite its tail: s3fs raises errors that are their own cause."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__
 
 
 def _kind(error: BaseException) -> type[SnappyError]:

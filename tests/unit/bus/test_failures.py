@@ -72,6 +72,14 @@ def test_our_own_errors_cross_whole(kind: type[errors.SnappyError]) -> None:
     assert (arrived.message, arrived.hint, str(arrived)) == ("what happened", "what to do", "what happened")
 
 
+def test_an_error_that_is_its_own_cause_is_looked_through_once() -> None:
+    first, second = OSError(errno.EIO, "disk"), ValueError()
+    first.__cause__, second.__cause__ = second, first
+    assert to_wire(first, "x").code == "unavailable"
+    first.__cause__ = first
+    assert to_wire(first, "x").code == "unavailable"
+
+
 def test_a_missing_bucket_is_told_from_a_missing_object() -> None:
     assert "bucket" in to_wire(rewritten("NoSuchBucket"), "config").message
     assert "'config'" in to_wire(rewritten("NoSuchKey"), "config").message
