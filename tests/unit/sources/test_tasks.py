@@ -1,0 +1,255 @@
+"""What is done for each kind of job, on a memory filesystem and without a bus."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from snappy.errors import (
+    AccessDenied,
+    BadOptions,
+    Damaged,
+    NotARepository,
+    RepositoryExists,
+    SnapshotNotFound,
+    SourceMissing,
+    UnknownPlugin,
+    WrongPassword,
+)
+from snappy.jobs.messages import BackupCommand, Command, InitCommand, JobRecord, RestoreCommand, Result
+from snappy.jobs.states import State
+from snappy.repository import repo
+from snappy.repository.format import BlobType
+from snappy.repository.keys import ScryptCost
+from snappy.repository.progress import Progress
+from snappy.repository.repo import Repository
+from snappy.repository.store import FileType, Store
+from snappy.sources.files import FilesSource
+from snappy.sources.tasks import Workshop, prepare
+
+NAMES: dict[str, Any] = {"source": "site", "target": "vault"}
+
+
+class Hold:
+    """A hold that never ends."""
+
+    def __init__(self, attempt: int = 1, job: str = "job-1") -> None:
+        self.attempt = attempt
+        self.job = JobRecord(id=job, kind="backup", submitter="alice", state=State.RUNNING)
+
+    def check(self) -> None:
+        """Go on."""
+
+
+@pytest.fixture(autouse=True)
+def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password is derived in no time."""
+    create = repo.configuration.create
+
+    def cheap(store: Any, password: str, random: Any, _cost: ScryptCost) -> Any:
+        return create(store, password, random, ScryptCost(n=2, r=1, p=1))
+
+    monkeypatch.setattr(repo.configuration, "create", cheap)
+
+
+def memory() -> MemoryFileSystem:
+    """One that shares nothing with any other."""
+    files = MemoryFileSystem(skip_instance_cache=True)
+    files.store = {}
+    files.pseudo_dirs = [""]
+    return files
+
+
+@pytest.fixture
+def files() -> MemoryFileSystem:
+    return memory()
+
+
+@pytest.fixture
+def store(files: MemoryFileSystem) -> Store:
+    return Store(files, "/repo")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("content")
+    return tmp_path / "data"
+
+
+def shop(store: Store, hold: Hold | None = None, password: str = "right") -> Workshop:
+    made: Any = hold or Hold()
+    return Workshop(
+        hold=made, store=store, password=password, progress=Progress(), owner="snappy.site.r1", host="north"
+    )
+
+
+async def run(command: Command, workshop: Workshop) -> Result:
+    kind = type(command).__name__.removesuffix("Command").lower()
+    return await prepare(kind, command).work(workshop)
+
+
+def backup(data: Path, **more: Any) -> BackupCommand:
+    return BackupCommand(**NAMES, **{"options": {"paths": [str(data)]}, "init": True, **more})
+
+
+def snapshots(store: Store) -> list[Any]:
+    with Repository.open(store, "right") as repository:
+        return repository.snapshots()
+
+
+def test_what_a_command_asks(data: Path) -> None:
+    asks = prepare("backup", backup(data)).asks
+    assert (asks.kind, asks.target, asks.plugin, asks.reads, asks.writes) == (
+        "backup",
+        "vault",
+        "files",
+        [str(data)],
+        [],
+    )
+    asks = prepare("restore", RestoreCommand(**NAMES, options={"to": str(data)})).asks
+    assert (asks.reads, asks.writes) == ([], [str(data)])
+    asks = prepare("init", InitCommand(**NAMES)).asks
+    assert (asks.plugin, asks.reads, asks.writes) == ("", [], [])
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (BackupCommand(**NAMES, plugin="tape"), UnknownPlugin),
+        (BackupCommand(**NAMES, options={}), BadOptions),
+        (RestoreCommand(**NAMES, options={"to": 3}), BadOptions),
+        (RestoreCommand(**NAMES, options={"to": "/x"}, include=["a\\"]), BadOptions),
+    ],
+)
+def test_what_cannot_be_done_is_known_before_anything_is_touched(command: Command, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        prepare("backup" if isinstance(command, BackupCommand) else "restore", command)
+
+
+async def test_init_makes_one_repository(store: Store) -> None:
+    made = await run(InitCommand(**NAMES), shop(store))
+    assert len(made.repository) == 64
+    with pytest.raises(RepositoryExists):
+        await run(InitCommand(**NAMES), shop(store))
+
+
+async def test_a_backup_and_one_more(store: Store, data: Path) -> None:
+    first = await run(backup(data, tags=["mine"]), shop(store))
+    assert (first.files, first.files_new, first.bytes_read) == (1, 1, 7)
+    again = await run(backup(data), shop(store, Hold(job="job-2")))
+    assert (again.files_unmodified, again.bytes_read, again.bytes_stored) == (1, 0, 0)
+    one, two = snapshots(store)
+    assert (one.hostname, one.tags, two.parent) == ("north", ["mine", "snappy-job:job-1"], one.id)
+    assert store.list(FileType.LOCK) == []
+
+
+async def test_the_command_names_the_host_the_parent_and_force(store: Store, data: Path) -> None:
+    first = await run(backup(data, host="south"), shop(store))
+    second = await run(backup(data), shop(store))
+    assert second.files_new == 1, "another host's snapshot is no parent"
+    third = await run(backup(data, host="east", parent=first.snapshot[:8]), shop(store))
+    assert third.files_unmodified == 1
+    forced = await run(backup(data, force=True), shop(store))
+    assert forced.bytes_read == 7
+
+
+async def test_compression_off(store: Store, data: Path) -> None:
+    (data / "file").write_text("x" * 100_000)
+    plain = await run(backup(data, compression="off"), shop(store))
+    assert plain.bytes_stored > 100_000
+    small = await run(backup(data, host="other", compression="max", force=True), shop(Store(memory(), "/b")))
+    assert small.bytes_stored < 10_000
+
+
+async def test_a_later_attempt_adopts_what_an_earlier_one_finished(store: Store, data: Path) -> None:
+    done = await run(backup(data), shop(store, Hold(attempt=1)))
+    adopted = await run(backup(data), shop(store, Hold(attempt=2)))
+    assert (adopted.snapshot, adopted.files_new, adopted.bytes_stored) == (done.snapshot, 1, done.bytes_stored)
+    assert len(snapshots(store)) == 1
+
+
+async def test_a_later_attempt_without_a_snapshot_makes_one(store: Store, data: Path) -> None:
+    await run(backup(data), shop(store, Hold(job="another")))
+    await run(backup(data), shop(store, Hold(attempt=2)))
+    assert len(snapshots(store)) == 2
+
+
+async def test_no_repository_is_made_unasked(store: Store, files: MemoryFileSystem, data: Path) -> None:
+    with pytest.raises(NotARepository):
+        await run(backup(data, init=False), shop(store))
+    assert files.find("/") == []
+
+
+async def test_a_missing_source_makes_no_repository(store: Store, files: MemoryFileSystem, data: Path) -> None:
+    with pytest.raises(SourceMissing):
+        await run(backup(data / "no"), shop(store))
+    assert files.find("/") == []
+
+
+async def test_a_wrong_password_freezes_nothing(store: Store, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await run(InitCommand(**NAMES), shop(store))
+    frozen = []
+
+    @asynccontextmanager
+    async def snap(_self: FilesSource) -> AsyncIterator[None]:
+        frozen.append(True)
+        yield
+
+    monkeypatch.setattr(FilesSource, "snap", snap)
+    with pytest.raises(WrongPassword):
+        await run(backup(data), shop(store, password="wrong"))
+    assert not frozen
+
+
+async def test_a_restore(store: Store, data: Path, tmp_path: Path) -> None:
+    done = await run(backup(data), shop(store))
+    to = tmp_path / "back"
+    restored = await run(RestoreCommand(**NAMES, snapshot=done.snapshot[:6], options={"to": str(to)}), shop(store))
+    assert (restored.snapshot, restored.files, restored.bytes_processed) == (done.snapshot, 1, 7)
+    assert (to / str(data / "file").lstrip("/")).read_text() == "content"
+    with pytest.raises(SnapshotNotFound):
+        await run(RestoreCommand(**NAMES, host="nowhere", options={"to": str(to)}), shop(store))
+
+
+async def test_who_may_not_write_a_lock_restores_without_one(
+    store: Store, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run(backup(data), shop(store))
+
+    def refuse(self: Store, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
+        raise AccessDenied
+
+    monkeypatch.setattr(Store, "save", refuse)
+    restored = await run(RestoreCommand(**NAMES, options={"to": str(tmp_path / "back")}), shop(store))
+    assert restored.files == 1
+
+
+async def test_a_restore_that_lost_a_file_fails_and_brings_back_the_rest(
+    store: Store, files: MemoryFileSystem, data: Path, tmp_path: Path
+) -> None:
+    await run(backup(data), shop(store))
+    (data / "other").write_text("more")
+    await run(backup(data), shop(store))
+    with Repository.open(store, "right") as repository:
+        repository.load_index()
+        first = repository.snapshots()[0]
+        tree = repository.load_tree(first.tree_id)
+        while tree[0].type == "dir":
+            assert tree[0].subtree is not None
+            tree = repository.load_tree(tree[0].subtree)
+        assert tree[0].content is not None
+        (place,) = repository.locations(BlobType.DATA, tree[0].content[0])
+    pack = f"/repo/data/{place.pack.hex()[:2]}/{place.pack.hex()}"
+    broken = bytearray(files.cat_file(pack))
+    broken[place.offset + 4] ^= 1
+    files.pipe_file(pack, bytes(broken))
+    to = tmp_path / "back"
+    with pytest.raises(Damaged, match="file"):
+        await run(RestoreCommand(**NAMES, options={"to": str(to)}), shop(store))
+    assert (to / str(data / "other").lstrip("/")).read_text() == "more"
