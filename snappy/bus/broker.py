@@ -31,6 +31,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 RETRY_SECONDS = 0.1
 LOCK_SECONDS = 0.02
+STATE_HINT = "set state_dir or SNAPPY_STATE_DIR to a folder of yours"
 LOG_BYTES = 10 << 20
 ADMIN = "sys-admin"
 RELOADS = 2
@@ -299,7 +300,10 @@ JETSTREAM = {"sync_interval": "always", "max_file_store": 4 << 30, "max_memory_s
 
 def _folder(state_dir: str | Path) -> Path:
     folder = Path(state_dir).expanduser() / "nats"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the state folder {folder} cannot be made: {error.strerror}", hint=STATE_HINT) from error
     return folder
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from snappy import config
+from snappy.cli.main import main
 from tests.support.natsserver import NatsServer, nats_server
 from tests.support.roles import MACHINE
 
@@ -91,13 +92,16 @@ STARTERS = [DEPLOY / "compose.yaml", *sorted((DEPLOY / "systemd").iterdir())]
 
 
 @pytest.mark.parametrize("path", STARTERS, ids=lambda path: path.name)
-def test_what_is_started_is_a_command(path: Path) -> None:
+def test_what_is_started_is_a_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each role's words, as compose and systemd give them."""
     text = re.sub(r'[\[\]",]', "", path.read_text()).replace("%i", "site1")
     lines = re.findall(r"--config \S+ ((?:core|audit|source|target) run.*)", text)
     assert lines or "nats-server -c" in text
     for line in lines:
-        subprocess.run([SNAPPY, *line.split(), "--help"], check=True, capture_output=True)
+        with pytest.raises(SystemExit) as ended:
+            main([*line.split(), "--help"])
+        assert ended.value.code == 0
+    assert capsys.readouterr().out.count("usage: snappy") == len(lines)
 
 
 @asynccontextmanager

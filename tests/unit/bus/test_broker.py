@@ -314,3 +314,10 @@ async def test_a_long_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.Monke
 async def test_what_joiners_read_holds_no_more_than_it_must(broker: Broker, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "nats" / "broker.json").read_text())
     assert set(told) == {"prefix", "port", "admin", "users"}
+
+
+async def test_a_state_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="state folder") as caught:
+        await Broker.start(tmp_path / "file", [CORE])
+    assert "SNAPPY_STATE_DIR" in caught.value.hint

@@ -285,6 +285,20 @@ async def test_what_the_stream_refuses_for_good(bus: Bus, stream: str) -> None:
     assert not caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ({"code": 503, "err_code": 10023, "description": "insufficient resources"}, BusFull),
+        ({"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"}, BusFull),
+        ({"code": 503, "err_code": 10008, "description": "system temporarily unavailable"}, BusUnavailable),
+        ({"code": 400, "err_code": 10164, "description": "wrong last sequence"}, WrongSequence),
+        ({"code": 400, "err_code": 10054, "description": "message size exceeds maximum allowed"}, BusError),
+    ],
+)
+def test_what_jetstream_answers_instead(answer: dict[str, object], kind: type[BusError]) -> None:
+    assert type(connection._refusal("subject", answer)) is kind
+
+
 # ---- serving -------------------------------------------------------------------------------------------------------
 
 
