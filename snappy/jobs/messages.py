@@ -228,7 +228,8 @@ class RefusalEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a running attempt is; rates are bytes a second, times seconds. Zero totals: not known yet."""
+    """How far a running attempt is; rates are bytes a second, times seconds. Zero totals: not known yet. No path: names
+    are sealed in the repository, and shall not be heard on the bus either."""
 
     job: str
     attempt: int
@@ -239,7 +240,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     bytes_stored: int = 0
     rate: float = 0.0
     remaining: float | None = None
-    current: str = ""
     v: int = VERSION
 
 

@@ -122,7 +122,6 @@ class Archiver:
         with FileStorer(self._repo, self._tally, self._progress, self._problems, self._cancelled) as files:
             for entry in entries:
                 files.check()
-                self._progress.current = entry.path
                 if self._can_be_kept(entry):
                     self._take(builder, files, entry, force)
             builder.finish()

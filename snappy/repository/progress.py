@@ -26,8 +26,6 @@ class Progress:
     bytes_done: int = 0
     files_total: int = 0
     bytes_total: int = 0
-    current: bytes = b""
-    """The path last begun."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, *, files: int = 0, size: int = 0) -> None:

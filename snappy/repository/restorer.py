@@ -116,7 +116,6 @@ class Restorer:
         return self._refused is not None and (path + b"/").startswith(self._refused + b"/")
 
     def _take(self, files: FileRestorer, step: Step) -> None:
-        self._progress.current = step.path
         if step.kind is Kind.ENTER:
             self._enter(files, step)
         elif step.kind is Kind.LEAVE:

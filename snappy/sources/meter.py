@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,7 +36,6 @@ class Meter:
             bytes_total=total,
             rate=rate,
             remaining=(total - progress.bytes_done) / rate if total and rate else None,
-            current=os.fsdecode(progress.current).encode(errors="replace").decode(),
         )
         if seen == self._last:
             return None

@@ -23,6 +23,8 @@ from tests.support.wire_proxy import sightings
 pytestmark = pytest.mark.timeout(240)
 UNSEALED = [sys.executable, str(Path(__file__).parents[1] / "support" / "unsealed.py")]
 NAME_CHARACTERS = (string.ascii_letters + string.digits).encode()
+LONG_ENOUGH_FOR_PROGRESS = 64 << 20
+"""Bytes: so that the jobs tell how far they are, while they are at what is marked."""
 ENGINE_AND_STORAGE = ("snappy.repository", "snappy.sources", "snappy.targets", "fsspec", "s3fs", "aiobotocore")
 
 
@@ -40,7 +42,7 @@ def plant(folder: Path) -> dict[str, bytes]:
     markers |= {kind: bytes(secrets.choice(NAME_CHARACTERS) for _ in range(64)) for kind in ("name", "link")}
     folder.mkdir()
     file = folder / os.fsdecode(markers["name"])
-    file.write_bytes(b"before " + markers["content"] + b" after")
+    file.write_bytes(b"before " + markers["content"] + secrets.token_bytes(LONG_ENOUGH_FOR_PROGRESS))
     os.setxattr(file, "user.marker", markers["xattr"])
     (folder / "link").symlink_to(os.fsdecode(markers["link"]))
     return markers

@@ -64,11 +64,3 @@ def test_nothing_is_told_twice(clock: Clock) -> None:
     clock.now += 1.0
     assert meter.read() is not None
     assert meter.read() is None
-
-
-def test_a_path_that_is_no_text_is_told_as_text(clock: Clock) -> None:
-    progress = Progress()
-    progress.current = b"/a/\xff"
-    seen = Meter(progress, "job", 1, clock).read()
-    assert seen is not None
-    assert seen.current.encode().startswith(b"/a/")
