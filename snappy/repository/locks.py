@@ -146,11 +146,14 @@ def hold(
     settle: float = SETTLE,
     now: Now = lambda: datetime.now(UTC),
 ) -> Iterator[Lock]:
-    """Hold a lock and keep it fresh from a thread of its own; leaving the context removes it.
+    """Hold a lock and keep it fresh from a thread of its own; leaving the context removes it. What earlier attempts at
+    the owner's job left is removed first.
 
     Raises :class:`RepositoryLocked`, naming host and process, when another's lock is in the way.
     """
     lock = Lock(store, documents, owner, exclusive, now)
+    if owner.job and owner.job.attempt > 1:
+        _remove_earlier(store, documents, owner.job)
     _acquire(lock, store, documents, exclusive, settle, now)
     stop = threading.Event()
     keeper = threading.Thread(target=_keep_fresh, args=(lock, stop), name="repository-lock", daemon=True)
@@ -193,6 +196,14 @@ def remove_stale_locks(store: Store, documents: Documents, now: datetime | None 
     for name in stale:
         store.remove(FileType.LOCK, name)
     return len(stale)
+
+
+def _remove_earlier(store: Store, documents: Documents, job: LockJob) -> None:
+    """Attempt n+1 exists only because n is over and may write no more: its lock keeps others out for nothing."""
+    for name, lock in read_locks(store, documents):
+        if lock.snappy and lock.snappy.job == job.job and lock.snappy.attempt < job.attempt:
+            _LOG.info("removing the lock of an earlier attempt", lock=name, job=job.job, attempt=lock.snappy.attempt)
+            store.remove(FileType.LOCK, name)
 
 
 def _acquire(lock: Lock, store: Store, documents: Documents, exclusive: bool, settle: float, now: Now) -> None:

@@ -1,17 +1,22 @@
-"""restic judges what crossed the bus: separate services fill, read and share repositories with it, in folders and on S3."""
+"""restic judges what crossed the bus: separate services fill, read and share repositories with it, local and on S3."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from snappy.errors import RepositoryLocked
 from tests.support import raw_nats
 from tests.support.compare import compare
 from tests.support.listing import differences, in_snapshot, on_disk
@@ -111,7 +116,7 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    with site(folder, {"url": str(folder / "unused")}) as made:
+    with site(folder, {"url": str(folder / "unused")}, core={"max_attempts": 1}) as made:
         yield made
 
 
@@ -192,3 +197,74 @@ def test_both_take_turns_in_one_repository(ground: Ground) -> None:
     ground.assert_listed(newest)
     ground.assert_restic_restores()
     ground.assert_snappy_restores()
+
+
+# ---- locks -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held_by_restic(ground: Ground) -> Iterator[None]:
+    """A restic at work with an exclusive lock: a check that may read no more than a kibibyte a second. In the end it
+    dies, and leaves its lock."""
+    command = [ground.restic.program, "check", "--read-data", "--no-cache", "--limit-download", "1"]
+    with subprocess.Popen(
+        command, env=ground.restic.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            wait_until(ground.place.locks)
+            yield
+            assert process.poll() is None, "restic held no lock to the end"
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+def test_a_backup_yields_to_restics_exclusive_lock_while_it_lives(ground: Ground) -> None:
+    ground.restic.run("init")
+    ground.back_up_by_restic()
+    with held_by_restic(ground):
+        event = asyncio.run(ground.site.run("backup", **ground.backup()))
+    error = event["data"]["error"]
+    assert (event["type"], error["code"]) == ("io.snappy.backup.failed", RepositoryLocked.code)
+    assert (error["hint"], error["retryable"]) == (RepositoryLocked.hint, True)
+    assert "exclusively" in error["message"]
+    assert len(ground.place.objects("snapshots")) == 1
+    assert len(ground.place.locks()) == 1
+    ground.back_up()
+    assert len(ground.place.locks()) == 1
+    ground.restic.run("unlock")
+    ground.check()
+
+
+@contextmanager
+def amid_a_backup(ground: Ground) -> Iterator[Callable[[], dict[str, Any]]]:
+    """A backup by Snappy that holds its lock and stands still until the context ends; then what it came to."""
+    source = ground.site.processes["site1"]
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(asyncio.run, ground.site.run("backup", **ground.backup(force=True)))
+        wait_until(ground.place.locks)
+        source.send_signal(signal.SIGSTOP)
+        try:
+            assert ground.place.locks(), "the backup was faster than this test"
+            yield lambda: succeeded(ended.result(SECONDS))
+        finally:
+            source.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+def test_restics_prune_yields_to_a_backup(ground: Ground) -> None:
+    ground.back_up(init=True)
+    change_tree(ground.tree, 1)
+    before = ground.place.objects("data")
+    with amid_a_backup(ground) as ended:
+        refused = ground.restic.attempt("prune")
+        beside = ground.restic.attempt("backup", "--host", HOST, "--tag", "beside", ground.tree)
+    assert refused.returncode != 0
+    assert b"already locked" in refused.stderr
+    assert b"snappy.site1." in refused.stderr
+    assert beside.returncode == 0, beside.stderr
+    assert ended()["snapshot"]
+    assert before.items() <= ground.place.objects("data").items()
+    ground.restic.run("prune", "--max-unused", "0")
+    ground.check()
+    ground.assert_restic_restores()

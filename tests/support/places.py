@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ import fsspec
 
 from tests.support.restic import Restic
 from tests.support.weed import Weed
+
+LOCK = re.compile("locks/([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,17 @@ class Place:
 
     def objects(self, below: str = "") -> dict[str, bytes]:
         """All that lies there, read past every service: each path relative to the repository, and its bytes."""
-        fs, root = self._files(), f"{self.root}/{below}".rstrip("/")
-        paths = fs.find(root)
-        contents = fs.cat(paths) if paths else {}
-        return {path.removeprefix(self.root).lstrip("/"): content for path, content in contents.items()}
+        names = {f"{self.root}/{name}": name for name in self._names() if name.startswith(below)}
+        return {names[path]: content for path, content in self._files().cat(list(names)).items()} if names else {}
+
+    def locks(self) -> list[str]:
+        """The names of the repository's locks; one that is still being written has none."""
+        return [match[1] for match in map(LOCK.fullmatch, self._names()) if match]
+
+    def _names(self) -> list[str]:
+        """Of all objects. A listing of one folder is not to be had of an S3 server that keeps some for empty ones."""
+        found = self._files().find(self.root, detail=True)
+        return [path.removeprefix(f"{self.root}/") for path, item in found.items() if item["type"] == "file"]
 
     def _files(self) -> fsspec.AbstractFileSystem:
         if not self.environment:

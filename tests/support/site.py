@@ -31,8 +31,8 @@ FINAL = {"succeeded", "failed", "rejected", "cancelled"}
 class Site:
     """Made by :func:`site`. ``repository_password`` is what the source alone knows."""
 
-    def __init__(self, folder: Path, target: dict[str, Any]) -> None:
-        self.folder, self.target = folder, target
+    def __init__(self, folder: Path, target: dict[str, Any], core: dict[str, Any] | None = None) -> None:
+        self.folder, self.target, self.core = folder, target, core or {}
         self.repository_password = secrets.token_hex(32)
         self.key = SigningKey.generate()
         self.proxies: dict[str, WireProxy] = {}
@@ -62,7 +62,9 @@ class Site:
 
     def _core_section(self, own: Path) -> str:
         self._secret(own / "signing.key", self.key.to_text())
-        return f"[core]\nsigning_key = {{ file = {_toml(own / 'signing.key')} }}\nhold_seconds = 6.0"
+        settings = {"hold_seconds": 6.0, **self.core}
+        lines = [f"{name} = {_toml(value)}" for name, value in settings.items()]
+        return "\n".join(["[core]", f"signing_key = {{ file = {_toml(own / 'signing.key')} }}", *lines])
 
     def _audit_section(self, own: Path) -> str:
         return f"[audit]\npath = {_toml(own / 'audit')}"
@@ -157,10 +159,15 @@ def _toml(value: object) -> str:
 
 
 @contextmanager
-def site(folder: Path, target: dict[str, Any], source_program: list[str] | None = None) -> Iterator[Site]:
-    """A running site. ``target`` is its storage's ``url`` and options; the jobs of alice may read ``folder/data`` and
-    restore to ``folder/back``."""
-    made = Site(folder, target)
+def site(
+    folder: Path,
+    target: dict[str, Any],
+    source_program: list[str] | None = None,
+    core: dict[str, Any] | None = None,
+) -> Iterator[Site]:
+    """A running site. ``target`` is its storage's ``url`` and options, ``core`` more of the core's settings; the jobs
+    of alice may read ``folder/data`` and restore to ``folder/back``."""
+    made = Site(folder, target, core)
     with ExitStack() as stack:
         (folder / "nats").mkdir()
         made.server = stack.enter_context(deployed(folder / "nats"))

@@ -107,6 +107,27 @@ def test_it_is_released_when_the_work_fails(rig: Rig) -> None:
     assert rig.names() == []
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_the_locks_of_earlier_attempts_are_removed(rig: Rig, exclusive: bool) -> None:
+    for attempt in (1, 2):
+        rig.leave(snappy=LockJob("job-1", attempt), pid=attempt, exclusive=exclusive)
+    others = {rig.leave(snappy=LockJob("job-2", 1)), rig.leave()}
+    with rig.hold(third_attempt()) as lock:
+        assert set(rig.names()) == {*others, lock.name}
+    assert set(rig.names()) == others
+
+
+def test_the_locks_of_this_and_later_attempts_stand(rig: Rig) -> None:
+    later = {rig.leave(snappy=LockJob("job-1", attempt)) for attempt in (3, 4)}
+    with rig.hold(third_attempt()) as lock:
+        assert set(rig.names()) == {*later, lock.name}
+    assert set(rig.names()) == later
+
+
+def third_attempt() -> LockOwner:
+    return msgspec.structs.replace(OWNER, job=LockJob("job-1", 3))
+
+
 def test_shared_locks_go_together(rig: Rig) -> None:
     with rig.hold(), rig.hold():
         assert len(rig.names()) == 2
