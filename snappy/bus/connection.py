@@ -65,7 +65,7 @@ class Bus:
         self._up = asyncio.Event()
         self._closed = asyncio.Event()
         self._waiters = Waiters()
-        self._replies = Replies(self.nc, self._waiters)
+        self._replies = Replies(self.nc, self._waiters, inbox(user))
         self._watchdog = Watchdog(self.nc)
         self._watching: asyncio.Task[None] | None = None
 
@@ -100,7 +100,7 @@ class Bus:
             _raise_first(refused, dialing)
             if not dialing.done():
                 raise self._unreachable(options["servers"], timeout)
-            await self._subscribe(self._replies.subject(), "", self._replies.receive)
+            await self._subscribe(self._replies.subject, "", self._replies.receive)
         except BaseException:
             await self._give_up(dialing)
             raise

@@ -7,6 +7,7 @@ and forgets to forget a request that could not be sent. Here each such wait ends
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any
 
 from nats.aio.client import Client
@@ -41,18 +42,21 @@ class Waiters:
 
 
 class Replies:
-    """The private inbox of one connection."""
+    """The private inbox of one connection, ``inbox``.
 
-    def __init__(self, nc: Client, waiters: Waiters) -> None:
+    Who answers sees one reply subject and may publish to all inboxes, so that each reply subject is random: nats-py's
+    can be computed from another one, and an answer be forged in another's name.
+    """
+
+    def __init__(self, nc: Client, waiters: Waiters, inbox: str) -> None:
         self._nc = nc
         self._waiters = waiters
-        self._prefix = ""
-        self._asked = 0
+        self._prefix = f"{inbox}.{secrets.token_hex(16)}."
         self._open: dict[str, asyncio.Future[Msg]] = {}
 
+    @property
     def subject(self) -> str:
         """What to listen on, with :meth:`receive`."""
-        self._prefix = f"{self._nc.new_inbox()}."
         return f"{self._prefix}*"
 
     async def receive(self, message: Msg) -> None:
@@ -62,8 +66,7 @@ class Replies:
 
     async def ask(self, subject: str, body: bytes, timeout: float, headers: dict[str, str] | None) -> Msg:
         """Raises BusUnavailable: nobody answers there, not in time; or what the waiters were failed with."""
-        self._asked += 1
-        inbox = f"{self._prefix}{self._asked}"
+        inbox = self._prefix + secrets.token_hex(16)
         answered = self._open[inbox] = self._waiters.expect(subject)
         try:
             async with asyncio.timeout(timeout):

@@ -190,6 +190,22 @@ async def test_answers_carry_no_headers_of_the_request(bus: Bus) -> None:
         assert (await answers.get()).headers is None
 
 
+async def test_who_answers_one_request_cannot_guess_where_the_next_is_awaited(bus: Bus) -> None:
+    seen: list[str] = []
+
+    async def note(message: Msg) -> None:
+        seen.append(message.reply)
+        await bus.respond(message, b"")
+
+    await serve(bus, "noted", "queue", note, limit=1)
+    for _ in range(3):
+        await bus.request("noted", b"", timeout=5)
+    tokens = [reply.removeprefix("_INBOX.core.").split(".") for reply in seen]
+    assert len({last for _, last in tokens}) == 3
+    assert all(len(bytes.fromhex(word)) == 16 for words in tokens for word in words)
+    assert not any(word in bus.nc.new_inbox() for words in tokens for word in words)
+
+
 @pytest.mark.parametrize(
     ("reply", "private", "allowed"),
     [
