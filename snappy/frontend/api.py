@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 from snappy.bus.connection import Bus
 from snappy.errors import BusUnavailable, InternalError
 from snappy.jobs import verbs
+from snappy.jobs.kinds import Command
 from snappy.jobs.messages import (
     AuditQuery,
     AuditState,
@@ -26,7 +27,6 @@ from snappy.jobs.messages import (
     Beat,
     CancelRequest,
     CloudEvent,
-    Command,
     GetRequest,
     JobRecord,
     ListRequest,

@@ -29,8 +29,9 @@ from snappy.errors import (
 from snappy.jobs import vetting
 from snappy.jobs.calls import Calls
 from snappy.jobs.identity import job_id_of, new_job_id
+from snappy.jobs.kinds import COMMANDS, AnyCommand, parse_command
 from snappy.jobs.ledger import Ledger
-from snappy.jobs.messages import COMMANDS, AnyCommand, Beat, ErrorInfo, JobRecord, parse_command
+from snappy.jobs.messages import Beat, ErrorInfo, JobRecord
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.states import Event, State
 from snappy.jobs.store import JobStore, StoredJob

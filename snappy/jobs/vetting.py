@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from snappy.errors import BadOptions, UnknownPlugin, UnknownService
-from snappy.jobs.messages import AnyCommand, BackupCommand, Beat, RestoreCommand
+from snappy.jobs.kinds import AnyCommand, BackupCommand, RestoreCommand
+from snappy.jobs.messages import Beat
 
 
 def check_services(command: AnyCommand, beats: Iterable[Beat]) -> None:

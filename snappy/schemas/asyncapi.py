@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from snappy import __version__
 from snappy.bus import protocol
 from snappy.bus.subjects import Subjects
-from snappy.jobs import messages
+from snappy.jobs import kinds, messages
 from snappy.jobs.states import Event
 from snappy.jobs.verbs import VERBS, Verb
 from snappy.schemas.structs import Document, Struct, all_structs, file_name, file_structs
@@ -37,7 +37,7 @@ PARAMETERS = {
     "transfer": "128 random bits in hex, from the answer that opened the transfer",
 }
 VALUES = {
-    "kind": [*messages.COMMANDS],
+    "kind": [*kinds.COMMANDS],
     "event": [event.value for event in Event if event is not Event.CHECKPOINT],
     "verb": ["claim", "renew", "release", "read", "beat"],
     "op": [*protocol.OPERATIONS],
@@ -56,7 +56,7 @@ class Channel(NamedTuple):
     stream: str = ""
 
 
-COMMANDS = tuple(messages.COMMANDS.values())
+COMMANDS = tuple(kinds.COMMANDS.values())
 FILE_REQUESTS = tuple(dict.fromkeys(operation.request for operation in protocol.OPERATIONS.values()))
 FILE_ANSWERS = tuple(dict.fromkeys(operation.answer for operation in protocol.OPERATIONS.values()))
 

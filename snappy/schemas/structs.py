@@ -15,19 +15,19 @@ import msgspec
 from snappy.bus import protocol
 from snappy.bus.failures import Failure
 from snappy.bus.grants import Grant
-from snappy.jobs import messages
+from snappy.jobs import kinds, messages
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = dict[str, Any]
 Struct = type[msgspec.Struct]
 
-BASES = (messages.Command, protocol.Request)
+BASES = (kinds.Command, protocol.Request)
 """What others inherit from; never a message itself."""
 
 
 def job_structs() -> list[Struct]:
-    """Every message about jobs, in the order of the module."""
-    return _structs_of(messages)
+    """Every message about jobs, in the order of the modules."""
+    return [*_structs_of(kinds), *_structs_of(messages)]
 
 
 def file_structs() -> list[Struct]:

@@ -24,6 +24,7 @@ from snappy.bus.remote import Grant
 from snappy.config import Allow
 from snappy.errors import BusError, JobCancelled, SnappyError, UnknownKey
 from snappy.jobs import verbs
+from snappy.jobs.kinds import typed_command
 from snappy.jobs.messages import (
     Beat,
     Control,
@@ -33,7 +34,6 @@ from snappy.jobs.messages import (
     Reply,
     Result,
     SnapshotsRequest,
-    typed_command,
 )
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository

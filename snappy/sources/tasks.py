@@ -18,7 +18,8 @@ import msgspec
 
 from snappy import log
 from snappy.errors import AccessDenied, BadOptions, NotARepository, SnapshotNotFound
-from snappy.jobs.messages import BackupCommand, Command, InitCommand, RestoreCommand, Result, Warn
+from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
+from snappy.jobs.messages import Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.entries import Problem
 from snappy.repository.locks import LockJob, LockOwner

@@ -13,7 +13,8 @@ from snappy.bus.connection import Bus
 from snappy.bus.subjects import Subjects
 from snappy.errors import BusUnavailable, Denied, InternalError, JobNotFound
 from snappy.frontend.api import Client
-from snappy.jobs.messages import BackupCommand, CloudEvent, ErrorInfo, JobRecord, Reply, SubmitRequest
+from snappy.jobs.kinds import BackupCommand
+from snappy.jobs.messages import CloudEvent, ErrorInfo, JobRecord, Reply, SubmitRequest
 from snappy.jobs.states import State
 from snappy.jobs.verbs import VERBS
 

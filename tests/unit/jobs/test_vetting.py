@@ -9,7 +9,8 @@ import pytest
 
 from snappy.errors import BadOptions, UnknownPlugin, UnknownService
 from snappy.jobs import vetting
-from snappy.jobs.messages import BackupCommand, Beat, InitCommand, RestoreCommand
+from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
+from snappy.jobs.messages import Beat
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):

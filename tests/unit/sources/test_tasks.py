@@ -21,7 +21,8 @@ from snappy.errors import (
     UnknownPlugin,
     WrongPassword,
 )
-from snappy.jobs.messages import BackupCommand, Command, InitCommand, JobRecord, RestoreCommand, Result
+from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
+from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
 from snappy.repository import repo
 from snappy.repository.format import BlobType

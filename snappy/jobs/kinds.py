@@ -1,0 +1,94 @@
+"""What may be asked for: a command for each kind of job, as a submitter writes it.
+
+Unknown fields are refused, so that a typing error is answered. ``schemas/`` is made from this module too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from snappy.errors import InvalidCommand
+
+VERSION = 1
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="a service, a target or a key")]
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="makes a repeat harmless")]
+
+
+class Command(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What every job names: who does it, with which key, at which target. Never a URL, a password or its path."""
+
+    source: Name
+    """The source service that does the work."""
+    target: Name
+    """The target that keeps the repository."""
+    key: Name = "default"
+    """Which of the source service's repository passwords to use."""
+    request: RequestId | None = None
+    """The submitter's own id for this job; stands in every event."""
+    v: int = VERSION
+
+
+class InitCommand(Command, frozen=True, kw_only=True):
+    """Make an empty repository."""
+
+
+class BackupCommand(Command, frozen=True, kw_only=True):
+    """Back up what a plug-in reads into a new snapshot."""
+
+    plugin: str = "files"
+    options: dict[str, Any] = {}
+    """The plug-in's own, for example ``{"paths": ["/etc"]}``."""
+    init: bool = False
+    """Make the repository if it is not there."""
+    force: bool = False
+    """Read every file, whatever the parent says."""
+    parent: str | None = None
+    """A snapshot to compare with; by default the newest of the same host and paths."""
+    host: str | None = None
+    """The snapshot's host name; by default the source service's."""
+    tags: list[str] = []
+    compression: Literal["off", "fastest", "default", "better", "max"] = "default"
+
+
+class RestoreCommand(Command, frozen=True, kw_only=True):
+    """Put a snapshot, or part of it, somewhere."""
+
+    snapshot: str = "latest"
+    """An id, its first letters, or ``latest``."""
+    host: str | None = None
+    """With ``latest``: the newest of this host."""
+    paths: list[str] = []
+    """With ``latest``: the newest of these paths."""
+    plugin: str = "files"
+    options: dict[str, Any] = {}
+    """The plug-in's own, for example ``{"to": "/srv/restored"}``."""
+    include: list[str] = []
+    exclude: list[str] = []
+
+
+COMMANDS: dict[str, type[Command]] = {"init": InitCommand, "backup": BackupCommand, "restore": RestoreCommand}
+AnyCommand = InitCommand | BackupCommand | RestoreCommand
+
+
+def parse_command(kind: str, body: bytes) -> AnyCommand:
+    """The command in a message. Raises InvalidCommand with the path of the fault."""
+    schema = COMMANDS.get(kind)
+    if schema is None:
+        raise InvalidCommand(f"there is no job kind {kind!r}", hint=f"known are: {', '.join(COMMANDS)}")
+    try:
+        command: AnyCommand = msgspec.json.decode(body, type=schema)  # type: ignore[assignment]
+    except msgspec.DecodeError as error:
+        raise InvalidCommand(str(error)) from error
+    if command.v != VERSION:
+        raise InvalidCommand(f"command version {command.v} is not known here - at `$.v`")
+    return command
+
+
+def typed_command(kind: str, fields: dict[str, Any]) -> AnyCommand:
+    """The command of a record."""
+    command: AnyCommand = msgspec.convert(fields, COMMANDS[kind])  # type: ignore[assignment]
+    return command
