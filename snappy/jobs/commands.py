@@ -93,10 +93,13 @@ class Reception:
         now = self._clock()
         return await self.accept(kind, submitter, body, job=new_job_id(now), created=now)
 
-    async def accept(self, kind: str, submitter: str, body: bytes, *, job: str, created: float) -> JobRecord:
+    async def accept(
+        self, kind: str, submitter: str, body: bytes, *, job: str, created: float, not_before: float = 0.0
+    ) -> JobRecord:
         """The job's record: queued, or rejected with the reason. A repeat gets the record that there is.
 
-        Raises BusError: then nothing is promised, and the caller tries again.
+        No worker gets the job before ``not_before`` (Unix seconds). Raises BusError: then nothing is promised, and
+        the caller tries again.
         """
         record = JobRecord(
             id=job,
@@ -104,16 +107,18 @@ class Reception:
             submitter=submitter,
             state=State.QUEUED,
             created=created,
+            not_before=not_before,
         )
         try:
-            command = await self._checked(kind, submitter, body)
+            command = await self.checked(kind, submitter, body)
         except (Rejected, SourceError) as error:
             return await self._open(_rejected(record, body, error), Event.REJECTED)
         fields: dict[str, Any] = msgspec.to_builtins(command)
         record = msgspec.structs.replace(record, command=fields, source=command.source, request=command.request)
         return await self._open(record, Event.ACCEPTED)
 
-    async def _checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:
+    async def checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:
+        """The command, if the core has nothing against it. Raises Rejected or SourceError."""
         if not TOKEN.match(submitter):
             raise InvalidCommand(f"{submitter!r} is no submitter's name", hint="use a-z, 0-9 and '-'")
         command = parse_command(kind, body)
