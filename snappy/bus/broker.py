@@ -177,12 +177,19 @@ class Broker:
         self._process = await program.spawn(
             path, "-c", str(self._folder / "server.conf"), log_file=self.log_file, keep_open=self._lock
         )
-        while not (ports := list(self._folder.glob("*.ports"))):
+        while (port := self._announced_port()) is None:
             if self._process.returncode is not None:
                 raise BusUnavailable(f"the embedded NATS server ended at once: {_tail(self.log_file)}")
             await asyncio.sleep(0.02)
-        url: str = json.loads(ports[0].read_text())["nats"][0]
-        return int(url.rpartition(":")[2])
+        return port
+
+    def _announced_port(self) -> int | None:
+        """What the server says it listens on; None while it has not, or has not finished saying so."""
+        for file in self._folder.glob("*.ports"):
+            with suppress(ValueError):
+                url: str = json.loads(file.read_text())["nats"][0]
+                return int(url.rpartition(":")[2])
+        return None
 
     async def _keep(self) -> None:
         """Start the server again, on the same port, should it die before its owner."""
@@ -305,6 +312,17 @@ def _folder(state_dir: str | Path) -> Path:
     except OSError as error:
         raise UsageError(f"the state folder {folder} cannot be made: {error.strerror}", hint=STATE_HINT) from error
     return folder
+
+
+def _told_port(folder: Path) -> int | None:
+    """From the file that the server writes when it listens; it may be there before it is whole."""
+    for path in folder.glob("*.ports"):
+        try:
+            url: str = json.loads(path.read_text())["nats"][0]
+        except (json.JSONDecodeError, FileNotFoundError):
+            continue
+        return int(url.rpartition(":")[2])
+    return None
 
 
 def _differs(name: str, login: Login, known: Running) -> bool:
