@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -65,6 +65,13 @@ def ignore_attack(_subject: str, _reply: str) -> None:
     """The default of ``on_attack``; the drop is in the log in any case."""
 
 
+class Ended(NamedTuple):
+    """What is remembered of a transfer."""
+
+    caller: str
+    outcome: bytes | None
+
+
 class FileServer:
     """One replica of one target. ``start`` subscribes; ``close`` ends every transfer and unsubscribes."""
 
@@ -88,7 +95,7 @@ class FileServer:
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix=f"files-{target}")
         self._places = asyncio.Semaphore(limits.transfers)
         self._transfers: dict[str, Transfer] = {}
-        self._ended: OrderedDict[str, Transfer] = OrderedDict()
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
 
@@ -203,7 +210,8 @@ class FileServer:
 
     def _end(self, token: str) -> None:
         self._places.release()
-        self._ended[token] = self._transfers.pop(token)
+        transfer = self._transfers.pop(token)
+        self._ended[token] = Ended(transfer.caller, transfer.outcome)
         while len(self._ended) > self._limits.remembered:
             self._ended.popitem(last=False)
 

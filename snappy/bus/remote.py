@@ -36,19 +36,24 @@ Result = TypeVar("Result", bound=Answer)
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How long to wait, in seconds, and how often to ask. Delays double, and are cut by a random part."""
+    """How long to wait, in seconds, and how often to ask. Delays double up to ``longest``, less a random part."""
 
     answer: float = 20.0
     frame: float = 20.0
     commit: float = 300.0
     attempts: int = 5
     delay: float = 0.25
+    longest: float = 2.0
+
+    async def pause(self, failures: int) -> None:
+        """Before the next attempt, after ``failures``."""
+        await asyncio.sleep(min(self.longest, self.delay * 2 ** (failures - 1)) * random.uniform(0.5, 1.0))
 
     async def tries(self) -> AsyncIterator[int]:
         """Counts the attempts, with a pause before each but the first."""
         for attempt in range(self.attempts):
             if attempt:
-                await asyncio.sleep(self.delay * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
+                await self.pause(attempt)
             yield attempt
 
 
@@ -138,7 +143,7 @@ class Remote:
                 refused += monotonic() - asked < self.patience.frame / 2
                 if refused >= self.patience.attempts or monotonic() >= deadline:
                     raise
-            await asyncio.sleep(self.patience.delay * 2**refused * random.uniform(0.5, 1.0))
+            await self.patience.pause(refused + 1)
 
     async def abort(self, subject: str) -> None:
         """Tell the target to forget a transfer. Where it does not hear of that, it finds out by itself."""

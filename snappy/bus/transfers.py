@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, wait
 from typing import Any
@@ -34,6 +35,9 @@ log = structlog.get_logger(module=__name__)
 
 MAX_EARLY = 16
 """Frames that may wait for one before them; also how many a transfer holds unanswered."""
+
+MAX_BACKLOG = 8
+"""Frames of a put that may wait to be hashed and written."""
 
 Publish = Callable[[str, bytes], Awaitable[None]]
 Message = tuple[bytes, str]
@@ -114,21 +118,26 @@ class Transfer:
 
 
 class PutTransfer(Transfer):
-    """An object on its way in."""
+    """An object on its way in.
+
+    A frame is answered when it has its place in a short backlog; one thread works that off, so that hashing and
+    writing never wait for the bus, nor the bus for them. What fails there is told to the next frame or the commit.
+    """
 
     def __init__(self, draft: GuardedDraft, renew: Callable[[str], None], *common: Any) -> None:
         super().__init__(*common)
         self._draft, self._renew = draft, renew
+        self._received = 0
         self._early: dict[int, tuple[memoryview, str]] = {}
+        self._backlog: deque[memoryview] = deque()
 
     async def handle(self, frame: Frame, reply: str) -> bytes | None:
         if frame.kind is Kind.WRITE:
             return await self._write(frame.offset, frame.rest, reply)
+        self._over = True
         if frame.kind is Kind.COMMIT:
             await self._commit(decode(frame.rest, Commit))
-        elif frame.kind is Kind.ABORT:
-            self._over = True
-        else:
+        elif frame.kind is not Kind.ABORT:
             raise BusError(f"a put has no frame of kind {frame.kind.name}")
         return self.answer()
 
@@ -136,18 +145,18 @@ class PutTransfer(Transfer):
         self._draft.discard()
 
     async def _write(self, offset: int, data: memoryview, reply: str) -> bytes | None:
-        if offset > self._draft.size:
+        if offset > self._received:
             self._keep(offset, data, reply)
             return None
-        if offset == self._draft.size:
-            await self._in_thread(self._draft.write, data)
-            await self._write_early()
+        if offset == self._received:
+            await self._accept(data)
+            await self._accept_early()
         return self.answer()
 
-    async def _write_early(self) -> None:
-        while waiting := self._early.pop(self._draft.size, None):
+    async def _accept_early(self) -> None:
+        while waiting := self._early.pop(self._received, None):
             data, reply = waiting
-            await self._in_thread(self._draft.write, data)
+            await self._accept(data)
             await self._publish(reply, self.answer())
 
     def _keep(self, offset: int, data: memoryview, reply: str) -> None:
@@ -155,8 +164,30 @@ class PutTransfer(Transfer):
             raise BusError("too many frames arrived before their turn")
         self._early[offset] = (data, reply)
 
+    async def _accept(self, data: memoryview) -> None:
+        if len(self._backlog) >= MAX_BACKLOG:
+            await self._worked_off()
+        self._received += len(data)
+        self._backlog.append(data)
+        if self._work is None or self._work.done():
+            await self._worked_off(wait=False)
+
+    async def _worked_off(self, *, wait: bool = True) -> None:
+        """See to it that a thread writes the backlog. Raises what the one before met."""
+        if self._work is not None and (wait or self._work.done()):
+            await asyncio.wrap_future(self._work)
+        if self._backlog:
+            self._work = self._pool.submit(self._work_off)
+            if wait:
+                await asyncio.wrap_future(self._work)
+
+    def _work_off(self) -> None:
+        while self._backlog:
+            self._draft.write(self._backlog[0])
+            self._backlog.popleft()
+
     async def _commit(self, commit: Commit) -> None:
-        self._over = True
+        await self._worked_off()
         if commit.size != self._draft.size:
             raise Corrupt(f"{self._draft.size} of {commit.size} bytes of {self.path!r} arrived")
         if commit.sha256 != self._draft.sha256():
