@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -312,17 +312,6 @@ def _folder(state_dir: str | Path) -> Path:
     except OSError as error:
         raise UsageError(f"the state folder {folder} cannot be made: {error.strerror}", hint=STATE_HINT) from error
     return folder
-
-
-def _told_port(folder: Path) -> int | None:
-    """From the file that the server writes when it listens; it may be there before it is whole."""
-    for path in folder.glob("*.ports"):
-        try:
-            url: str = json.loads(path.read_text())["nats"][0]
-        except (json.JSONDecodeError, FileNotFoundError):
-            continue
-        return int(url.rpartition(":")[2])
-    return None
 
 
 def _differs(name: str, login: Login, known: Running) -> bool:

@@ -304,13 +304,14 @@ async def test_one_that_never_listens_is_given_up(tmp_path: Path, monkeypatch: p
 
 
 def test_a_ports_file_that_is_not_whole_yet(tmp_path: Path) -> None:
-    assert module._told_port(tmp_path) is None
+    waiting = Broker(tmp_path, "snappy", {})
+    assert waiting._announced_port() is None
     file = tmp_path / "nats-server_1.ports"
     for written in ("", '{"nats": ["nats://127.0'):
         file.write_text(written)
-        assert module._told_port(tmp_path) is None
+        assert waiting._announced_port() is None
     file.write_text('{"nats": ["nats://127.0.0.1:4222"]}')
-    assert module._told_port(tmp_path) == 4222
+    assert waiting._announced_port() == 4222
 
 
 async def test_a_long_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
