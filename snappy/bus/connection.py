@@ -391,4 +391,4 @@ def _refusal(subject: str, error: dict[str, Any]) -> BusError:
         return BusFull(f"{subject}: {text}")
     if error.get("code") == 503:
         return BusUnavailable(f"{subject}: {text}")
-    return BusError(f"{subject} was not stored: {text} ({code})")
+    return BusError(f"{subject} was not stored: {text} ({code})", err_code=code)
