@@ -1,0 +1,90 @@
+"""What holds on an S3 server under the file server: whole objects, one winner, nothing left of a discarded one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator
+
+import fsspec
+import pytest
+
+from snappy import config
+from snappy.bus.connection import Bus
+from snappy.bus.fileserver import FileServer
+from snappy.bus.filesystem import SnappyFileSystem
+from snappy.errors import AlreadyExists
+from snappy.targets.drafts import SINGLE_PUT, SPOOL
+from snappy.targets.opening import open_target
+from tests.support.natsserver import NatsServer
+from tests.support.weed import Weed
+
+pytestmark = pytest.mark.s3
+
+
+@pytest.fixture
+def bucket(weed: Weed) -> str:
+    name = f"vault-{secrets.token_hex(4)}"
+    fsspec.filesystem("s3", skip_instance_cache=True, **weed.options).mkdir(name)
+    return name
+
+
+@pytest.fixture
+async def fs(stock_nats: NatsServer, weed: Weed, bucket: str) -> AsyncIterator[SnappyFileSystem]:
+    target = f"vault-{secrets.token_hex(4)}"
+    bus = await Bus.connect(config.Nats(url=stock_nats.url), name="target", user=target)
+    server = FileServer(bus, open_target(f"s3://{bucket}", weed.options, rights="rlwWd"), target=target)
+    await server.start()
+    caller = SnappyFileSystem(target, stock_nats.url, "site1", asynchronous=True)
+    yield caller
+    await caller.aclose()
+    await server.close()
+    await bus.drain()
+
+
+def stored(weed: Weed, bucket: str) -> dict[str, int]:
+    """What another program finds in the bucket."""
+    found = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False, **weed.options).find(
+        bucket, detail=True
+    )
+    return {name.removeprefix(f"{bucket}/"): item["size"] for name, item in found.items()}
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20, (16 << 20) + 7, SPOOL + 5, SINGLE_PUT + 11])
+async def test_an_object_of_any_size_is_stored_whole(fs: SnappyFileSystem, weed: Weed, bucket: str, size: int) -> None:
+    content = os.urandom(size)
+    name = f"data/{hashlib.sha256(content).hexdigest()}"
+    await fs._pipe_file(name, content, mode="create")
+    assert stored(weed, bucket) == {name: size}
+    assert await fs._cat_file(name) == content
+    assert await fs._cat_file(name, size // 2, size // 2 + 100) == content[size // 2 :][:100]
+
+
+async def test_of_many_that_create_one_wins(fs: SnappyFileSystem, weed: Weed, bucket: str) -> None:
+    contents = [os.urandom(2 << 20) for _ in range(6)]
+    ends = await asyncio.gather(
+        *(fs._pipe_file("config", content, mode="create") for content in contents), return_exceptions=True
+    )
+    won = [content for content, end in zip(contents, ends, strict=True) if end is None]
+    assert len(won) == 1
+    assert all(isinstance(end, AlreadyExists) for end in ends if end is not None)
+    assert await fs._cat_file("config") == won[0]
+
+
+async def test_a_discarded_object_leaves_nothing(fs: SnappyFileSystem, weed: Weed, bucket: str) -> None:
+    upload = await fs.objects.open_upload("x", "create")
+    await upload.write(os.urandom(3 << 20))
+    await upload.discard()
+    assert stored(weed, bucket) == {}
+
+
+async def test_another_s_change_shows_at_once(fs: SnappyFileSystem, weed: Weed, bucket: str) -> None:
+    other = fsspec.filesystem("s3", skip_instance_cache=True, **weed.options)
+    assert await fs._ls("") == []
+    other.pipe_file(f"{bucket}/snapshots/x", b"1")
+    assert await fs._find("") == ["snapshots/x"]
+    other.rm_file(f"{bucket}/snapshots/x")
+    assert not await fs._exists("snapshots/x")
+    assert await fs._find("") == []
