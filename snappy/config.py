@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +88,8 @@ class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats: Nats | None = None
     path: str = ""
     """The folder of the audit log; by default ``audit`` in the state folder."""
+    readers: list[str] = []
+    """Who may read all entries, by user; ``*`` stands for everybody. Others read those of their own jobs."""
 
 
 class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +141,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     place = path or environ.get("SNAPPY_CONFIG") or next(filter(os.path.isfile, default_places(environ)), "")
     raw = _read(place) if place else {}
     _checked(raw, place)
-    for name, keys in _settings(environ):
+    for name, keys in _settings(environ, secrets=set(_secret_variables(raw))):
         _put(raw, keys, environ[name])
         _checked(raw, f"the environment's {name}", strict=False)
     return _with_defaults(_checked(raw, place or "the environment", strict=False), environ)
@@ -200,9 +202,18 @@ def _step(kind: inspect.Type, part: str) -> inspect.Type:
     return found
 
 
-def _settings(environ: Mapping[str, str]) -> list[tuple[str, tuple[str, ...]]]:
+def _secret_variables(raw: Any) -> Iterator[str]:
+    """The variables that the file names as the place of a secret."""
+    if isinstance(raw, dict):
+        yield from (value for key, value in raw.items() if key == "env" and isinstance(value, str))
+        for value in raw.values():
+            yield from _secret_variables(value)
+
+
+def _settings(environ: Mapping[str, str], secrets: set[str]) -> list[tuple[str, tuple[str, ...]]]:
     """The variables that stand for a key, with the key's path."""
-    names = sorted(name for name in environ if name.startswith("SNAPPY_") and name not in ELSEWHERE)
+    elsewhere = ELSEWHERE | secrets
+    names = sorted(name for name in environ if name.startswith("SNAPPY_") and name not in elsewhere)
     return [(name, SHORTHANDS.get(name) or _key_path(name)) for name in names]
 
 

@@ -186,8 +186,9 @@ async def _start_core(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
 async def _start_audit(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
     from snappy.jobs.audit import AuditService
 
-    path = section(host.config, role).path or os.path.join(host.config.state_dir, "audit")
-    service = AuditService(bus, path, private_inboxes=bool(nats.user))
+    settings = section(host.config, role)
+    path = settings.path or os.path.join(host.config.state_dir, "audit")
+    service = AuditService(bus, path, private_inboxes=bool(nats.user), readers=frozenset(settings.readers))
     try:
         await _serve(host, role, service)
     finally:

@@ -18,7 +18,7 @@ import msgspec
 
 from snappy import log, serve
 from snappy.config import Secret
-from snappy.errors import Interrupted
+from snappy.errors import SnappyError
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR")
 STORAGE = ("AWS_", "AZURE_", "GOOGLE_", "FSSPEC_")
@@ -29,7 +29,7 @@ _log = log.get(__name__)
 
 
 async def run(host: serve.Host, roles: list[serve.Role]) -> None:
-    """Run each role in a process of its own until cancelled. Raises Interrupted when one ends by itself."""
+    """Run each role in a process of its own until cancelled. Raises SnappyError when one ends by itself."""
     async with asyncio.TaskGroup() as group:
         for role in roles:
             group.create_task(_keep(host, role))
@@ -48,7 +48,7 @@ async def _keep(host: serve.Host, role: serve.Role) -> None:
         status = await process.wait()
     finally:
         await _stop(process, role)
-    raise Interrupted(f"the process of the {role} ended with status {status}")
+    raise SnappyError(f"the process of the {role} ended with status {status}", hint="what it said stands above")
 
 
 async def _stop(process: Process, role: serve.Role) -> None:

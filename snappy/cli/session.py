@@ -52,6 +52,8 @@ async def for_repository(arguments: argparse.Namespace, *, new: bool = False) ->
         async with _with_server(arguments, settings) as session:
             yield session
         return
+    if arguments.source:
+        raise UsageError("--source needs a server: without one this command does the work", hint="leave it out")
     password = passwords.find(arguments, new=new)
     async with embedded.one_shot(settings, options.as_url(arguments.place), password) as (client, pair):
         yield Session(client, source=pair.source, target=pair.target, key=arguments.key or "default", embedded=True)

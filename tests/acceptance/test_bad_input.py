@@ -117,7 +117,7 @@ COMMANDS = {
     "place not allowed": Bad("restore", {"options": {"to": "/srv"}}, "rejected", "denied", "/srv"),
     "missing path": Bad("backup", {"options": {"paths": ["{folder}/data/no"]}}, "failed", "source-missing", "data/no"),
     "wrong password": Bad("backup", {"key": "wrong"}, "failed", "wrong-password", ""),
-    "lost password": Bad("backup", {"key": "lost"}, "failed", "usage", "no-such-file"),
+    "lost password": Bad("backup", {"key": "lost"}, "failed", "usage", "'lost'"),
     "no repository": Bad("backup", {"target": "empty"}, "failed", "not-a-repository", ""),
     "nothing to restore from": Bad(
         "restore", {"target": "empty", "options": {"to": "{folder}/back"}}, "failed", "not-a-repository", ""

@@ -159,3 +159,9 @@ def test_a_wrong_value_in_a_variable_names_the_variable(tmp_path: Path) -> None:
 
 def test_a_typing_error_in_the_file_is_not_excused_by_lax_variables(tmp_path: Path) -> None:
     assert "$.core.max_attempts" in refused(tmp_path, '[core]\nmax_attempts = "3"').message
+
+
+def test_a_variable_that_holds_a_secret_of_the_file_may_have_any_name(tmp_path: Path) -> None:
+    text = '[source.site.keys]\ndefault = { env = "SNAPPY_SITE_KEY" }'
+    assert config.load(written(tmp_path, text), {"SNAPPY_SITE_KEY": "x"}).source["site"].keys
+    assert "SNAPPY_SITE_KEY" in refused(tmp_path, "", {"SNAPPY_SITE_KEY": "x"}).message
