@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.odd_tree import make_odd_tree
 
-FOLDERS, FILES_EACH = 40, 50
+FOLDERS, FILES_EACH = 30, 50
 KNOWS_ODD_TARGETS = (0, 16)
 """Older ones replace bytes of a link's target that are not UTF-8 (https://github.com/restic/restic/issues/3311)."""
 
