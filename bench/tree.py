@@ -157,7 +157,8 @@ def _say_opened(trace: Path, path: str) -> None:
         print("strace is not installed: which files were opened is not known")
         return
     lines = trace.read_text(errors="replace").splitlines()
-    files = [line for line in lines if re.search(rf"= \d+<{re.escape(path)}/", line) and "O_DIRECTORY" not in line]
+    opened = (match[1] for line in lines if (match := re.search(r"= \d+<(.*)>$", line)))
+    files = [name for name in opened if name.startswith(f"{path}/") and not os.path.isdir(name)]
     print(f"the unchanged backup opened {len(files)} files under {path}, in {len(lines)} opens of any kind")
     for line in files[:5]:
         print(f"  {line}")
