@@ -84,8 +84,9 @@ class Demo:
         """Run a command as a person would, print it and what it said."""
         shown = [Path(command[0]).name, *command[1:]]
         print(f"\n$ {shlex.join(shown)}")
-        done = subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
-        print("\n".join(f"  {line}" for line in (done.stdout + done.stderr).splitlines() if line.strip()), flush=True)
+        place = {"cwd": self.folder, "env": self.environment()}
+        done = subprocess.run(command, **place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print("\n".join(f"  {line}" for line in done.stdout.splitlines() if line.strip()), flush=True)
         if done.returncode:
             raise Unexpected(f"{shown[0]} ended with {done.returncode}")
         return done.stdout
