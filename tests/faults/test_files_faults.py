@@ -18,6 +18,7 @@ from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.remote import Patience
 from snappy.targets.drafts import PART_SUFFIX
 from snappy.targets.opening import open_target
+from tests.support.mortal import die_with_parent
 from tests.support.natsserver import NatsServer, nats_server
 
 PATIENT = Patience(answer=2.0, frame=2.0, commit=20.0, attempts=6, delay=0.05)
@@ -50,7 +51,9 @@ class Target:
         self.start()
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=die_with_parent
+        )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.mortal import die_with_parent
+
 LISTENING = re.compile(r"Listening for client connections on 127\.0\.0\.1:(\d+)")
 START_SECONDS = 30.0
 
@@ -66,7 +68,9 @@ class NatsServer:
 
     def _start(self) -> None:
         command = [program(), "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if not self._ready.wait(START_SECONDS) or self._process.poll() is not None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from tests.support.mortal import die_with_parent
+
 START_SECONDS = 90.0
 PORTS = tuple(f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc"))
 
@@ -37,7 +39,9 @@ class Weed:
         self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.endpoint = f"http://127.0.0.1:{self._ports['s3.port']}"
         with (folder / "weed.log").open("wb") as log:
-            self._process = subprocess.Popen(self._command(), stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+            self._process = subprocess.Popen(
+                self._command(), stdout=log, stderr=subprocess.STDOUT, cwd=folder, preexec_fn=die_with_parent
+            )
         self._await_answer()
 
     @property
