@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -124,6 +124,26 @@ async def _arrivals(arrived: asyncio.Queue[Msg]) -> list[Msg]:
 def _status(message: Msg) -> str:
     """The status code of a message that is no message of the stream; else empty."""
     return (message.headers or {}).get("Status", "") if not message.data else ""
+
+
+@asynccontextmanager
+async def in_progress(messages: list[Msg], every: float) -> AsyncIterator[None]:
+    """Tell the server, each ``every`` seconds of the context, that those not yet acknowledged are being handled."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(every)
+            for message in messages:
+                if not message.is_acked:
+                    with suppress(NatsError, OSError):
+                        await message.in_progress()
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
 
 
 async def again_soon(message: Msg, seconds: float = 1.0) -> None:

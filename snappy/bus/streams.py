@@ -22,6 +22,8 @@ COMMANDS_PER_SUBMITTER = 10_000
 """Commands of one kind that one submitter may have waiting."""
 DUPLICATE_SECONDS = 120
 ACK_SECONDS = 30
+CORE_ACK_SECONDS = 5
+"""A core says when it needs longer, so that what a dead one held soon comes to another."""
 FIRM = (
     "subjects",
     "retention",
@@ -92,6 +94,7 @@ class Consumer:
     stream: str
     name: str
     filter: str = ""
+    ack_seconds: int = ACK_SECONDS
 
     def config(self) -> dict[str, Any]:
         return {
@@ -99,7 +102,7 @@ class Consumer:
             "name": self.name,
             "filter_subject": self.filter,
             "ack_policy": "explicit",
-            "ack_wait": ACK_SECONDS * 10**9,
+            "ack_wait": self.ack_seconds * 10**9,
             "deliver_policy": "all",
             "replay_policy": "instant",
             "max_deliver": -1,
@@ -177,8 +180,8 @@ def buckets(subjects: Subjects) -> list[Stream]:
 def consumers(subjects: Subjects) -> list[Consumer]:
     """What the core and the audit read."""
     return [
-        Consumer(subjects.commands_stream, subjects.core_durable),
-        Consumer(subjects.reports_stream, subjects.core_durable),
+        Consumer(subjects.commands_stream, subjects.core_durable, ack_seconds=CORE_ACK_SECONDS),
+        Consumer(subjects.reports_stream, subjects.core_durable, ack_seconds=CORE_ACK_SECONDS),
         Consumer(subjects.events_stream, subjects.audit_durable),
     ]
 
@@ -219,14 +222,21 @@ async def _ensure_consumer(bus: Bus, consumer: Consumer) -> None:
     where = f"{consumer.stream}.{consumer.name}"
     answer = await _api(bus, f"CONSUMER.INFO.{where}")
     if _code(answer) in _NOT_FOUND:
-        create = {"stream_name": consumer.stream, "config": wanted, "action": ""}
-        suffix = f".{consumer.filter}" if consumer.filter else ""
-        answer = await _api(bus, f"CONSUMER.CREATE.{where}{suffix}", create)
+        answer = await _put_consumer(bus, consumer, wanted)
         if _code(answer) in _NAME_TAKEN:
             answer = await _api(bus, f"CONSUMER.INFO.{where}")
     found = _config(answer, f"consumer {where}")
     for name in ("filter_subject", "ack_policy", "deliver_subject", "max_deliver"):
         _compare(f"consumer {where}", name, wanted.get(name), found.get(name))
+    if found.get("ack_wait", 0) > wanted["ack_wait"]:  # as an older Snappy made it
+        _config(await _put_consumer(bus, consumer, found | {"ack_wait": wanted["ack_wait"]}), f"consumer {where}")
+
+
+async def _put_consumer(bus: Bus, consumer: Consumer, config: dict[str, Any]) -> dict[str, Any]:
+    """Make it, or change what may be changed."""
+    suffix = f".{consumer.filter}" if consumer.filter else ""
+    body = {"stream_name": consumer.stream, "config": config, "action": ""}
+    return await _api(bus, f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}{suffix}", body)
 
 
 def _compare(where: str, name: str, wanted: Any, found: Any) -> None:

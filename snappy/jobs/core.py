@@ -19,7 +19,7 @@ from snappy.bus import streams
 from snappy.bus.connection import Bus, serve
 from snappy.bus.grants import SigningKey
 from snappy.bus.micro import MicroService
-from snappy.bus.pulling import Puller
+from snappy.bus.pulling import Puller, in_progress
 from snappy.errors import Interrupted, WrongSequence
 from snappy.jobs.answering import answerer
 from snappy.jobs.attempts import Attempts
@@ -149,10 +149,11 @@ class Core:
     async def _consume(self, stream: str, receive: Callable[[list[Msg]], Awaitable[None]]) -> None:
         puller = Puller(self.bus, stream, self.bus.subjects.core_durable, repair=self._repair)
         async for batch in puller.batches():
-            try:
-                await receive(batch)
-            except Exception:
-                _log.exception("messages could not be handled; they come again", stream=stream)
+            async with in_progress(batch, streams.CORE_ACK_SECONDS / 3):
+                try:
+                    await receive(batch)
+                except Exception:
+                    _log.exception("messages could not be handled; they come again", stream=stream)
 
     async def _repair(self) -> None:
         await streams.ensure(self.bus, self._settings.replicas)

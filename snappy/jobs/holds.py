@@ -105,6 +105,8 @@ class HoldDesk:
 
     async def claim(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
         """The oldest job that waits for this service and is due; none is an answer too."""
+        if request.again:
+            await self._store.holds.sync()
         if request.nonce and (repeated := await self._claimed_before(worker, request.nonce)):
             return repeated
         for _ in range(2):

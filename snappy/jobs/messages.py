@@ -193,11 +193,12 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """claim, renew, release, read, beat; each reads the fields it needs. A claim repeated with the same ``nonce``
-    gets the same job."""
+    gets the same job; ``again`` says that it is one, so that a core looks what another one granted."""
 
     job: str = ""
     attempt: int = 0
     nonce: str = ""
+    again: bool = False
     target: str = ""
     beat: Beat | None = None
     v: int = VERSION

@@ -96,7 +96,8 @@ class Hold:
             raise
 
     async def release(self) -> None:
-        """Give the job back, so that another replica may go on at once. Best effort: a hold also runs out."""
+        """Give the job back: its next attempt begins when the newest grant has run out, without a wait for silence.
+        Best effort: a hold also runs out."""
         try:
             await self._bus.request(self._release_subject, self._request(), timeout=ANSWER_SECONDS)
         except BusError as error:

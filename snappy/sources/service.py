@@ -7,7 +7,7 @@ import secrets as random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -19,10 +19,10 @@ from snappy import __version__, config, log, secrets
 from snappy.bus.connection import Bus
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.micro import MicroService
-from snappy.bus.pulling import Puller
+from snappy.bus.pulling import Puller, again_soon
 from snappy.bus.remote import Grant
 from snappy.config import Allow
-from snappy.errors import BusError, JobCancelled, SnappyError, UnknownKey
+from snappy.errors import BusDenied, BusError, BusUnavailable, JobCancelled, SnappyError, UnknownKey, UsageError
 from snappy.jobs import verbs
 from snappy.jobs.kinds import typed_command
 from snappy.jobs.messages import (
@@ -46,6 +46,8 @@ from snappy.sources.hold import Hold
 BEAT_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 BEAT_RETRY_SECONDS = 0.5
+CLAIM_TRIES = 4
+CLAIM_RETRY_SECONDS = 0.5
 
 _log = log.get(__name__)
 
@@ -132,10 +134,12 @@ class SourceService:
                 _log.warning("no core heard the heartbeat", reason=error.message)
 
     async def _beat(self) -> None:
-        """Until a core heard it: the core makes what calls for this service wait in."""
+        """Until a core heard it: the core makes what calls for this service wait in. Raises BusDenied."""
         while True:
             try:
                 return await self._beat_once()
+            except BusDenied:
+                raise
             except BusError as error:
                 _log.warning("waiting for a core", reason=error.message)
                 await asyncio.sleep(BEAT_RETRY_SECONDS)
@@ -181,18 +185,34 @@ class SourceService:
 
     async def _answer_call(self, call: Msg) -> bool:
         """Claim, and only then acknowledge: a call that was not answered comes again."""
-        asked = time.monotonic()
         try:
-            answer = await self._ask_core("claim", HoldRequest())
-            await call.ack()
-        except (SnappyError, NatsError, OSError, msgspec.MsgspecError) as error:
+            answer, asked = await self._claim()
+        except (SnappyError, msgspec.MsgspecError) as error:
             _log.warning("a call was not answered", reason=str(error))
+            await again_soon(call)
             return False
+        with suppress(NatsError, OSError):
+            await call.ack()
         if answer.job is None:
             return False
         hold = Hold(self._bus, self.name, self.replica, answer, asked)
         self._start(hold)
         return True
+
+    async def _claim(self) -> tuple[HoldAnswer, float]:
+        """The core's answer, and when it was asked (monotonic seconds). A claim whose answer was lost is asked again
+        by its nonce, since the job that it got would otherwise wait until the hold on it runs out."""
+        request = HoldRequest(nonce=random.token_hex(16))
+        for _ in range(CLAIM_TRIES - 1):
+            asked = time.monotonic()
+            try:
+                return await self._ask_core("claim", request), asked
+            except BusUnavailable as error:
+                _log.warning("a claim is asked again", reason=error.message)
+                request = msgspec.structs.replace(request, again=True)
+            await asyncio.sleep(CLAIM_RETRY_SECONDS)
+        asked = time.monotonic()
+        return await self._ask_core("claim", request), asked
 
     def _start(self, hold: Hold) -> None:
         self._holds[hold.job.id] = hold
@@ -235,7 +255,14 @@ class SourceService:
         if secret is None:
             known = ", ".join(sorted(self._settings.keys)) or "none"
             raise UnknownKey(f"{self.name} has no key {key!r}", hint=f"its keys are: {known}")
-        return secrets.read(secret)
+        try:
+            password = secrets.read(secret)
+        except UsageError as error:
+            _log.error("a password cannot be read", key=key, reason=error.message)
+            password = ""
+        if not password:
+            raise UsageError(f"{self.name} cannot read the password of key {key!r}", hint="its log says why")
+        return password
 
     @asynccontextmanager
     async def _files(self, target: str, grant: Grant) -> AsyncIterator[SnappyFileSystem]:

@@ -14,8 +14,11 @@ from nats.errors import Error as NatsError
 
 from snappy import config
 from snappy.bus.pulling import Puller
+from snappy.bus.subjects import WorkerSubject
 from snappy.errors import SnappyError
+from snappy.frontend.api import Client
 from snappy.jobs.core import Core
+from snappy.jobs.messages import HoldRequest
 from snappy.jobs.states import FINAL, State
 from tests.support.jobs import BACKUP, Clock, Stack, Worker, jetstream_server
 
@@ -58,6 +61,26 @@ async def deliver_again_after(stack: Stack, seconds: float) -> None:
     for stream in (subjects.commands_stream, subjects.reports_stream):
         known = (await js.consumer_info(stream, subjects.core_durable)).config
         await js.add_consumer(stream, known.evolve(ack_wait=seconds))
+
+
+async def test_a_claim_is_asked_again_of_another_core(server_url: str) -> None:
+    """The core that granted it died, and the other one was not told of it."""
+    stack = Stack(server_url, Clock())
+    await stack.start_core()
+    await stack.target()
+    site = await stack.worker()
+    alice = Client(await stack.bus("alice"))
+    await stack.start_core()
+    for _ in range(2):
+        await alice.submit("backup", BACKUP)
+    held = await site.claim("n1")
+    assert held.job is not None
+    for core in list(stack._running):
+        again = HoldRequest(nonce="n1", again=True)
+        answer = await core._desk.claim(WorkerSubject("claim", "site1", "r1"), again)
+        assert answer.job is not None
+        assert (answer.job.id, answer.attempt) == (held.job.id, 1)
+    await stack.close()
 
 
 async def kill_cores(stack: Stack) -> None:

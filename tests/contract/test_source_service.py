@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,12 +14,12 @@ import msgspec
 import pytest
 
 from snappy.config import Allow, Config, Core, SourceService, TargetService
-from snappy.errors import Denied, UnknownKey
+from snappy.errors import BusUnavailable, Denied, UnknownKey
 from snappy.frontend.api import Client
-from snappy.jobs.messages import JobRecord
+from snappy.jobs.messages import HoldAnswer, HoldRequest, JobRecord
 from snappy.jobs.states import State
 from snappy.repository.entries import Entry, Node, Sink
-from snappy.sources import base
+from snappy.sources import base, service
 from tests.support.stack import Inside, in_process
 
 SECONDS = 60.0
@@ -29,7 +30,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Drip:
-    """A source that yields small directories until it is told to stop."""
+    """A source that yields empty files until it is told to stop."""
 
     name: ClassVar[str] = "drip"
     Options: ClassVar[type[msgspec.Struct]] = Nothing
@@ -53,7 +54,7 @@ class Drip:
             number += 1
             Drip.yielded += 1
             name = b"%08d" % number
-            yield Entry(path=b"/drip/" + name, node=Node(name=name, type="dir", mode=0o755))
+            yield Entry(path=b"/drip/" + name, node=Node(name=name, type="file", mode=0o644), open=io.BytesIO)
 
     @classmethod
     def restore_claims(cls, options: Nothing) -> list[str]:
@@ -150,6 +151,29 @@ async def test_a_job_pauses_while_the_core_is_away_and_goes_on_in_the_same_attem
         await flowing()
         Drip.stop.set()
         record = await client.wait(job.id)
+    assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 1)
+
+
+async def test_a_claim_whose_answer_was_lost_gets_its_job_all_the_same(
+    settings: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, lost = service.SourceService._ask_core, []
+
+    async def losing(self: service.SourceService, verb: str, request: HoldRequest) -> HoldAnswer:
+        answer = await ask(self, verb, request)
+        if verb == "claim" and answer.job and not lost:
+            lost.append(answer.job.id)
+            raise BusUnavailable("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(service.SourceService, "_ask_core", losing)
+    patient = msgspec.structs.replace(settings, core=Core(hold_seconds=60.0))
+    async with stack(patient) as (_, client):
+        job = await start(client)
+        await flowing()
+        Drip.stop.set()
+        record = await client.wait(job.id)
+    assert lost == [job.id]
     assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 1)
 
 

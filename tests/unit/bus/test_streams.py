@@ -12,6 +12,7 @@ import pytest
 
 from snappy.bus import broker, streams
 from snappy.bus.connection import Bus
+from snappy.bus.pulling import Puller, in_progress
 from snappy.bus.subjects import Subjects
 from snappy.config import Nats
 from snappy.errors import BusError, StreamMismatch
@@ -143,6 +144,30 @@ async def test_calls_reach_the_service_they_are_for(bus: Bus) -> None:
         [call] = await pull.fetch(1, timeout=5)
         assert call.data == f"for {site}".encode()
         await call.ack_sync(timeout=5)
+
+
+async def test_an_older_snappys_wait_for_the_core_is_shortened(bus: Bus) -> None:
+    await streams.ensure(bus)
+    known = (await bus.js.consumer_info("SNAPPY_REPORTS", "snappy_core")).config
+    await bus.js.add_consumer("SNAPPY_REPORTS", known.evolve(ack_wait=30.0, description="mine"))
+    await streams.ensure(bus)
+    found = (await bus.js.consumer_info("SNAPPY_REPORTS", "snappy_core")).config
+    assert (found.ack_wait, found.description) == (streams.CORE_ACK_SECONDS, "mine")
+    assert (await bus.js.consumer_info("SNAPPY_EVENTS", "snappy_audit")).config.ack_wait == streams.ACK_SECONDS
+
+
+async def test_what_is_still_handled_does_not_come_again(bus: Bus) -> None:
+    await streams.ensure(bus)
+    known = (await bus.js.consumer_info("SNAPPY_REPORTS", "snappy_core")).config
+    await bus.js.add_consumer("SNAPPY_REPORTS", known.evolve(ack_wait=0.4))
+    await bus.store("snappy.report.site1.r1", b"{}")
+    batches = Puller(bus, "SNAPPY_REPORTS", "snappy_core", expires=1.0).batches()
+    [slow] = await anext(batches)
+    again = asyncio.ensure_future(anext(batches))
+    async with in_progress([slow], 0.1):
+        await asyncio.wait({again}, timeout=1.2)
+        assert not again.done()
+    assert (await asyncio.wait_for(again, 5.0))[0].metadata.num_delivered == 2
 
 
 async def test_commands_are_read_by_the_core_with_and_without_a_submitter(bus: Bus) -> None:
