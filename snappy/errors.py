@@ -40,7 +40,11 @@
     │   └── StreamMismatch         an operator's stream is not what Snappy needs
     ├── JobError
     │   ├── JobNotFound
+    │   ├── ScheduleNotFound
     │   ├── JobCancelled
+    │   │   └── Replaced           a newer job took its place
+    │   ├── DeadlinePassed
+    │   ├── TimeLimitReached
     │   ├── AttemptOver            this attempt was replaced, or its grant ran out
     │   ├── AttemptLost            the service that ran it fell silent
     │   └── Interrupted            the process that ran the job ended
@@ -103,6 +107,12 @@ class UnknownKey(Rejected):
     """The source service has no key of that name."""
 
     code = "unknown-key"
+
+
+class Duplicate(Rejected):
+    """A job that does the same is not over."""
+
+    code = "duplicate"
 
 
 class Denied(Rejected):
@@ -333,11 +343,38 @@ class JobNotFound(JobError):
     exit_code = 5
 
 
+class ScheduleNotFound(JobError):
+    """There is no such schedule."""
+
+    code = "schedule-not-found"
+    exit_code = 5
+    hint = "`snappy schedule list` shows yours"
+
+
 class JobCancelled(JobError):
     """The job was cancelled."""
 
     code = "cancelled"
     exit_code = 9
+
+
+class Replaced(JobCancelled):
+    """A newer job of the same kind took its place."""
+
+    code = "replaced"
+
+
+class DeadlinePassed(JobError):
+    """The job was not over at its deadline."""
+
+    code = "deadline"
+    hint = "give it a later deadline, or look why it waited: `snappy jobs show`"
+
+
+class TimeLimitReached(JobError):
+    """An attempt took longer than the job's time limit."""
+
+    code = "time-limit"
 
 
 class AttemptOver(JobError):

@@ -182,6 +182,7 @@ def consumers(subjects: Subjects) -> list[Consumer]:
     return [
         Consumer(subjects.commands_stream, subjects.core_durable, ack_seconds=CORE_ACK_SECONDS),
         Consumer(subjects.reports_stream, subjects.core_durable, ack_seconds=CORE_ACK_SECONDS),
+        Consumer(subjects.schedules_stream, subjects.core_durable, subjects.due("*"), ack_seconds=CORE_ACK_SECONDS),
         Consumer(subjects.events_stream, subjects.audit_durable),
     ]
 

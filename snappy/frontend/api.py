@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from snappy.bus.connection import Bus
 from snappy.errors import BusUnavailable, InternalError
+from snappy.frontend.schedules import Schedules
 from snappy.jobs import verbs
 from snappy.jobs.kinds import Command
 from snappy.jobs.messages import (
@@ -49,11 +50,12 @@ Value = TypeVar("Value")
 
 
 class Client:
-    """Speaks as the bus's user. ``timeout`` is for one answer, in seconds."""
+    """Speaks as the bus's user. ``timeout`` is for one answer, in seconds. Schedules: ``client.schedules``."""
 
     def __init__(self, bus: Bus, *, timeout: float = 10.0) -> None:
         self.bus = bus
         self.timeout = timeout
+        self.schedules = Schedules(self._call)
 
     # ---- jobs ----------------------------------------------------------------------------------------------------
 

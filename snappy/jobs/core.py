@@ -31,6 +31,10 @@ from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import ErrorInfo, JobRecord
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.reports import Reports
+from snappy.jobs.schedule_book import ScheduleBook
+from snappy.jobs.schedule_desk import ScheduleDesk
+from snappy.jobs.schedule_firing import ScheduleFiring
+from snappy.jobs.schedule_post import SchedulePost
 from snappy.jobs.states import FINAL, Event
 from snappy.jobs.store import JobStore, StoredJob
 from snappy.jobs.sweep import Sweep
@@ -74,6 +78,9 @@ class Core:
         self._endpoints = Endpoints(
             bus, self.store, self.ledger, self.reception, calls, private=private_inboxes, clock=clock
         )
+        book, post = ScheduleBook(bus), SchedulePost(bus, clock)
+        self._schedule_desk = ScheduleDesk(book, post, self.reception, private=private_inboxes, clock=clock)
+        self.schedules = ScheduleFiring(bus, book, post, self.reception, self._refusals, clock)
         self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, settings, clock)
         self._desk = HoldDesk(
             bus,
@@ -98,6 +105,8 @@ class Core:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._consume(self.bus.subjects.commands_stream, self.reception.receive))
                 group.create_task(self._consume(self.bus.subjects.reports_stream, self._reports.receive))
+                group.create_task(self._consume(self.bus.subjects.schedules_stream, self.schedules.receive))
+                group.create_task(self.schedules.run())
                 group.create_task(self.sweep.run(self._sweep_seconds))
                 self.ready.set()
         finally:
@@ -141,7 +150,7 @@ class Core:
         subjects = self.bus.subjects
         service = MicroService(self.bus, SERVICE, __version__, description="accepts, assigns and follows jobs")
         await service.begin()
-        for verb, handler in self._endpoints.handlers():
+        for verb, handler in [*self._endpoints.handlers(), *self._schedule_desk.handlers()]:
             answer = answerer(self.bus, verb, handler, private=self._private, refuse=self._refusals.tell)
             await service.add(verb.name, subjects.api(verb.noun, verb.verb, "*"), answer, queue=QUEUE)
         return service

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from snappy.errors import SnappyError, from_code
 from snappy.jobs.kinds import VERSION, Name
+from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
 
 # ---- the record --------------------------------------------------------------------------------------------------
@@ -95,7 +96,16 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
     cancel: str | None = None
     """Who asked for its end."""
+    ending: ErrorInfo | None = None
+    """Why a rule asked for its end."""
+    stop_by: float = 0.0
+    """When a worker that was told to stop loses its hold, should it go on."""
+    priority: int = 0
     not_before: float = 0.0
+    since: float = 0.0
+    """From when it waited for its first attempt: the later of ``created`` and the command's ``not_before``."""
+    deadline: float = 0.0
+    """When it fails if it is not over; 0: never."""
     event: str = ""
     """The newest event, its number in the job (from 1), and the sequence in the events stream of the one before it:
     a core that finds the event missing publishes it."""
@@ -185,6 +195,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     replica: str
     deadline: float
+    target: str = ""
+    key: str = ""
     over: bool = False
     nonce: str = ""
     """Of the claim, so that a claim whose answer was lost can be asked again."""
@@ -306,6 +318,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
     job: JobRecord | None = None
     jobs: list[JobRecord] | None = None
+    schedule: Schedule | None = None
+    schedules: list[Schedule] | None = None
     services: list[Beat] | None = None
     snapshots: list[dict[str, Any]] | None = None
     entries: list[dict[str, Any]] | None = None

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from snappy.jobs import messages
+from snappy.jobs import messages, schedule_words
 
 
 class Verb(NamedTuple):
@@ -32,8 +32,25 @@ JOB_GET = Verb("job", "get", messages.GetRequest, "job", "core")
 JOB_LIST = Verb("job", "list", messages.ListRequest, "jobs", "core")
 JOB_CANCEL = Verb("job", "cancel", messages.CancelRequest, "job", "core")
 SERVICES_LIST = Verb("services", "list", messages.ServicesRequest, "services", "core")
+SCHEDULE_ADD = Verb("schedule", "add", schedule_words.ScheduleAddRequest, "schedule", "core")
+SCHEDULE_LIST = Verb("schedule", "list", schedule_words.ScheduleListRequest, "schedules", "core")
+SCHEDULE_GET = Verb("schedule", "get", schedule_words.ScheduleRequest, "schedule", "core")
+SCHEDULE_PAUSE = Verb("schedule", "pause", schedule_words.ScheduleRequest, "schedule", "core")
+SCHEDULE_RESUME = Verb("schedule", "resume", schedule_words.ScheduleRequest, "schedule", "core")
+SCHEDULE_REMOVE = Verb("schedule", "remove", schedule_words.ScheduleRequest, "schedule", "core")
+SCHEDULE_RUN_NOW = Verb("schedule", "run-now", schedule_words.ScheduleRunRequest, "job", "core")
 SNAPSHOTS_LIST = Verb("snapshots", "list", messages.SnapshotsRequest, "snapshots", "source")
 AUDIT_QUERY = Verb("audit", "query", messages.AuditQuery, "entries", "audit")
 AUDIT_VERIFY = Verb("audit", "verify", messages.AuditVerifyRequest, "audit", "audit")
 
-VERBS = (JOB_SUBMIT, JOB_GET, JOB_LIST, JOB_CANCEL, SERVICES_LIST, SNAPSHOTS_LIST, AUDIT_QUERY, AUDIT_VERIFY)
+JOBS = (JOB_SUBMIT, JOB_GET, JOB_LIST, JOB_CANCEL)
+SCHEDULES = (
+    SCHEDULE_ADD,
+    SCHEDULE_LIST,
+    SCHEDULE_GET,
+    SCHEDULE_PAUSE,
+    SCHEDULE_RESUME,
+    SCHEDULE_REMOVE,
+    SCHEDULE_RUN_NOW,
+)
+VERBS = (*JOBS, *SCHEDULES, SERVICES_LIST, SNAPSHOTS_LIST, AUDIT_QUERY, AUDIT_VERIFY)

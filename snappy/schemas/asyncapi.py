@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from snappy import __version__
 from snappy.bus import protocol
 from snappy.bus.subjects import Subjects
-from snappy.jobs import kinds, messages
+from snappy.jobs import kinds, messages, schedule_words
 from snappy.jobs.states import Event
 from snappy.jobs.verbs import VERBS, Verb
 from snappy.schemas.structs import Document, Struct, all_structs, file_name, file_structs
@@ -30,6 +30,7 @@ PARAMETERS = {
     "noun": "what it is asked of",
     "event": "what happened",
     "job": "the job's id, a UUIDv7",
+    "happening": "what happened to the schedule",
     "refusal": "a random id",
     "name": "the schedule's name",
     "target": "the target's name",
@@ -39,6 +40,7 @@ PARAMETERS = {
 VALUES = {
     "kind": [*kinds.COMMANDS],
     "event": [event.value for event in Event if event is not Event.CHECKPOINT],
+    "happening": [*schedule_words.HAPPENINGS],
     "verb": ["claim", "renew", "release", "read", "beat"],
     "op": [*protocol.OPERATIONS],
 }
@@ -142,6 +144,14 @@ CHANNELS = [
         NAMES.event("security", "refused", "{refusal}"),
         "A message that a service dropped, because it broke the rules of the bus.",
         (messages.RefusalEvent,),
+        "send",
+        stream=NAMES.events_stream,
+    ),
+    Channel(
+        "schedule-event",
+        NAMES.event("schedule", "{happening}", "{refusal}"),
+        "What happened to a schedule, as CloudEvents 1.0.",
+        (schedule_words.ScheduleEvent,),
         "send",
         stream=NAMES.events_stream,
     ),

@@ -15,7 +15,7 @@ import msgspec
 from snappy.bus import protocol
 from snappy.bus.failures import Failure
 from snappy.bus.grants import Grant
-from snappy.jobs import kinds, messages
+from snappy.jobs import kinds, messages, schedule_words
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = dict[str, Any]
@@ -27,7 +27,7 @@ BASES = (kinds.Command, protocol.Request)
 
 def job_structs() -> list[Struct]:
     """Every message about jobs, in the order of the modules."""
-    return [*_structs_of(kinds), *_structs_of(messages)]
+    return [*_structs_of(kinds), *_structs_of(messages), *_structs_of(schedule_words)]
 
 
 def file_structs() -> list[Struct]:
