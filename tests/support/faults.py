@@ -1,0 +1,295 @@
+"""A site whose processes and servers are killed, stopped and started again, and what must hold of its jobs then.
+
+Nothing here believes Snappy: bytes are counted where they lie, events are read from the stream one by one, trees are
+compared by :mod:`tests.support.compare` and repositories by restic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import secrets
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+from tests.support import raw_nats
+from tests.support.compare import Options, compare
+from tests.support.mortal import die_with_parent
+from tests.support.places import Place, in_folder
+from tests.support.roles import deployed
+from tests.support.site import FINAL, ROLES, Site
+
+MIB = 1 << 20
+LOOK_SECONDS = 0.01
+ASK_SECONDS = 0.1
+JOB_SECONDS = 120.0
+UNREACHABLE = (OSError, TimeoutError, EOFError, ValueError, raw_nats.ServerError)
+"""What a request meets whose server is gone, is starting, or has no core behind it."""
+
+
+class Arena(Site):
+    """Made by :func:`arena`. A process is named after its user; ``site1.b`` is a second replica of ``site1``.
+
+    ``steady`` is the folder of what a role keeps that must outlive its process: the streams and the audit log.
+    """
+
+    def __init__(self, folder: Path, place: Place, core: Mapping[str, Any], steady: Path) -> None:
+        super().__init__(folder, place.target, dict(core))
+        self.place, self.steady = place, steady
+        self.programs: dict[str, list[str]] = {}
+        """What stands in for ``snappy`` in the processes named."""
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    # ---- processes -----------------------------------------------------------------------------------------------
+
+    def _audit_section(self, own: Path) -> str:
+        return f'[audit]\npath = {json.dumps(str(self.steady / "audit"))}\nreaders = ["alice"]'
+
+    def start(self, user: str, program: list[str] | None = None) -> None:
+        """Start a process, for the first time or again, with the configuration that it always had."""
+        name, _, replica = user.partition(".")
+        configuration = self.folder / name / "snappy.toml"
+        if not configuration.exists():
+            self.configure(name)
+        environ = {"PATH": os.environ["PATH"], "HOME": str(configuration.parent)}
+        if name == "site1":
+            environ["SNAPPY_SOURCE__SITE1__REPLICA"] = replica or "a"
+        command = program or self.programs.get(user) or [str(Path(sys.executable).with_name("snappy"))]
+        with self._log_of(user).open("ab") as log:
+            self.processes[user] = subprocess.Popen(
+                [*command, *ROLES[name], "--config", str(configuration)],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+
+    def kill(self, user: str) -> None:
+        """With SIGKILL; returns when the process is gone. It must have been alive."""
+        process = self.processes[user]
+        assert process.poll() is None, f"{user} was dead already\n{self.log(user)[-4000:]}"
+        process.kill()
+        process.wait()
+
+    def freeze(self, user: str) -> None:
+        self.processes[user].send_signal(signal.SIGSTOP)
+
+    def thaw(self, user: str) -> None:
+        self.processes[user].send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGCONT)
+        super().stop()
+
+    def log(self, user: str) -> str:
+        return self._log_of(user).read_text(errors="replace")
+
+    def said(self, user: str, words: str) -> int:
+        """How often a process has written ``words`` so far."""
+        return self.log(user).count(words)
+
+    def _log_of(self, user: str) -> Path:
+        return self.folder / f"{user}.log"
+
+    # ---- jobs ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, kind: str, **command: Any) -> str:
+        """Publish a command until it is acknowledged, which a request of its own makes harmless. Its request."""
+        body = {"source": "site1", "target": "vault", "request": secrets.token_hex(8), **command}
+        await self._ask_until(f"snappy.cmd.{kind}.alice", body, lambda answer: "seq" in answer)
+        return str(body["request"])
+
+    async def backup(self, *paths: Path, **command: Any) -> str:
+        """Ask for a backup of these folders, by default of all data."""
+        chosen = [str(path) for path in paths or (self.data,)]
+        return await self.submit("backup", init=True, options={"paths": chosen}, **command)
+
+    async def restore(self, name: str, snapshot: str, **command: Any) -> str:
+        """Ask for a restore into a folder of that name."""
+        options = {"to": str(self.folder / "back" / name)}
+        return await self.submit("restore", snapshot=snapshot, options=options, **command)
+
+    async def record(self, request: str) -> dict[str, Any]:
+        """A job as the core knows it now; empty where there is none, or no core."""
+        try:
+            async with asyncio.timeout(5):
+                answer = await self._ask("snappy.api.job.get.alice", {"request": request}, 3.0)
+        except UNREACHABLE:
+            return {}
+        return answer.get("job") or {}
+
+    async def wait_state(self, request: str, states: set[str], seconds: float = JOB_SECONDS) -> dict[str, Any]:
+        """The job's record as soon as it is in one of ``states``."""
+        deadline, found = monotonic() + seconds, dict[str, Any]()
+        while found.get("state") not in states:
+            assert monotonic() < deadline, f"not {states} after {seconds} s: {found}\n{self._logs()}"
+            await asyncio.sleep(ASK_SECONDS)
+            found = await self.record(request) or found
+        return found
+
+    async def final(self, request: str, seconds: float = JOB_SECONDS) -> dict[str, Any]:
+        return await self.wait_state(request, FINAL, seconds)
+
+    async def succeeded(self, request: str, seconds: float = JOB_SECONDS) -> dict[str, Any]:
+        """The record of a job that must succeed."""
+        record = await self.final(request, seconds)
+        assert record["state"] == "succeeded", f"{record}\n{self._logs()}"
+        return record
+
+    async def _ask_until(self, subject: str, body: object, enough: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        deadline = monotonic() + JOB_SECONDS
+        while monotonic() < deadline:
+            try:
+                answer = await self._ask(subject, body, 5.0)
+                if enough(answer):
+                    return answer
+            except UNREACHABLE:
+                pass  # a server that is gone will be back
+            await asyncio.sleep(ASK_SECONDS)
+        raise AssertionError(f"{subject} was not answered\n{self._logs()}")
+
+    async def _ask(self, subject: str, body: object, seconds: float, user: str = "alice") -> dict[str, Any]:
+        async with raw_nats.connect(self.server.url, user, self.password(user)) as client:
+            answer = await client.request(subject, json.dumps(body).encode(), timeout=seconds)
+            found: dict[str, Any] = json.loads(answer.body)
+            return found
+
+    def _logs(self) -> str:
+        return "\n".join(f"--- {user}\n{self.log(user)[-2500:]}" for user in self.processes)
+
+    # ---- what is seen from outside -------------------------------------------------------------------------------
+
+    async def events(self, job: str) -> list[dict[str, Any]]:
+        """All events of a job that lie in the stream, as whoever reads it sees them."""
+        found: list[dict[str, Any]] = []
+        sequence = 1
+        while True:
+            asked = {"seq": sequence, "next_by_subj": f"snappy.event.*.*.{job}"}
+            answer = await self._ask("$JS.API.STREAM.MSG.GET.SNAPPY_EVENTS", asked, 10.0, "core")
+            if "error" in answer:
+                return found
+            found.append(json.loads(base64.b64decode(answer["message"]["data"])))
+            sequence = answer["message"]["seq"] + 1
+
+    async def expect_told_once(self, record: Mapping[str, Any]) -> list[str]:
+        """The names of a job's events: each number once and in turn, one first, one last; and all in the audit."""
+        events = await self.events(record["id"])
+        names = [str(event["type"]).rpartition(".")[2] for event in events]
+        assert [event["id"] for event in events] == [f"{record['id']}/{number + 1}" for number in range(len(events))]
+        assert (names.count("accepted"), names[0]) == (1, "accepted"), names
+        assert [name for name in names if name in FINAL] == names[-1:], names
+        await self._ask_until(
+            "snappy.api.audit.query.alice",
+            {"job": record["id"]},
+            lambda answer: len(answer.get("entries") or []) == len(events),
+        )
+        return names
+
+    async def expect_audit_whole(self) -> int:
+        """How many entries the audit log holds, after all of it was checked."""
+        answer = await self._ask_until("snappy.api.audit.verify.alice", {}, lambda answer: bool(answer.get("audit")))
+        assert not answer["audit"].get("fault"), answer
+        return int(answer["audit"]["entries"])
+
+    def expect_same(self, name: str, *paths: Path) -> int:
+        """Compare what was restored under that name; the bytes that are the same."""
+        total = 0
+        for path in paths or (self.data,):
+            found = compare(path, self.folder / "back" / name / str(path).lstrip("/"), Options(root=False))
+            assert found.same, found.differences
+            total += found.bytes
+        assert total > 0
+        return total
+
+    def expect_sound(self, program: str) -> None:
+        """restic reads every byte of the repository and finds no error. Packs of an attempt that was killed may lie
+        there in no index: they are no error, and cost only space."""
+        restic = self.place.restic(program, self.repository_password, self.folder / "restic cache")
+        done = restic.attempt("check", "--read-data")
+        said = (done.stdout + done.stderr).decode(errors="backslashreplace")
+        assert done.returncode == 0, said
+        assert "no errors were found" in said, said
+
+    def snapshots_of(self, program: str, job: str) -> list[str]:
+        """The snapshots that restic finds with the job's tag: a job that ran once left one at most."""
+        restic = self.place.restic(program, self.repository_password, self.folder / "restic cache")
+        return [found["id"] for found in restic.json("snapshots", "--no-lock", "--tag", f"snappy-job:{job}")]
+
+    # ---- moments -------------------------------------------------------------------------------------------------
+
+    async def amid(self, request: str, folder: Path, size: int, seconds: float = JOB_SECONDS) -> int:
+        """Wait until ``size`` more bytes lie below ``folder``; the bytes there then. The job must not be over."""
+        deadline, before = monotonic() + seconds, bytes_below(folder)
+        while bytes_below(folder) < before + size:
+            assert monotonic() < deadline, f"the moment for the fault never came\n{self._logs()}"
+            await asyncio.sleep(LOOK_SECONDS)
+        return bytes_below(folder)
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes allocated for all files below a folder that others write to; none if it is not there."""
+    return sum(found.st_blocks * 512 for found in _files(folder))
+
+
+def newest_below(folder: Path) -> float:
+    """When a file below the folder was last written to, in Unix seconds; 0 if there is none."""
+    return max((found.st_mtime for found in _files(folder)), default=0.0)
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    for top, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(top, name))
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(found.st_mode):
+                yield found
+
+
+def make_noise(folder: Path, size: int, file_size: int = 8 * MIB) -> Path:
+    """A folder of files that neither compress nor repeat, ``size`` bytes in all."""
+    folder.mkdir(parents=True)
+    for number in range(size // file_size):
+        (folder / f"noise {number}").write_bytes(os.urandom(file_size))
+    return folder
+
+
+@contextmanager
+def arena(
+    folder: Path,
+    place: Place | None = None,
+    *,
+    core: Mapping[str, Any] | None = None,
+    processes: Sequence[str] = tuple(ROLES),
+    programs: Mapping[str, list[str]] | None = None,
+    steady: Path | None = None,
+) -> Iterator[Arena]:
+    """A running site with these processes; by default its target is a folder, and its holds last three seconds."""
+    made = Arena(folder, place or in_folder(folder), {"hold_seconds": 3.0, **(core or {})}, steady or folder)
+    made.programs |= programs or {}
+    with ExitStack() as stack:
+        (made.steady / "nats").mkdir()
+        made.server = stack.enter_context(deployed(made.steady / "nats"))
+        straight: Any = SimpleNamespace(url=made.server.url)
+        made.proxies = dict.fromkeys(ROLES, straight)
+        stack.callback(made.stop)
+        for name in processes:
+            made.start(name)
+        asyncio.run(made.wait_ready())
+        yield made
