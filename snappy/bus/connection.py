@@ -27,6 +27,7 @@ from snappy import config, log
 from snappy.bus import login
 from snappy.bus.replies import Replies, Waiters
 from snappy.bus.subjects import Subjects, inbox
+from snappy.bus.tuning import tune_process
 from snappy.bus.watchdog import Watchdog, ping
 from snappy.errors import BusDenied, BusError, BusFull, BusUnavailable, TooLarge, WrongSequence
 
@@ -85,6 +86,7 @@ class Bus:
         ``on_closed`` is called if the connection ends for good though nobody drained it: the process should exit and
         be restarted. Raises BusUnavailable, BusDenied (wrong credentials, at once) or UsageError.
         """
+        tune_process()
         who = login.caller(nats, user)
         bus = cls(Subjects(prefix), who, on_closed)
         await bus._open(login.options(nats, who) | {"name": name, "connect_timeout": connect_timeout}, connect_timeout)

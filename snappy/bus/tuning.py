@@ -6,16 +6,11 @@ frames: a third less CPU at the receiver from the buffer, two thirds less at the
 
 from __future__ import annotations
 
-import ctypes
-
 import nats.aio.client
 
-BUFFER_BYTES = 1 << 20
+from snappy import heap
 
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_KEEP_BYTES = 512 << 20
-_MMAP_FROM_BYTES = 32 << 20
+BUFFER_BYTES = 1 << 20
 
 
 def tune_process() -> bool:
@@ -23,11 +18,4 @@ def tune_process() -> bool:
     buffered = hasattr(nats.aio.client, "DEFAULT_BUFFER_SIZE")
     if buffered:
         nats.aio.client.DEFAULT_BUFFER_SIZE = BUFFER_BYTES
-    return _keep_memory() and buffered
-
-
-def _keep_memory() -> bool:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_FROM_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+    return heap.tune() and buffered

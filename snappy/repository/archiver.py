@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from snappy import __version__
+from snappy import __version__, heap
 from snappy.errors import Damaged, SourceError
 from snappy.repository.entries import Entry, Node, Problem
 from snappy.repository.file_storer import FileStorer
 from snappy.repository.format import BlobId, BlobType
-from snappy.repository.heap import keep_small
 from snappy.repository.paths import ROOT
 from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
@@ -66,7 +65,7 @@ class Archiver:
         cancelled: Cancelled = never,
         now: Now = utc_now,
     ) -> None:
-        keep_small()
+        heap.tune()
         self._repo, self._parent, self._cancelled, self._now = repo, parent, cancelled, now
         self._progress = progress or Progress()
         self._problems = Problems()

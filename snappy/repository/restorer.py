@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from snappy import heap
 from snappy.errors import Damaged, SnappyError, SourceError, UnsafePath
 from snappy.repository.entries import Node, Problem, Sink
 from snappy.repository.file_restorer import FileRestorer, Outcome, RestoredFile, quietly
-from snappy.repository.heap import keep_small
 from snappy.repository.paths import ROOT, shown
 from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
@@ -57,7 +57,7 @@ class Restorer:
     def __init__(
         self, repo: Repository, sink: Sink, *, progress: Progress | None = None, cancelled: Cancelled = never
     ) -> None:
-        keep_small()
+        heap.tune()
         self._repo, self._sink, self._cancelled = repo, sink, cancelled
         self._progress = progress or Progress()
         self._errors, self._warnings = Problems(), Problems()

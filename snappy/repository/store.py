@@ -192,9 +192,11 @@ def _kind(error: BaseException) -> type[StorageError]:
 
 def _s3_code(error: BaseException) -> str:
     link: BaseException | None = error
-    while link is not None:
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:  # s3fs raises errors that are their own cause
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
+        seen.add(id(link))
         link = link.__cause__
     return ""

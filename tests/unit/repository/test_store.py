@@ -143,3 +143,9 @@ def test_a_missing_bucket_is_said_and_never_made() -> None:
         store.save(FileType.KEY, NAME, b"x")
     with pytest.raises(errors.BucketMissing):
         store.list(FileType.KEY)
+
+
+def test_an_error_that_is_its_own_cause_ends_all_the_same() -> None:
+    error, cause = OSError("x"), OSError("y")
+    error.__cause__, cause.__cause__ = cause, error
+    assert isinstance(storage_error(error, "a file"), errors.Unavailable)

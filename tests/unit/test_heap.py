@@ -8,27 +8,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from snappy.repository import heap
+from snappy import heap
 
 
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
-    heap.keep_small.cache_clear()
+    heap.tune.cache_clear()
     yield
-    heap.keep_small.cache_clear()
+    heap.tune.cache_clear()
 
 
 def test_it_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
-    library = SimpleNamespace(mallopt=lambda *setting: told.append(setting))
+    library = SimpleNamespace(mallopt=lambda *setting: told.append(setting) or 1)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    heap.keep_small()
-    heap.keep_small()
-    assert told == [(heap.MMAP_THRESHOLD, heap.LARGE), (heap.ARENA_MAX, heap.ARENAS)]
+    heap.tune()
+    heap.tune()
+    assert told == [(heap.MMAP_THRESHOLD, heap.LARGE), (heap.TRIM_THRESHOLD, heap.KEPT), (heap.ARENA_MAX, heap.ARENAS)]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(ctypes, "CDLL", lambda name: asked.append(name) or SimpleNamespace())
-    heap.keep_small()
+    heap.tune()
     assert asked == [None]
