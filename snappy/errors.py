@@ -51,7 +51,8 @@
     └── InternalError              a bug of ours
 
 A class carries what does not depend on the case: ``code`` (stable, on the wire), ``exit_code``, ``retryable``
-and a ``hint`` (what to do next). Its docstring's first line is the default message.
+and a ``hint`` (what to do next). What a class does not say it inherits. Its docstring's first line is the default
+message.
 """
 
 from __future__ import annotations
@@ -67,6 +68,12 @@ class SnappyError(Exception):
     retryable: ClassVar[bool] = False
     hint: str = ""
 
+    def __init_subclass__(cls, *, code: str = "", exit_code: int | None = None, retryable: bool | None = None) -> None:
+        super().__init_subclass__()
+        cls.code = code or cls.code
+        cls.exit_code = cls.exit_code if exit_code is None else exit_code
+        cls.retryable = cls.retryable if retryable is None else retryable
+
     def __init__(self, message: str = "", *, hint: str | None = None, **details: Any) -> None:
         self.message = message or (type(self).__doc__ or "").split("\n")[0]
         if hint is not None:
@@ -75,333 +82,221 @@ class SnappyError(Exception):
         super().__init__(self.message)
 
 
-class UsageError(SnappyError):
+class UsageError(SnappyError, code="usage", exit_code=2):
     """The command line or the configuration is wrong."""
 
-    code = "usage"
-    exit_code = 2
 
-
-class Rejected(SnappyError):
+class Rejected(SnappyError, code="rejected", exit_code=4):
     """The job will not be run."""
 
-    code = "rejected"
-    exit_code = 4
 
-
-class InvalidCommand(Rejected):
+class InvalidCommand(Rejected, code="invalid-command"):
     """The command does not validate."""
 
-    code = "invalid-command"
     hint = "see schemas/ for the fields of each kind of job"
 
 
-class UnknownService(Rejected):
+class UnknownService(Rejected, code="unknown-service"):
     """No service has that name."""
 
-    code = "unknown-service"
     hint = "`snappy services` lists those that are alive"
 
 
-class UnknownKey(Rejected):
+class UnknownKey(Rejected, code="unknown-key"):
     """The source service has no key of that name."""
 
-    code = "unknown-key"
 
-
-class Duplicate(Rejected):
+class Duplicate(Rejected, code="duplicate"):
     """A job that does the same is not over."""
 
-    code = "duplicate"
 
-
-class Denied(Rejected):
+class Denied(Rejected, code="denied"):
     """The caller may not do that."""
 
-    code = "denied"
     hint = "the source service's configuration lists what each submitter may ask"
 
 
-class StorageError(SnappyError):
+class StorageError(SnappyError, code="storage", exit_code=6):
     """The storage said no."""
 
-    code = "storage"
-    exit_code = 6
 
-
-class NotFound(StorageError):
+class NotFound(StorageError, code="not-found", exit_code=5):
     """There is no such object."""
 
-    code = "not-found"
-    exit_code = 5
 
-
-class BucketMissing(NotFound):
+class BucketMissing(NotFound, code="bucket-missing"):
     """The bucket does not exist."""
 
-    code = "bucket-missing"
     hint = "create it, or correct the target's url"
 
 
-class AlreadyExists(StorageError):
+class AlreadyExists(StorageError, code="already-exists"):
     """An object of that name exists."""
 
-    code = "already-exists"
 
-
-class AccessDenied(StorageError):
+class AccessDenied(StorageError, code="access-denied", exit_code=4):
     """The storage or its policy does not allow that."""
 
-    code = "access-denied"
-    exit_code = 4
 
-
-class Corrupt(StorageError):
+class Corrupt(StorageError, code="corrupt", exit_code=8, retryable=True):
     """The bytes are not what their name or checksum says."""
 
-    code = "corrupt"
-    exit_code = 8
-    retryable = True
 
-
-class NoSpace(StorageError):
+class NoSpace(StorageError, code="no-space", exit_code=7):
     """The storage is full."""
 
-    code = "no-space"
-    exit_code = 7
     hint = "free space on the target, or prune it"
 
 
-class Unavailable(StorageError):
+class Unavailable(StorageError, code="unavailable", retryable=True):
     """The storage does not answer."""
 
-    code = "unavailable"
-    retryable = True
 
-
-class RepositoryError(SnappyError):
+class RepositoryError(SnappyError, code="repository"):
     """The repository cannot be used."""
 
-    code = "repository"
 
-
-class NotARepository(RepositoryError):
+class NotARepository(RepositoryError, code="not-a-repository", exit_code=10):
     """There is no repository at that place."""
 
-    code = "not-a-repository"
-    exit_code = 10
     hint = "run `snappy init`, or give `--init`"
 
 
-class RepositoryExists(RepositoryError):
+class RepositoryExists(RepositoryError, code="repository-exists", exit_code=10):
     """A repository exists at that place."""
 
-    code = "repository-exists"
-    exit_code = 10
 
-
-class WrongPassword(RepositoryError):
+class WrongPassword(RepositoryError, code="wrong-password", exit_code=12):
     """No key of the repository opens with that password."""
 
-    code = "wrong-password"
-    exit_code = 12
 
-
-class RepositoryLocked(RepositoryError):
+class RepositoryLocked(RepositoryError, code="locked", exit_code=11, retryable=True):
     """Somebody else holds a lock on the repository."""
 
-    code = "locked"
-    exit_code = 11
-    retryable = True
     hint = "wait for the other program; `restic unlock` removes locks of programs that died"
 
 
-class SnapshotNotFound(RepositoryError):
+class SnapshotNotFound(RepositoryError, code="snapshot-not-found", exit_code=5):
     """No snapshot matches."""
 
-    code = "snapshot-not-found"
-    exit_code = 5
     hint = "`snappy snapshots` lists them"
 
 
-class Damaged(RepositoryError):
+class Damaged(RepositoryError, code="damaged", exit_code=8):
     """An object of the repository is missing or fails its authentication."""
 
-    code = "damaged"
-    exit_code = 8
 
-
-class Unauthentic(Damaged):
+class Unauthentic(Damaged, code="unauthentic"):
     """The bytes fail their authentication: they were changed, or sealed under another key."""
 
-    code = "unauthentic"
 
-
-class SourceError(SnappyError):
+class SourceError(SnappyError, code="source"):
     """The source cannot be read or written."""
 
-    code = "source"
 
-
-class UnknownPlugin(SourceError):
+class UnknownPlugin(SourceError, code="unknown-plugin", exit_code=4):
     """No source plug-in has that name."""
 
-    code = "unknown-plugin"
-    exit_code = 4
 
-
-class BadOptions(SourceError):
+class BadOptions(SourceError, code="bad-options", exit_code=4):
     """The options do not fit the plug-in's schema."""
 
-    code = "bad-options"
-    exit_code = 4
 
-
-class SourceMissing(SourceError):
+class SourceMissing(SourceError, code="source-missing", exit_code=5):
     """What is to be backed up does not exist."""
 
-    code = "source-missing"
-    exit_code = 5
 
-
-class UnsafePath(SourceError):
+class UnsafePath(SourceError, code="unsafe-path", exit_code=8):
     """The tree names a place outside the one given."""
 
-    code = "unsafe-path"
-    exit_code = 8
 
-
-class BusError(SnappyError):
+class BusError(SnappyError, code="bus", exit_code=6):
     """The message bus cannot be used."""
 
-    code = "bus"
-    exit_code = 6
 
-
-class BusUnavailable(BusError):
+class BusUnavailable(BusError, code="bus-unavailable", retryable=True):
     """No NATS server, or nobody who answers."""
 
-    code = "bus-unavailable"
-    retryable = True
 
-
-class BusDenied(BusError):
+class BusDenied(BusError, code="bus-denied", exit_code=4):
     """The NATS server's permissions do not allow that."""
 
-    code = "bus-denied"
-    exit_code = 4
     hint = "compare the user's permissions with deploy/nats.conf"
 
 
-class BusFull(BusError):
+class BusFull(BusError, code="bus-full", exit_code=7, retryable=True):
     """A stream is full, or has no disk left."""
 
-    code = "bus-full"
-    exit_code = 7
-    retryable = True
     hint = "try again later; if it stays, look at the streams' limits and at the NATS server's disk"
 
 
-class TooLarge(BusError):
+class TooLarge(BusError, code="too-large", exit_code=2):
     """The message is larger than the NATS server takes."""
 
-    code = "too-large"
-    exit_code = 2
     hint = "raise max_payload of the NATS server, or send less"
 
 
-class WrongSequence(BusError):
+class WrongSequence(BusError, code="wrong-sequence"):
     """Another message was stored on that subject in between."""
 
-    code = "wrong-sequence"
 
-
-class ClockSkew(BusError):
+class ClockSkew(BusError, code="clock-skew"):
     """The clocks of two services differ by more than grants allow."""
 
-    code = "clock-skew"
     hint = "synchronise the clocks of all machines, for example with chrony"
 
 
-class StreamMismatch(BusError):
+class StreamMismatch(BusError, code="stream-mismatch", exit_code=2):
     """A stream or bucket exists with another configuration."""
 
-    code = "stream-mismatch"
-    exit_code = 2
 
-
-class JobError(SnappyError):
+class JobError(SnappyError, code="job"):
     """The job did not succeed."""
 
-    code = "job"
 
-
-class JobNotFound(JobError):
+class JobNotFound(JobError, code="job-not-found", exit_code=5):
     """There is no such job."""
 
-    code = "job-not-found"
-    exit_code = 5
 
-
-class ScheduleNotFound(JobError):
+class ScheduleNotFound(JobError, code="schedule-not-found", exit_code=5):
     """There is no such schedule."""
 
-    code = "schedule-not-found"
-    exit_code = 5
     hint = "`snappy schedule list` shows yours"
 
 
-class JobCancelled(JobError):
+class JobCancelled(JobError, code="cancelled", exit_code=9):
     """The job was cancelled."""
 
-    code = "cancelled"
-    exit_code = 9
 
-
-class Replaced(JobCancelled):
+class Replaced(JobCancelled, code="replaced"):
     """A newer job of the same kind took its place."""
 
-    code = "replaced"
 
-
-class DeadlinePassed(JobError):
+class DeadlinePassed(JobError, code="deadline"):
     """The job was not over at its deadline."""
 
-    code = "deadline"
     hint = "give it a later deadline, or look why it waited: `snappy jobs show`"
 
 
-class TimeLimitReached(JobError):
+class TimeLimitReached(JobError, code="time-limit"):
     """An attempt took longer than the job's time limit."""
 
-    code = "time-limit"
 
-
-class AttemptOver(JobError):
+class AttemptOver(JobError, code="attempt-over"):
     """This attempt at the job is over."""
 
-    code = "attempt-over"
 
-
-class AttemptLost(JobError):
+class AttemptLost(JobError, code="attempt-lost", retryable=True):
     """The service that ran the attempt fell silent."""
 
-    code = "attempt-lost"
-    retryable = True
 
-
-class Interrupted(JobError):
+class Interrupted(JobError, code="interrupted", exit_code=130, retryable=True):
     """The process that ran the job ended."""
 
-    code = "interrupted"
-    exit_code = 130
-    retryable = True
 
-
-class InternalError(SnappyError):
+class InternalError(SnappyError, code="internal"):
     """A bug in Snappy."""
 
-    code = "internal"
     hint = "please report it with the log of the service"
 
 
