@@ -6,7 +6,7 @@ import asyncio
 import secrets as random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -22,8 +22,9 @@ from snappy.bus.micro import MicroService
 from snappy.bus.pulling import Puller, again_soon
 from snappy.bus.remote import Grant
 from snappy.config import Allow
-from snappy.errors import BusDenied, BusError, BusUnavailable, JobCancelled, SnappyError, UnknownKey, UsageError
+from snappy.errors import BusUnavailable, JobCancelled, SnappyError, UnknownKey, UsageError
 from snappy.jobs import verbs
+from snappy.jobs.heart import Heart
 from snappy.jobs.kinds import typed_command
 from snappy.jobs.messages import (
     Beat,
@@ -43,9 +44,7 @@ from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
 
-BEAT_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
-BEAT_RETRY_SECONDS = 0.5
 CLAIM_TRIES = 4
 CLAIM_RETRY_SECONDS = 0.5
 
@@ -93,15 +92,16 @@ class SourceService:
             description=f"source service {self.name}",
             metadata=self._metadata(),
         )
-        await self._beat()
+        heart = self._heart()
+        await heart.first()
         await self._bus.listen(subjects.control(self.name), "", self._on_control)
         await micro.begin()
         question = subjects.ask(self.name, verbs.SNAPSHOTS_LIST.noun, verbs.SNAPSHOTS_LIST.verb, "*")
         await micro.add(verbs.SNAPSHOTS_LIST.name, question, self._on_snapshots, queue=self.name)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_beating())
-                group.create_task(self._take_calls())
+                group.create_task(heart.keep())
+                group.create_task(self._take_calls(repair=heart.once))
                 self.ready.set()
         finally:
             await self._stop(micro)
@@ -123,28 +123,7 @@ class SourceService:
             **{f"plugin.{name}": text for name, text in schemas.items()},
         }
 
-    # ---- alive
-
-    async def _keep_beating(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            try:
-                await self._beat_once()
-            except BusError as error:
-                _log.warning("no core heard the heartbeat", reason=error.message)
-
-    async def _beat(self) -> None:
-        """Until a core heard it: the core makes what calls for this service wait in. Raises BusDenied."""
-        while True:
-            try:
-                return await self._beat_once()
-            except BusDenied:
-                raise
-            except BusError as error:
-                _log.warning("waiting for a core", reason=error.message)
-                await asyncio.sleep(BEAT_RETRY_SECONDS)
-
-    async def _beat_once(self) -> None:
+    def _heart(self) -> Heart:
         beat = Beat(
             service=self.name,
             replica=self.replica,
@@ -154,7 +133,9 @@ class SourceService:
             keys=sorted(self._settings.keys),
             started=self._started,
         )
-        await self._ask_core("beat", HoldRequest(beat=beat))
+        return Heart(self._bus, beat)
+
+    # ---- jobs
 
     async def _ask_core(self, verb: str, request: HoldRequest) -> HoldAnswer:
         """Raises what the core answered, or BusError."""
@@ -165,13 +146,9 @@ class SourceService:
             raise answer.error.to_error()
         return answer
 
-    # ---- jobs
-
-    async def _take_calls(self) -> None:
+    async def _take_calls(self, repair: Callable[[], Awaitable[None]]) -> None:
         subjects = self._bus.subjects
-        puller = Puller(
-            self._bus, subjects.work_stream, subjects.work_durable(self.name), batch=1, repair=self._beat_once
-        )
+        puller = Puller(self._bus, subjects.work_stream, subjects.work_durable(self.name), batch=1, repair=repair)
         calls = puller.batches()
         while True:
             await self._slots.acquire()

@@ -6,21 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import msgspec
 from nats.errors import Error as NatsError
 
 from snappy import __version__, config, log, secrets
 from snappy.bus.connection import Bus
 from snappy.bus.fileserver import FileServer, Gate, Limits
-from snappy.bus.grants import GrantChecker
+from snappy.bus.grants import Grant, GrantChecker
 from snappy.bus.micro import MicroService
-from snappy.errors import BusError, UsageError
-from snappy.jobs.messages import Beat, HoldRequest
+from snappy.errors import UsageError
+from snappy.jobs.heart import Heart
+from snappy.jobs.messages import Beat
 from snappy.targets.opening import open_target
-
-BEAT_SECONDS = 5.0
-BEAT_RETRY_SECONDS = 0.5
-ANSWER_SECONDS = 5.0
 
 _log = log.get(__name__)
 
@@ -66,32 +62,24 @@ class TargetService:
         await server.start()
         try:
             await micro.begin()
-            await self._keep_beating(server.replica)
+            heart = self._heart(server.replica)
+            await heart.first()
+            self.ready.set()
+            await heart.keep()
         finally:
             await server.close()
             await _stop(micro)
 
-    async def _keep_beating(self, replica: str) -> None:
-        while True:
-            try:
-                await self._beat(replica)
-                self.ready.set()
-                await asyncio.sleep(BEAT_SECONDS)
-            except BusError as error:
-                _log.warning("no core heard the heartbeat", reason=error.message)
-                await asyncio.sleep(BEAT_RETRY_SECONDS)
-
-    async def _beat(self, replica: str) -> None:
+    def _heart(self, replica: str) -> Heart:
         beat = Beat(service=self.name, replica=replica, role="target", version=__version__, started=self._started)
-        subject = self._bus.subjects.hold("beat", self.name, replica)
-        await self._bus.request(subject, msgspec.json.encode(HoldRequest(beat=beat)), timeout=ANSWER_SECONDS)
+        return Heart(self._bus, beat)
 
 
 def grant_gate(checker: GrantChecker, target: str, clock: Callable[[], float]) -> Gate:
     """A gate that lets through what a grant of the core allows at this time."""
 
-    def gate(grant: str, caller: str, right: str) -> None:
-        checker.check(grant, caller=caller, target=target, right=right, now=clock())
+    def gate(grant: str, caller: str, right: str) -> Grant:
+        return checker.check(grant, caller=caller, target=target, right=right, now=clock())
 
     return gate
 
