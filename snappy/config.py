@@ -72,6 +72,24 @@ class Allow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Absolute folders or URL prefixes that a restore may write to."""
 
 
+Limit = Annotated[int, Meta(ge=0)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many attempts may run at once, over all cores; 0: as many as want to."""
+
+    source: Limit = 0
+    """At one source service."""
+    target: Limit = 0
+    """At one target."""
+    key: Limit = 0
+    """With one key of one source service."""
+    sources: dict[ServiceName, Limit] = {}
+    """Another limit for a source service of that name; so for targets and keys."""
+    targets: dict[ServiceName, Limit] = {}
+    keys: dict[ServiceName, Limit] = {}
+
+
 class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats: Nats | None = None
     """Its own way to the bus, where several roles run from one file; by default ``[nats]``. So in each role."""
@@ -81,6 +99,9 @@ class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_attempts: Annotated[int, Meta(ge=1)] = 3
     max_lost_attempts: Annotated[int, Meta(ge=1)] = 10
     keep_jobs_days: float = 30.0
+    ageing_seconds: Annotated[float, Meta(gt=0)] = 600.0
+    """A job that waits gains a step of priority each time so many seconds pass."""
+    limits: Limits = Limits()
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
 
 

@@ -15,6 +15,7 @@ from snappy.bus.subjects import WorkerSubject
 from snappy.errors import AttemptLost, Interrupted, SnappyError
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import Attempt, ErrorInfo, JobRecord
+from snappy.jobs.rules import attempt_limit, is_stopping
 from snappy.jobs.states import Event, State
 from snappy.jobs.store import JobStore, StoredJob
 
@@ -57,22 +58,28 @@ class Attempts:
         return finished
 
     async def failed(self, stored: StoredJob, error: SnappyError | ErrorInfo) -> StoredJob:
-        """The attempt ended with ``error``: retry, fail, or cancel if that was asked for. Raises WrongSequence."""
+        """The attempt ended with ``error``: retry, fail, or end as was asked for. Raises WrongSequence."""
         info = error if isinstance(error, ErrorInfo) else ErrorInfo.of(error)
-        if stored.value.cancel is not None:
-            return await self.finished(stored, Event.CANCELLED, error=info)
+        if is_stopping(stored.value):
+            return await self.stopped(stored, info)
         await self._store.holds.fetch(stored.value.id)
         attempts = self._ended(stored, info)
-        if not info.retryable or self._is_exhausted(attempts):
+        limit = attempt_limit(stored.value, self._settings.max_attempts)
+        if not info.retryable or self._is_exhausted(attempts, limit):
             return await self.finished(stored, Event.FAILED, error=info)
         wait = self._backoff(attempts) * self._jitter()
         not_before = max(self._clock() + wait, attempts[-1].until + CLOCK_MARGIN)
         changes = {"attempts": attempts, "error": info, "not_before": not_before}
         return await self._ledger.transition(stored, Event.RETRYING, **changes)
 
-    def _is_exhausted(self, attempts: list[Attempt]) -> bool:
+    async def stopped(self, stored: StoredJob, error: ErrorInfo | None) -> StoredJob:
+        """The worker of a job whose end was asked for has stopped, or is gone. Raises WrongSequence."""
+        event = Event.FAILED if stored.value.cancel is None else Event.CANCELLED
+        return await self.finished(stored, event, error=stored.value.ending or error)
+
+    def _is_exhausted(self, attempts: list[Attempt], limit: int) -> bool:
         lost = sum(_is_lost(attempt) for attempt in attempts)
-        return lost >= self._settings.max_lost_attempts or len(attempts) - lost >= self._settings.max_attempts
+        return lost >= self._settings.max_lost_attempts or len(attempts) - lost >= limit
 
     def _backoff(self, attempts: list[Attempt]) -> float:
         """Seconds; none after an attempt that was lost, since nothing says that the next would fail."""

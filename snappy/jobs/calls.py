@@ -50,6 +50,11 @@ class Calls:
                 await self._publish(service, None)
         self._called |= {record.id: now for record in overdue}
 
+    async def call_once_more(self, record: JobRecord) -> None:
+        """Call for a job that was called for when nobody could take it."""
+        self._called[record.id] = self._clock()
+        await self._publish(record.source, None)
+
     async def cancel(self, record: JobRecord) -> None:
         """Tell the workers of a service that a job is to stop; who did not hear it learns it with its next renewal."""
         control = Control(verb="cancel", job=record.id)

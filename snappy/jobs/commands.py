@@ -19,6 +19,7 @@ from snappy.bus.pulling import again_soon
 from snappy.bus.subjects import REQUEST, TOKEN
 from snappy.errors import (
     BusError,
+    Duplicate,
     InvalidCommand,
     Rejected,
     SnappyError,
@@ -33,8 +34,10 @@ from snappy.jobs.kinds import COMMANDS, AnyCommand, parse_command
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import Beat, ErrorInfo, JobRecord
 from snappy.jobs.refusals import Refusals
+from snappy.jobs.rules import is_due, with_rules
 from snappy.jobs.states import Event, State
 from snappy.jobs.store import JobStore, StoredJob
+from snappy.jobs.twins import Twins
 
 _log = log.get(__name__)
 
@@ -52,6 +55,7 @@ class Reception:
         ledger: Ledger,
         calls: Calls,
         refusals: Refusals,
+        twins: Twins,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
@@ -59,6 +63,7 @@ class Reception:
         self._ledger = ledger
         self._calls = calls
         self._refusals = refusals
+        self._twins = twins
         self._clock = clock
 
     async def receive(self, messages: list[Msg]) -> None:
@@ -115,7 +120,7 @@ class Reception:
             return await self._open(_rejected(record, body, error), Event.REJECTED)
         fields: dict[str, Any] = msgspec.to_builtins(command)
         record = msgspec.structs.replace(record, command=fields, source=command.source, request=command.request)
-        return await self._open(record, Event.ACCEPTED)
+        return await self._open(with_rules(record, command), Event.ACCEPTED)
 
     async def checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:
         """The command, if the core has nothing against it. Raises Rejected or SourceError."""
@@ -138,12 +143,23 @@ class Reception:
             owner = await self._store.reserve(record.submitter, record.request, record.id)
             record = msgspec.structs.replace(record, id=owner)
         try:
-            stored = await self._ledger.open(record, event)
+            stored = await self._open_unless_twin(record, event)
         except WrongSequence:
             stored = await self._repeated(record)
         if stored.value.state is State.QUEUED:
-            await self._calls.call(stored.value)
+            await self._twins.end_replaced(stored.value)
+            if is_due(stored.value, self._clock()):
+                await self._calls.call(stored.value)
         return stored.value
+
+    async def _open_unless_twin(self, record: JobRecord, event: Event) -> StoredJob:
+        if event is Event.ACCEPTED:
+            try:
+                await self._twins.refuse_second(record)
+            except Duplicate as error:
+                record = msgspec.structs.replace(record, error=ErrorInfo.of(error))
+                return await self._ledger.open(record, Event.REJECTED)
+        return await self._ledger.open(record, event)
 
     async def _repeated(self, record: JobRecord) -> StoredJob:
         """The job that is there already; its first event may have been lost with a core."""

@@ -28,6 +28,8 @@ from snappy.jobs.commands import Reception
 from snappy.jobs.endpoints import Endpoints
 from snappy.jobs.holds import HoldDesk
 from snappy.jobs.ledger import Ledger
+from snappy.jobs.limits import Limits
+from snappy.jobs.line import Line
 from snappy.jobs.messages import ErrorInfo, JobRecord
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.reports import Reports
@@ -36,8 +38,10 @@ from snappy.jobs.schedule_desk import ScheduleDesk
 from snappy.jobs.schedule_firing import ScheduleFiring
 from snappy.jobs.schedule_post import SchedulePost
 from snappy.jobs.states import FINAL, Event
+from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob
 from snappy.jobs.sweep import Sweep
+from snappy.jobs.twins import Twins
 
 _log = log.get(__name__)
 
@@ -73,21 +77,25 @@ class Core:
         self._refusals = Refusals(bus, clock)
         calls = Calls(bus, clock)
         attempts = Attempts(self.store, self.ledger, settings, clock)
-        self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, clock)
-        self._reports = Reports(bus, self.store, self.ledger, attempts, self._refusals)
-        self._endpoints = Endpoints(
-            bus, self.store, self.ledger, self.reception, calls, private=private_inboxes, clock=clock
-        )
+        limits = Limits(settings.limits, self.store, clock)
+        line = Line(self.store, calls, limits, settings.ageing_seconds, clock)
+        stopper = Stopper(self.store, self.ledger, calls, clock)
+        twins = Twins(self.store, stopper, clock)
+        self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, twins, clock)
+        self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals)
+        self._endpoints = Endpoints(bus, self.store, self.reception, stopper, private=private_inboxes, clock=clock)
         book, post = ScheduleBook(bus), SchedulePost(bus, clock)
         self._schedule_desk = ScheduleDesk(book, post, self.reception, private=private_inboxes, clock=clock)
         self.schedules = ScheduleFiring(bus, book, post, self.reception, self._refusals, clock)
-        self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, settings, clock)
+        self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, line, stopper, settings, clock)
         self._desk = HoldDesk(
             bus,
             self.store,
             self.ledger,
             attempts,
             calls,
+            line,
+            limits,
             self._refusals,
             signing_key,
             settings,

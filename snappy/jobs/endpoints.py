@@ -14,9 +14,7 @@ from snappy.bus.connection import Bus
 from snappy.bus.subjects import REQUEST, TOKEN
 from snappy.errors import InvalidCommand, JobError, JobNotFound, WrongSequence
 from snappy.jobs.answering import Handler
-from snappy.jobs.calls import Calls
 from snappy.jobs.commands import Reception
-from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import (
     CancelRequest,
     GetRequest,
@@ -26,7 +24,8 @@ from snappy.jobs.messages import (
     ServicesRequest,
     SubmitRequest,
 )
-from snappy.jobs.states import FINAL, Event, State
+from snappy.jobs.states import FINAL, State
+from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob
 from snappy.jobs.verbs import JOB_CANCEL, JOB_GET, JOB_LIST, JOB_SUBMIT, SERVICES_LIST, Verb
 
@@ -40,18 +39,16 @@ class Endpoints:
         self,
         bus: Bus,
         store: JobStore,
-        ledger: Ledger,
         reception: Reception,
-        calls: Calls,
+        stopper: Stopper,
         *,
         private: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
         self._store = store
-        self._ledger = ledger
         self._reception = reception
-        self._calls = calls
+        self._stopper = stopper
         self._private = private
         self._clock = clock
 
@@ -102,12 +99,7 @@ class Endpoints:
         record = stored.value
         if record.state in FINAL:
             raise JobError(f"job {record.id} is over: it {_ENDINGS[record.state]}")
-        if record.state is not State.RUNNING:
-            return await self._ledger.transition(stored, Event.CANCELLED, cancel=caller)
-        if record.cancel is None:
-            stored = await self._ledger.note(stored, cancel=caller)
-        await self._calls.cancel(record)
-        return stored
+        return await self._stopper.stop(stored, by=caller)
 
     async def _of_request(self, caller: str, request: str) -> str:
         if not (REQUEST.match(request) and TOKEN.match(caller)):

@@ -7,6 +7,7 @@ and a late renewal of n fails against the hold of n+1.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -30,9 +31,12 @@ from snappy.jobs.answering import FORGED_REPLY
 from snappy.jobs.attempts import Attempts
 from snappy.jobs.calls import Calls
 from snappy.jobs.ledger import Ledger
+from snappy.jobs.limits import Limits
+from snappy.jobs.line import Line
 from snappy.jobs.messages import Attempt, ErrorInfo, Hold, HoldAnswer, HoldRequest, JobRecord
 from snappy.jobs.refusals import Refusals
-from snappy.jobs.states import Event, State
+from snappy.jobs.rules import is_stopping
+from snappy.jobs.states import Event
 from snappy.jobs.store import JobStore, Kept, StoredJob
 
 _log = log.get(__name__)
@@ -51,6 +55,8 @@ class HoldDesk:
         ledger: Ledger,
         attempts: Attempts,
         calls: Calls,
+        line: Line,
+        limits: Limits,
         refusals: Refusals,
         signing_key: SigningKey,
         settings: config.Core,
@@ -63,6 +69,9 @@ class HoldDesk:
         self._ledger = ledger
         self._attempts = attempts
         self._calls = calls
+        self._line = line
+        self._limits = limits
+        self._limited = asyncio.Lock()
         self._refusals = refusals
         self._key = signing_key
         self._settings = settings
@@ -104,16 +113,18 @@ class HoldDesk:
     # ---- claim ---------------------------------------------------------------------------------------------------
 
     async def claim(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
-        """The oldest job that waits for this service and is due; none is an answer too."""
+        """The job that comes first of those that wait for this service; none is an answer too."""
         if request.again:
             await self._store.holds.sync()
         if request.nonce and (repeated := await self._claimed_before(worker, request.nonce)):
             return repeated
         for _ in range(2):
-            for stored in self._store.records.waiting(worker.service):
+            tried: set[str] = set()
+            while stored := self._line.first(worker.service, tried | self._being_claimed):
+                tried.add(stored.value.id)
                 if answer := await self._try_claim(stored, worker, request.nonce):
                     return answer
-            await self._store.sync()  # another core may have accepted what was called for
+            await self._store.sync()  # another core may have accepted what was called for, or ended what was in its way
         return HoldAnswer(clock=self._clock())
 
     async def _claimed_before(self, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
@@ -125,13 +136,14 @@ class HoldDesk:
         return None
 
     async def _try_claim(self, stored: StoredJob, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
-        """None if the job is not due, or somebody else was faster."""
+        """None if there is no room for the job, or somebody else was faster."""
         job = stored.value.id
-        if job in self._being_claimed or not self._is_due(stored.value):
-            return None
         self._being_claimed.add(job)
         try:
-            return await self._take(stored, worker, nonce)
+            if not self._limits.apply_to(stored.value):
+                return await self._take(stored, worker, nonce)
+            async with self._limited:
+                return await self._take(stored, worker, nonce) if self._limits.have_room(stored.value) else None
         except WrongSequence:
             await self._store.holds.fetch(job)
             await self._store.records.fetch(job)
@@ -139,28 +151,33 @@ class HoldDesk:
         finally:
             self._being_claimed.discard(job)
 
-    def _is_due(self, record: JobRecord) -> bool:
-        return record.state in (State.QUEUED, State.RETRYING) and record.not_before <= self._clock()
-
     async def _take(self, stored: StoredJob, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
         record, now = stored.value, self._clock()
         before = self._store.holds.get(record.id)  # if that is not the newest, the write fails
         if before and now < before.value.deadline + CLOCK_MARGIN:
             return None
-        hold = Hold(
-            attempt=len(record.attempts) + 1,
-            service=worker.service,
-            replica=worker.replica,
-            deadline=now + self._settings.hold_seconds,
-            nonce=nonce,
-        )
+        hold = self._hold(record, worker, len(record.attempts) + 1, nonce)
         held = await self._store.holds.write(record.id, hold, before.revision if before else 0)
         try:
+            if self._limits.apply_to(record) and not await self._limits.have_room_after(record, held):
+                await self._give_back(record.id, held)
+                return None
             running = await self._start(stored, hold, now)
         except WrongSequence:
             await self._give_back(record.id, held)
             raise
         return self._granted(running, hold)
+
+    def _hold(self, record: JobRecord, worker: WorkerSubject, attempt: int, nonce: str) -> Hold:
+        return Hold(
+            attempt=attempt,
+            service=worker.service,
+            replica=worker.replica,
+            deadline=self._clock() + self._settings.hold_seconds,
+            target=record.command["target"],
+            key=record.command["key"],
+            nonce=nonce,
+        )
 
     async def _start(self, stored: StoredJob, hold: Hold, now: float) -> JobRecord:
         record = stored.value
@@ -177,18 +194,15 @@ class HoldDesk:
     # ---- renew, release ------------------------------------------------------------------------------------------
 
     async def renew(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
-        """A new deadline and grant, whether or not the last ran out, as long as the core has not ended the attempt."""
+        """A new deadline and grant, whether or not the last ran out, as long as the core has not ended the attempt,
+        nor told its worker to stop a good while ago."""
         record = (await self._held_by(worker, request)).value
+        if 0.0 < record.stop_by < self._clock():
+            raise AttemptOver()
         kept = await self._store.holds.fetch(request.job)
         if kept and (kept.value.over or kept.value.attempt != request.attempt):
             raise AttemptOver()
-        hold = Hold(
-            attempt=request.attempt,
-            service=worker.service,
-            replica=worker.replica,
-            deadline=self._clock() + self._settings.hold_seconds,
-            nonce=kept.value.nonce if kept else "",
-        )
+        hold = self._hold(record, worker, request.attempt, kept.value.nonce if kept else "")
         try:
             await self._store.holds.write(request.job, hold, kept.revision if kept else 0)
         except WrongSequence:
@@ -247,7 +261,7 @@ class HoldDesk:
             attempt=hold.attempt,
             deadline=hold.deadline,
             grant=self._key.sign(grant),
-            cancel=record.cancel is not None,
+            cancel=is_stopping(record),
         )
 
 

@@ -23,6 +23,11 @@ def job_id_of(stream: str, sequence: int, stored_ns: int) -> str:
     return _uuid7(stored_ns // 1_000_000, int.from_bytes(digest, "big") % (1 << _RANDOM_BITS))
 
 
+def time_of(job: str) -> float:
+    """When a job of that id began, in Unix seconds."""
+    return (uuid.UUID(job).int >> 80) / 1000
+
+
 def _uuid7(milliseconds: int, random: int) -> str:
     value = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | (random >> 62) << 64 | 2 << 62 | random & (1 << 62) - 1
     return str(uuid.UUID(int=value))

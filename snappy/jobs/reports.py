@@ -18,24 +18,37 @@ from snappy.bus.subjects import WorkerSubject, token
 from snappy.errors import BusError, InternalError, UsageError, WrongSequence
 from snappy.jobs.attempts import Attempts
 from snappy.jobs.ledger import Ledger
+from snappy.jobs.line import Line
 from snappy.jobs.messages import ErrorInfo, JobRecord, Report, Result
 from snappy.jobs.refusals import Refusals
+from snappy.jobs.rules import is_stopping
 from snappy.jobs.states import Event
 from snappy.jobs.store import JobStore, StoredJob
 
 _log = log.get(__name__)
 
+LAST = frozenset({"succeeded", "failed", "rejected", "cancelled"})
+"""Reports that end an attempt."""
 TEXT_LIMIT = 4096
 DETAIL_BYTES = 128 << 10
 """The record and its event must fit into one message, whatever a worker reports."""
 
 
 class Reports:
-    def __init__(self, bus: Bus, store: JobStore, ledger: Ledger, attempts: Attempts, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        store: JobStore,
+        ledger: Ledger,
+        attempts: Attempts,
+        line: Line,
+        refusals: Refusals,
+    ) -> None:
         self._bus = bus
         self._store = store
         self._ledger = ledger
         self._attempts = attempts
+        self._line = line
         self._refusals = refusals
         self._kinds: dict[str, Callable[[StoredJob, Report], Awaitable[object]]] = {
             "started": self._started,
@@ -99,6 +112,8 @@ class Reports:
                 return
             try:
                 await self._kinds[report.kind](stored, report)
+                if report.kind in LAST:
+                    await self._line.move_up(stored.value)
                 return
             except WrongSequence:
                 stored = await self._store.records.fetch(report.job)
@@ -131,10 +146,10 @@ class Reports:
 
     async def _cancelled(self, stored: StoredJob, report: Report) -> None:
         """Only if that was asked for; a worker that stops on its own has failed."""
-        if stored.value.cancel is None:
-            await self._attempts.failed(stored, _error(report))
+        if is_stopping(stored.value):
+            await self._attempts.stopped(stored, report.error)
         else:
-            await self._attempts.finished(stored, Event.CANCELLED, error=report.error)
+            await self._attempts.failed(stored, _error(report))
 
 
 def _error(report: Report) -> ErrorInfo:

@@ -6,6 +6,8 @@ against the bucket, and :meth:`Mirror.sync` brings what other cores wrote.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
@@ -13,12 +15,17 @@ import msgspec
 
 from snappy import log
 from snappy.bus.connection import Bus
-from snappy.errors import WrongSequence
+from snappy.errors import BusUnavailable, WrongSequence
 from snappy.jobs.bucket import Bucket, Entry
 from snappy.jobs.messages import Beat, Hold, JobRecord
+from snappy.jobs.rules import WAITING, twin_key
 from snappy.jobs.states import FINAL
+from snappy.jobs.waiting import Waiting
 
 _log = log.get(__name__)
+
+SYNC_TRIES = 20
+SYNC_SECONDS = 0.05
 
 Value = TypeVar("Value", bound=msgspec.Struct)
 
@@ -54,6 +61,16 @@ class Mirror(Generic[Value]):
             self._synced = entry.revision
         return news
 
+    async def sync_to(self, revision: int) -> None:
+        """See at least what was written up to ``revision``: a replica that is behind may answer. Raises
+        BusUnavailable if none has it soon."""
+        for _ in range(SYNC_TRIES):
+            await self.sync()
+            if self._synced >= revision:
+                return
+            await asyncio.sleep(SYNC_SECONDS)
+        raise BusUnavailable("the bucket's replicas are behind")
+
     def get(self, key: str) -> Kept[Value] | None:
         """As this process knows it."""
         return self.kept.get(key)
@@ -62,7 +79,7 @@ class Mirror(Generic[Value]):
         """As the bucket has it now."""
         entry = await self._bucket.get(self._start + key)
         if entry is None:
-            self._forget(key)
+            self.forget(key)
             return None
         if self._is_news(key, entry.revision):
             self._read(key, entry)
@@ -81,7 +98,7 @@ class Mirror(Generic[Value]):
         """Take it away, unless another core changed it meanwhile."""
         if (kept := self.kept.get(key)) is not None:
             await self._bucket.remove(self._start + key, kept.revision)
-            self._forget(key)
+            self.forget(key)
 
     def _read(self, key: str, entry: Entry) -> bool:
         """A value that cannot be read (of a far newer core, of a hand at the bucket) must not stop all others."""
@@ -102,7 +119,8 @@ class Mirror(Generic[Value]):
             self.kept[key] = kept
         return kept
 
-    def _forget(self, key: str) -> None:
+    def forget(self, key: str) -> None:
+        """In this process; the bucket keeps it."""
         self.kept.pop(key, None)
 
 
@@ -112,11 +130,16 @@ class Records(Mirror[JobRecord]):
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket, JobRecord, "job.", "*")
         self.active: dict[str, dict[str, None]] = {}
+        self._waiting: defaultdict[str, Waiting] = defaultdict(Waiting)
 
-    def waiting(self, source: str) -> list[StoredJob]:
-        """The jobs of a source service that are not final, oldest first."""
-        found = (self.kept[job] for job in self.active.get(source, ()))
-        return sorted(found, key=lambda stored: (stored.value.created, stored.value.id))
+    def waiting(self, source: str, now: float, ageing: float) -> Iterator[StoredJob]:
+        """The jobs of a source service that wait, the one to be tried first before others. To be used up, or
+        dropped, before the next change."""
+        return (self.kept[job] for job in self._waiting[source].in_order(now, ageing))
+
+    def sources_waited_for(self) -> list[str]:
+        """The source services that jobs wait for."""
+        return [source for source, waiting in self._waiting.items() if waiting]
 
     def unfinished(self) -> Iterator[StoredJob]:
         for jobs in list(self.active.values()):
@@ -125,16 +148,21 @@ class Records(Mirror[JobRecord]):
     def _keep(self, key: str, kept: StoredJob) -> StoredJob:
         super()._keep(key, kept)
         record = self.kept[key].value
+        if record.state in WAITING:
+            self._waiting[record.source].add(key, record.priority, record.since or record.created)
+        else:
+            self._waiting[record.source].discard(key)
         if record.state in FINAL:
             self.active.get(record.source, {}).pop(key, None)
         else:
             self.active.setdefault(record.source, {})[key] = None
         return kept
 
-    def _forget(self, key: str) -> None:
+    def forget(self, key: str) -> None:
         if (kept := self.kept.get(key)) is not None:
             self.active.get(kept.value.source, {}).pop(key, None)
-        super()._forget(key)
+            self._waiting[kept.value.source].discard(key)
+        super().forget(key)
 
 
 class JobStore:
@@ -151,18 +179,24 @@ class JobStore:
         """Bring all three up to date; the ids of the jobs that other cores changed."""
         await self.holds.sync()
         await self.beats.sync()
-        return await self.records.sync()
+        changed = await self.records.sync()
+        for job in changed:
+            if (kept := self.records.get(job)) and kept.value.state in FINAL:
+                self.holds.forget(job)  # its removal leaves no trace in the bucket
+        return changed
 
     # (submitter, request) -> job id, so that a repeat finds the job
 
     async def reserve(self, submitter: str, request: str, job: str) -> str:
         """The id of the job that (submitter, request) stands for: ``job``, unless it was reserved before."""
-        key = _request_key(submitter, request)
+        return await self._reserve(_request_key(submitter, request), job)
+
+    async def _reserve(self, key: str, job: str) -> str:
         try:
             await self._jobs.update(key, job.encode(), 0)
         except WrongSequence:
             entry = await self._jobs.get(key)
-            return entry.value.decode() if entry else await self.reserve(submitter, request, job)
+            return entry.value.decode() if entry else await self._reserve(key, job)
         return job
 
     async def reserved(self, submitter: str, request: str) -> str | None:
@@ -176,11 +210,25 @@ class JobStore:
             return
         await self.records.remove(job)
         await self.holds.remove(job)
+        if kept.value.command.get("duplicates") == "skip":
+            await self.release_twin(twin_key(kept.value), job)
         if kept.value.request:
-            key = _request_key(kept.value.submitter, kept.value.request)
-            entry = await self._jobs.get(key)
-            if entry and entry.value.decode() == job:
-                await self._jobs.remove(key, entry.revision)
+            await self._release(_request_key(kept.value.submitter, kept.value.request), job)
+
+    async def _release(self, key: str, job: str) -> None:
+        entry = await self._jobs.get(key)
+        if entry and entry.value.decode() == job:
+            await self._jobs.remove(key, entry.revision)
+
+    # of twins, the one that passes
+
+    async def reserve_twin(self, name: str, job: str) -> str:
+        """The id of the job that passes under the name that twins share: ``job``, unless another came before."""
+        return await self._reserve(_twin_key(name), job)
+
+    async def release_twin(self, name: str, job: str) -> None:
+        """Let another pass, if ``job`` was the one."""
+        await self._release(_twin_key(name), job)
 
     # who is alive
 
@@ -191,3 +239,7 @@ class JobStore:
 
 def _request_key(submitter: str, request: str) -> str:
     return f"request.{submitter}.{request}"
+
+
+def _twin_key(name: str) -> str:
+    return f"twin.{name}"

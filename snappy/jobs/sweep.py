@@ -14,8 +14,11 @@ from snappy.errors import AttemptLost, BusError, WrongSequence
 from snappy.jobs.attempts import Attempts
 from snappy.jobs.calls import Calls
 from snappy.jobs.ledger import Ledger
+from snappy.jobs.line import Line
 from snappy.jobs.messages import Hold, JobRecord
+from snappy.jobs.rules import is_stopping, overdue
 from snappy.jobs.states import FINAL, State
+from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, Kept, StoredJob
 
 _log = log.get(__name__)
@@ -38,6 +41,8 @@ class Sweep:
         ledger: Ledger,
         attempts: Attempts,
         calls: Calls,
+        line: Line,
+        stopper: Stopper,
         settings: config.Core,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -46,6 +51,8 @@ class Sweep:
         self._ledger = ledger
         self._attempts = attempts
         self._calls = calls
+        self._line = line
+        self._stopper = stopper
         self._settings = settings
         self._clock = clock
         self._watching_since: float | None = None
@@ -74,8 +81,9 @@ class Sweep:
         now = self._clock()
         self._doubtful |= dict.fromkeys(changed, now)
         await self._end_lost_attempts()
+        await self._end_overdue()
         await self._remind_of_cancels()
-        await self._calls.call_again(self._due())
+        await self._line.call()
         await self._confirm_events()
         if now - self._last_clean > CLEAN_SECONDS:
             await self._clean()
@@ -118,6 +126,7 @@ class Sweep:
                 await self._close(job, kept)
             reason = AttemptLost(f"{attempt.service}.{attempt.replica} fell silent in attempt {attempt.number}")
             await self._attempts.failed(stored, reason)
+            await self._line.move_up(stored.value)
         except WrongSequence:
             await self._store.holds.fetch(job)
             await self._store.records.fetch(job)
@@ -125,19 +134,22 @@ class Sweep:
     async def _close(self, job: str, kept: Kept[Hold]) -> None:
         await self._store.holds.write(job, msgspec.structs.replace(kept.value, over=True), kept.revision)
 
+    async def _end_overdue(self) -> None:
+        """Stop what is past its deadline, or takes longer than its time limit."""
+        for stored in self._store.records.unfinished():
+            if not is_stopping(stored.value) and (reason := overdue(stored.value, self._clock())):
+                try:
+                    await self._stopper.stop(stored, reason=reason)
+                except WrongSequence:
+                    await self._store.records.fetch(stored.value.id)
+
     async def _remind_of_cancels(self) -> None:
         """The word to stop is told at most once each time, and a worker may not have heard it."""
         for stored in self._store.records.unfinished():
-            if stored.value.cancel is not None:
+            if is_stopping(stored.value):
                 await self._calls.cancel(stored.value)
 
     # ---- calls, events, old jobs -----------------------------------------------------------------------------
-
-    def _due(self) -> list[JobRecord]:
-        now = self._clock()
-        waiting = (State.QUEUED, State.RETRYING)
-        records = (stored.value for stored in self._store.records.unfinished())
-        return [record for record in records if record.state in waiting and record.not_before <= now]
 
     async def _confirm_events(self) -> None:
         late = self._clock() - LATE_SECONDS

@@ -1,0 +1,70 @@
+"""What a job's command says of when and how often it runs: pure functions of the record and the time.
+
+Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from snappy.errors import DeadlinePassed, SnappyError, TimeLimitReached
+from snappy.jobs.kinds import Command
+from snappy.jobs.messages import JobRecord
+from snappy.jobs.states import FINAL, State
+
+WAITING = frozenset({State.QUEUED, State.RETRYING})
+SAME = ("source", "target", "plugin", "options")
+"""The fields in which twins agree, beside their submitter and their kind."""
+
+
+def with_rules(record: JobRecord, command: Command) -> JobRecord:
+    """The record with the times and the priority that its command asks for."""
+    asked = command.not_before.timestamp() if command.not_before else 0.0
+    not_before = max(record.not_before, asked)
+    return msgspec.structs.replace(
+        record,
+        priority=command.priority,
+        not_before=not_before,
+        since=max(record.created, not_before),
+        deadline=command.deadline.timestamp() if command.deadline else 0.0,
+    )
+
+
+def is_late(record: JobRecord, now: float) -> bool:
+    """Whether its deadline has passed."""
+    return 0.0 < record.deadline <= now
+
+
+def is_due(record: JobRecord, now: float) -> bool:
+    """Whether it waits for a worker that may begin now."""
+    return record.state in WAITING and record.not_before <= now and not is_late(record, now)
+
+
+def overdue(record: JobRecord, now: float) -> SnappyError | None:
+    """Why a job must be ended now, if it must."""
+    if record.state in FINAL:
+        return None
+    if is_late(record, now):
+        return DeadlinePassed()
+    limit = record.command.get("time_limit")
+    if record.state is State.RUNNING and limit and now > record.attempts[-1].started + limit:
+        return TimeLimitReached(f"attempt {record.attempts[-1].number} took longer than {limit:g} s")
+    return None
+
+
+def attempt_limit(record: JobRecord, most: int) -> int:
+    """How many attempts may end with an error; ``most``: the core's own limit."""
+    return min(most, record.command.get("attempts") or most)
+
+
+def is_stopping(record: JobRecord) -> bool:
+    """Whether somebody, or a rule, asked for the end of a job that a worker has."""
+    return record.cancel is not None or record.ending is not None
+
+
+def twin_key(record: JobRecord) -> str:
+    """The same for jobs that do the same for the same submitter."""
+    fields = [record.submitter, record.kind, *(record.command.get(name) for name in SAME)]
+    return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
