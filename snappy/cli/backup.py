@@ -72,10 +72,11 @@ async def _backup(arguments: argparse.Namespace) -> int:
 
     chosen = plugin_options(arguments)
     async with session.for_repository(arguments, new=arguments.init) as opened:
-        return await follow.run(opened, "backup", _command(opened, arguments, chosen), arguments)
+        return await follow.run(opened, "backup", fields(opened, arguments, chosen), arguments)
 
 
-def _command(session: Session, arguments: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
+def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The command that the arguments stand for, with the plug-in's options as they were chosen. Raises UsageError."""
     if "paths" in chosen:
         chosen["paths"] = [session.place(path) for path in chosen["paths"]]
     command = {

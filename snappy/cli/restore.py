@@ -34,10 +34,11 @@ async def _restore(arguments: argparse.Namespace) -> int:
     from snappy.cli import session
 
     async with session.for_repository(arguments) as opened:
-        return await follow.run(opened, "restore", _command(opened, arguments), arguments)
+        return await follow.run(opened, "restore", fields(opened, arguments), arguments)
 
 
-def _command(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
+def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The command that the arguments stand for. Raises UsageError."""
     command = {
         **session.names(arguments.request),
         "snapshot": arguments.snapshot,

@@ -16,7 +16,7 @@ from snappy.cli import main as module
 from snappy.cli.main import main
 from snappy.errors import BY_CODE, NoSpace, UsageError, WrongPassword
 
-COMMANDS = "up core source target audit init backup restore snapshots jobs services keygen version"
+COMMANDS = "up core source target audit init backup restore snapshots jobs schedule services keygen version"
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
