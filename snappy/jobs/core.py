@@ -85,7 +85,9 @@ class Core:
         self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals)
         self._endpoints = Endpoints(bus, self.store, self.reception, stopper, private=private_inboxes, clock=clock)
         book, post = ScheduleBook(bus), SchedulePost(bus, clock)
-        self._schedule_desk = ScheduleDesk(book, post, self.reception, private=private_inboxes, clock=clock)
+        self._schedule_desk = ScheduleDesk(
+            book, post, self.reception, private=private_inboxes, largest=lambda: bus.nc.max_payload, clock=clock
+        )
         self.schedules = ScheduleFiring(bus, book, post, self.reception, self._refusals, clock)
         self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, line, stopper, settings, clock)
         self._desk = HoldDesk(

@@ -9,14 +9,17 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
+from snappy.bus.streams import COMMAND_BYTES
 from snappy.errors import InvalidCommand, JobError, ScheduleNotFound, WrongSequence
 from snappy.jobs import schedule_plan
 from snappy.jobs.answering import Handler
 from snappy.jobs.commands import Reception
+from snappy.jobs.kinds import AnyCommand
 from snappy.jobs.messages import Reply
 from snappy.jobs.schedule_book import ScheduleBook, StoredSchedule
 from snappy.jobs.schedule_post import SchedulePost
@@ -38,12 +41,14 @@ from snappy.jobs.verbs import (
     Verb,
 )
 
+SCHEDULES_PER_OWNER = 1000
+ENVELOPE_BYTES = 64 << 10
 DEFINITION = ("owner", "kind", "command", "cron", "time_zone", "every", "at", "jitter", "missed")
 """The fields that its owner chose."""
 
 
 class ScheduleDesk:
-    """``private``: authentication is on. ``clock`` gives Unix seconds."""
+    """``private``: authentication is on. ``largest`` gives the bytes of the largest message, ``clock`` Unix seconds."""
 
     def __init__(
         self,
@@ -52,12 +57,14 @@ class ScheduleDesk:
         reception: Reception,
         *,
         private: bool,
+        largest: Callable[[], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._book = book
         self._post = post
         self._reception = reception
         self._private = private
+        self._largest = largest
         self._clock = clock
 
     def handlers(self) -> list[tuple[Verb, Handler]]:
@@ -78,6 +85,8 @@ class ScheduleDesk:
         assert isinstance(request, ScheduleAddRequest)
         schedule = await self._wanted(caller, request)
         known = await self._book.get(request.name)
+        if known is None:
+            await self._check_room(caller)
         if known and _definition(known.value) == _definition(schedule):
             return Reply(schedule=known.value)
         if known and not (request.replace and self._may_see(caller, known.value)):
@@ -89,8 +98,7 @@ class ScheduleDesk:
         now = self._clock()
         when: dict[str, Any] = schedule_plan.timing(request, now)
         command = await self._reception.checked(request.kind, caller, bytes(request.command))
-        if command.request:
-            raise InvalidCommand("a schedule's job has no request id of its own: each run gets one", hint="")
+        _check(command, len(request.command))
         schedule = Schedule(
             name=request.name,
             id=uuid.uuid4().hex,
@@ -103,6 +111,11 @@ class ScheduleDesk:
             **when,
         )
         return self._started(schedule)
+
+    async def _check_room(self, caller: str) -> None:
+        owned = sum(kept.value.owner == caller for kept in await self._book.all())
+        if owned >= SCHEDULES_PER_OWNER:
+            raise InvalidCommand(f"{caller} has {owned} schedules, and may have no more", hint="remove some")
 
     def _started(self, schedule: Schedule) -> Schedule:
         now = self._clock()
@@ -139,8 +152,15 @@ class ScheduleDesk:
     async def list_schedules(self, caller: str, request: msgspec.Struct) -> Reply:
         """By name."""
         assert isinstance(request, ScheduleListRequest)
-        schedules = [kept.value for kept in await self._book.all()]
-        return Reply(schedules=[schedule for schedule in schedules if self._may_see(caller, schedule)])
+        found = [kept.value for kept in await self._book.all() if self._may_see(caller, kept.value)]
+        fitting = self._that_fit(found)
+        return Reply(schedules=fitting, more=len(fitting) < len(found))
+
+    def _that_fit(self, schedules: list[Schedule]) -> list[Schedule]:
+        """The first of them that one message holds."""
+        sizes = accumulate(len(msgspec.json.encode(schedule)) + 1 for schedule in schedules)
+        room = self._largest() - ENVELOPE_BYTES
+        return [schedule for schedule, size in zip(schedules, sizes, strict=True) if size <= room]
 
     async def get(self, caller: str, request: msgspec.Struct) -> Reply:
         assert isinstance(request, ScheduleRequest)
@@ -205,6 +225,15 @@ class ScheduleDesk:
 
     def _may_see(self, caller: str, schedule: Schedule) -> bool:
         return not self._private or schedule.owner == caller
+
+
+def _check(command: AnyCommand, size: int) -> None:
+    """Raises InvalidCommand for what has no meaning again and again."""
+    for field in ("request", "not_before", "deadline"):
+        if getattr(command, field) is not None:
+            raise InvalidCommand(f"a job that is scheduled has no {field} of its own - at `$.command.{field}`", hint="")
+    if size > COMMAND_BYTES:
+        raise InvalidCommand(f"a command of {size} bytes; the largest is {COMMAND_BYTES}", hint="")
 
 
 def _definition(schedule: Schedule) -> list[object]:

@@ -81,10 +81,17 @@ class ScheduleFiring:
                 await self.post.stop(name)
             else:
                 await self._run(kept, message, Firing.read(message.metadata.timestamp.timestamp(), headers))
-        elif SCHEDULER in headers and kept is None:
-            await self.post.stop(name)  # what a core left that died in the middle of removing it
+        elif SCHEDULER in headers:  # which nobody but the server can put there
+            await self._mend(name, kept.value if kept else None)
         else:
             await self._refusals.tell(message, "", "no message of the schedule as it is now")
+
+    async def _mend(self, name: str, schedule: Schedule | None) -> None:
+        """What fired is no longer the schedule: a core died in the middle of removing or replacing it."""
+        _log.warning("a schedule's message was of another definition", schedule=name)
+        await self.post.stop(name)
+        if schedule is not None and schedule.state == "active":
+            await self.post.publish(schedule)
 
     async def _run(self, kept: StoredSchedule, message: Msg, firing: Firing) -> None:
         schedule = kept.value

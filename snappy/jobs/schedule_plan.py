@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from snappy.errors import InvalidCommand
 from snappy.jobs.schedule_slots import Cron, Slot, find_zone
-from snappy.jobs.schedule_words import Schedule, ScheduleAddRequest
+from snappy.jobs.schedule_words import LONGEST_SECONDS, Schedule, ScheduleAddRequest
 
 PATTERN, TARGET, ZONE = "Nats-Schedule", "Nats-Schedule-Target", "Nats-Schedule-Time-Zone"
 NEXT = "Nats-Schedule-Next"
@@ -63,8 +63,8 @@ def _moment(text: str, now: float) -> float:
         raise InvalidCommand(f"{text!r} is no point in time", hint=hint) from error
     if moment.tzinfo is None:
         raise InvalidCommand(f"{text!r} does not say in which time zone", hint=hint)
-    if moment.timestamp() <= now:
-        raise InvalidCommand(f"{text} is past", hint="")
+    if not now < moment.timestamp() < now + LONGEST_SECONDS:
+        raise InvalidCommand(f"{text} is {'past' if moment.timestamp() <= now else 'too far away'}", hint="")
     return moment.timestamp()
 
 

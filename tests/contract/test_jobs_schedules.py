@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, reset_tzpath
 
+import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
 from snappy.errors import BusError, BusUnavailable, InvalidCommand, JobError, ScheduleNotFound, UnknownService
 from snappy.frontend.api import Client
-from snappy.jobs import schedule_plan
+from snappy.jobs import schedule_desk, schedule_plan
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
@@ -350,6 +351,40 @@ async def test_what_a_core_left_that_died_in_removing_is_taken_away_when_it_fire
             await asyncio.sleep(0.02)
 
 
+async def test_what_fires_for_another_definition_is_put_right(stack: Stack, alice: Client) -> None:
+    """A core died after it had replaced the definition, and before its message."""
+    await alice.schedules.add("often", "backup", BACKUP, every=1)
+    book = stack.core.schedules.book
+    kept = await book.get("often")
+    assert kept is not None
+    changed = msgspec.structs.replace(kept.value, id="another", every=0, cron=NEVER)
+    await book.write(changed, kept.revision)
+    subjects = stack.core.bus.subjects
+    async with asyncio.timeout(SOON):
+        while await pattern(stack, subjects.schedule("often")) != f"0 {NEVER}":
+            await asyncio.sleep(0.02)
+    assert stack.core.store.records.kept == {}
+
+
+async def pattern(stack: Stack, subject: str) -> str:
+    """Of the newest message there."""
+    try:
+        message = await stack.core.bus.js.get_last_msg(stack.core.bus.subjects.schedules_stream, subject)
+    except NotFoundError:
+        return ""
+    assert message.headers is not None
+    return message.headers["Nats-Schedule"]
+
+
+async def test_one_may_not_fill_the_bucket(stack: Stack, alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule_desk, "SCHEDULES_PER_OWNER", 1)
+    await alice.schedules.add("one", "backup", BACKUP, cron=NEVER)
+    await alice.schedules.add("one", "backup", BACKUP, cron="0 3 * * *", replace=True)
+    with pytest.raises(InvalidCommand, match="may have no more"):
+        await alice.schedules.add("two", "backup", BACKUP, cron=NEVER)
+    await Client(await stack.bus("bob")).schedules.add("two", "backup", BACKUP, cron=NEVER)
+
+
 async def test_adding_again_is_harmless_and_another_one_replaces_only_if_asked(stack: Stack, alice: Client) -> None:
     first = await alice.schedules.add("nightly", "backup", BACKUP, cron="0 2 * * *", time_zone="Europe/Berlin")
     assert await alice.schedules.add("nightly", "backup", BACKUP, cron="0 2 * * *", time_zone="Europe/Berlin") == first
@@ -409,6 +444,8 @@ async def test_the_job_is_looked_at_like_any_command(stack: Stack, alice: Client
         ("backup", {**BACKUP, "target": "nowhere"}, UnknownService),
         ("backup", {**BACKUP, "password": "hunter2"}, InvalidCommand),
         ("backup", {**BACKUP, "request": "mine"}, InvalidCommand),
+        ("backup", {**BACKUP, "deadline": "2030-01-01T00:00:00Z"}, InvalidCommand),
+        ("backup", {**BACKUP, "options": {"paths": ["/" + "x" * 70_000]}}, InvalidCommand),
         ("burn", BACKUP, InvalidCommand),
     ):
         with pytest.raises(error):

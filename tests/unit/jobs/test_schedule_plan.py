@@ -51,6 +51,7 @@ def test_when(fields: dict[str, Any], expected: dict[str, Any]) -> None:
         ({"at": "tomorrow"}, "no point in time"),
         ({"at": "2027-01-01T02:00:00"}, "in which time zone"),
         ({"at": "2026-12-01T12:00:00Z"}, "is past"),
+        ({"at": "9999-01-01T00:00:00Z"}, "too far away"),
     ],
 )
 def test_what_can_never_run_or_would_always_is_refused(fields: dict[str, Any], told: str) -> None:
