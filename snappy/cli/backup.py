@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from snappy.cli import follow, options
+from snappy.cli import follow, options, rules
 from snappy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ def register(commands: options.Commands) -> None:
     init = options.command(commands, "init", "make an empty repository")
     options.repository(init, "--to", "where the repository is made")
     options.following(init)
+    rules.register(init)
     init.set_defaults(run=lambda arguments: asyncio.run(_init(arguments)))
     backup = options.command(commands, "backup", "back up paths into a repository")
     backup.add_argument("paths", metavar="PATH", nargs="*", help="folders, files or URLs")
     options.repository(backup, "--to", "the repository")
     options.following(backup)
+    rules.register(backup)
     _what(backup)
     _how(backup)
     backup.set_defaults(run=lambda arguments: asyncio.run(_backup(arguments)))
@@ -64,7 +66,8 @@ async def _init(arguments: argparse.Namespace) -> int:
     from snappy.cli import session
 
     async with session.for_repository(arguments, new=True) as opened:
-        return await follow.run(opened, "init", opened.names(arguments.request), arguments)
+        command = opened.names(arguments.request) | rules.fields(arguments)
+        return await follow.run(opened, "init", command, arguments)
 
 
 async def _backup(arguments: argparse.Namespace) -> int:
@@ -81,6 +84,7 @@ def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, An
         chosen["paths"] = [session.place(path) for path in chosen["paths"]]
     command = {
         **session.names(arguments.request),
+        **rules.fields(arguments),
         "plugin": arguments.plugin,
         "options": chosen,
         "init": arguments.init,

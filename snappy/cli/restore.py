@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from snappy.cli import follow, options
+from snappy.cli import follow, options, rules
 from snappy.cli.backup import parse_option
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def register(commands: options.Commands) -> None:
     options.repository(restore, "--from", "the repository")
     restore.add_argument("--to", metavar="PATH", required=True, help="the folder or URL to restore to")
     options.following(restore)
+    rules.register(restore)
     group = restore.add_argument_group("what is restored")
     group.add_argument("--include", metavar="PATTERN", action="append", default=[], help="only these, as in .gitignore")
     group.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="not these")
@@ -41,6 +42,7 @@ def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
     """The command that the arguments stand for. Raises UsageError."""
     command = {
         **session.names(arguments.request),
+        **rules.fields(arguments),
         "snapshot": arguments.snapshot,
         "host": arguments.host,
         "paths": [session.place(path) for path in arguments.path],
