@@ -285,12 +285,14 @@ class Bus:
     async def _exchange(self, subject: str, body: bytes, timeout: float, headers: dict[str, str] | None) -> Msg:
         self._check_size(body, headers)
         deadline = asyncio.get_running_loop().time() + timeout
-        if not self._up.is_set():
-            await self._wait_up(timeout)
+        await self.wait_up(timeout)
         left = max(0.001, deadline - asyncio.get_running_loop().time())
         return await self._replies.ask(subject, body, left, dict(headers) if headers else None)
 
-    async def _wait_up(self, timeout: float) -> None:
+    async def wait_up(self, timeout: float) -> None:
+        """Until there is a connection. Raises BusUnavailable when there is none in ``timeout`` seconds."""
+        if self._up.is_set():
+            return
         if self._closed.is_set():
             raise BusUnavailable("the connection to NATS is closed")
         try:

@@ -66,6 +66,9 @@ class Puller:
                 await self._recover(str(error) or type(error).__name__)
 
     async def _one_request(self) -> AsyncIterator[list[Msg]]:
+        """Only over a connection that is up: nats-py keeps a request for when it is back, and never takes back the
+        subscription that goes with it, so that the server would deliver to where nobody listens any more."""
+        await self._bus.wait_up(self._expires)
         arrived: asyncio.Queue[Msg] = asyncio.Queue()
         inbox = self._bus.nc.new_inbox()
         subscription = await self._bus.nc.subscribe(inbox, cb=arrived.put)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
-from snappy.bus import broker, streams
+from snappy.bus import broker, pulling, streams
 from snappy.bus.connection import Bus
 from snappy.bus.pulling import Puller, in_progress
 from snappy.bus.subjects import Subjects
@@ -168,6 +169,26 @@ async def test_what_is_still_handled_does_not_come_again(bus: Bus) -> None:
         await asyncio.wait({again}, timeout=1.2)
         assert not again.done()
     assert (await asyncio.wait_for(again, 5.0))[0].metadata.num_delivered == 2
+
+
+async def test_what_was_asked_while_the_server_was_away_swallows_nothing(
+    server: NatsServer, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "GRACE_SECONDS", -4.8)  # many requests in a short outage, each good for five seconds
+    await streams.ensure(bus)
+    batches = Puller(bus, "SNAPPY_REPORTS", "snappy_core").batches()
+    arriving = asyncio.ensure_future(anext(batches))
+    server.kill()
+    await asyncio.wait({arriving}, timeout=2.0)
+    server.restart()
+    for number in range(6):
+        await bus.store("snappy.report.site1.r1", str(number).encode(), timeout=10.0)
+    got: list[Msg] = []
+    while len(got) < 6:
+        got += await asyncio.wait_for(arriving, 10.0)
+        arriving = asyncio.ensure_future(anext(batches))
+    arriving.cancel()
+    assert [(message.data, message.metadata.num_delivered) for message in got] == [(b"%d" % n, 1) for n in range(6)]
 
 
 async def test_commands_are_read_by_the_core_with_and_without_a_submitter(bus: Bus) -> None:
