@@ -192,7 +192,7 @@ async def test_it_outlives_cores_and_what_was_due_meanwhile_runs_once(stack: Sta
     assert len(await jobs(stack, count + 1)) <= count + 3
 
 
-async def test_it_outlives_the_server(tmp_path: Path) -> None:
+async def test_it_outlives_the_server_and_what_was_due_meanwhile_runs_once(tmp_path: Path) -> None:
     with jetstream_server(tmp_path) as server:
         stack = Stack(server.url, RealClock())
         await stack.start_core()
@@ -201,14 +201,25 @@ async def test_it_outlives_the_server(tmp_path: Path) -> None:
         alice = Client(await stack.bus("alice"))
         await alice.schedules.add("often", "backup", BACKUP, every=1)
         last = await fired(stack, "often")
+        server.kill()
+        down = time.time()
+        await asyncio.sleep(3.5)
+        up = time.time()
         server.restart()
         with suppress(BusUnavailable):
             await fired(stack, "often", last.last_slot + 1)
         now = await fired(stack, "often", last.last_slot + 1)
-        requests = [record.request for record in await jobs(stack, 2)]
-        assert len(requests) == len(set(requests))
+        slots = [slot_of(record) for record in await jobs(stack, 2)]
+        assert len(slots) == len(set(slots))
+        assert len([slot for slot in slots if down < slot < up]) <= 1
         assert now.state == "active"
         await stack.close()
+
+
+def slot_of(record: JobRecord) -> float:
+    """Unix seconds, from the request of a job of ``every``."""
+    text = str(record.request).rpartition("-")[2]
+    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 async def test_a_message_that_is_missing_is_published_again(stack: Stack, alice: Client) -> None:
