@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from snappy.bus.connection import Bus, serve
 from snappy.bus.failures import DirectoryInTheWay, to_wire
+from snappy.bus.grants import Grant
 from snappy.bus.operations import Operations
 from snappy.bus.protocol import (
     MESSAGE_OVERHEAD,
@@ -39,8 +40,9 @@ from snappy.targets.policy import GuardedDraft, PolicyFileSystem
 
 log = structlog.get_logger(module=__name__)
 
-Gate = Callable[[str, str, str], None]
-"""``(grant, caller, right)``; raises AccessDenied or AttemptOver. Called from several threads."""
+Gate = Callable[[str, str, str], Grant | None]
+"""``(grant, caller, right)``; the grant as it was read. Raises AccessDenied or AttemptOver. Called from several
+threads."""
 OnAttack = Callable[[str, str], None]
 """``(subject, reply)`` of a request that was dropped because its answer would go to somebody else."""
 
@@ -260,8 +262,8 @@ class Asker:
     def __init__(self, gate: Gate, caller: str, grant: str) -> None:
         self._gate, self._caller, self._grant = gate, caller, grant
 
-    def __call__(self, right: str) -> None:
-        self._gate(self._grant, self._caller, right)
+    def __call__(self, right: str) -> Grant | None:
+        return self._gate(self._grant, self._caller, right)
 
     def renew(self, grant: str) -> None:
         self._grant = grant

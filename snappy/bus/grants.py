@@ -23,11 +23,12 @@ CLOCK_MARGIN = 2.0
 READ, LIST, WRITE, OVERWRITE, DELETE = "r", "l", "w", "W", "d"
 RIGHTS_READ = READ + LIST
 RIGHTS_BACKUP = READ + LIST + WRITE
-"""No overwrite and no delete; locks are the exception that the target's policy makes."""
+"""No overwrite and no delete; a worker's own locks are the exception that the target's policy makes."""
 
 
 class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """``rights`` are letters: r read, l list, w write new, W overwrite, d delete. ``expires`` is Unix seconds."""
+    """``rights`` are letters: r read, l list, w write new, W overwrite, d delete. ``expires`` is Unix seconds.
+    ``locks`` are names of locks that may be removed although another grant wrote them."""
 
     job: str
     attempt: int
@@ -35,6 +36,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     target: str
     rights: str
     expires: float
+    locks: tuple[str, ...] = ()
     v: int = 1
 
 

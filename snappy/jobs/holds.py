@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from nats.aio.msg import Msg
@@ -30,6 +30,7 @@ from snappy.errors import (
 from snappy.jobs.answering import FORGED_REPLY
 from snappy.jobs.attempts import Attempts
 from snappy.jobs.calls import Calls
+from snappy.jobs.dead_locks import DeadLocks
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
@@ -78,6 +79,7 @@ class HoldDesk:
         self._private = private
         self._clock = clock
         self._being_claimed: set[str] = set()
+        self._dead_locks = DeadLocks(bus, store, clock)
         self._verbs: dict[str, Callable[[WorkerSubject, HoldRequest], Awaitable[HoldAnswer]]] = {
             "claim": self.claim,
             "renew": self.renew,
@@ -195,7 +197,7 @@ class HoldDesk:
 
     async def renew(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
         """A new deadline and grant, whether or not the last ran out, as long as the core has not ended the attempt,
-        nor told its worker to stop a good while ago."""
+        nor told its worker to stop a good while ago. It names those of the locks asked for that nobody holds."""
         record = (await self._held_by(worker, request)).value
         if 0.0 < record.stop_by < self._clock():
             raise AttemptOver()
@@ -207,7 +209,8 @@ class HoldDesk:
             await self._store.holds.write(request.job, hold, kept.revision if kept else 0)
         except WrongSequence:
             return await self.renew(worker, request)
-        return msgspec.structs.replace(self._granted(record, hold), job=None)
+        locks = await self._dead_locks.among(request.locks, record, hold, RIGHTS[record.kind])
+        return msgspec.structs.replace(self._granted(record, hold, locks), job=None)
 
     async def release(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
         """The worker gives the job back (its service is being stopped): another attempt follows."""
@@ -252,15 +255,16 @@ class HoldDesk:
         await self._store.beats.put(f"{beat.role}.{beat.service}.{beat.replica}", beat)
         return HoldAnswer(clock=self._clock())
 
-    def _granted(self, record: JobRecord, hold: Hold) -> HoldAnswer:
+    def _granted(self, record: JobRecord, hold: Hold, locks: Sequence[str] = ()) -> HoldAnswer:
         target, rights = record.command["target"], RIGHTS[record.kind]
-        grant = Grant(record.id, hold.attempt, hold.service, target, rights, hold.deadline)
+        grant = Grant(record.id, hold.attempt, hold.service, target, rights, hold.deadline, tuple(locks))
         return HoldAnswer(
             clock=self._clock(),
             job=record,
             attempt=hold.attempt,
             deadline=hold.deadline,
             grant=self._key.sign(grant),
+            locks=list(locks),
             cancel=is_stopping(record),
         )
 

@@ -203,9 +203,45 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     v: int = VERSION
 
 
+class LockRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A lock in a repository, as a worker that can open it says: which attempt at which job wrote it.
+    ``refreshed`` is Unix seconds."""
+
+    name: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    job: str
+    attempt: int
+    refreshed: float
+
+
+class LockRemoval(msgspec.Struct, frozen=True, kw_only=True):
+    """The core let ``attempt`` at ``job`` remove ``lock``, for a reason."""
+
+    lock: LockRef
+    reason: str
+    target: str
+    job: str
+    attempt: int
+    service: str
+    replica: str
+
+
+class LockEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """CloudEvents 1.0, JSON format; on ``snappy.event.lock.removable.<lock>``."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    data: LockRemoval
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+
+
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """claim, renew, release, read, beat; each reads the fields it needs. A claim repeated with the same ``nonce``
-    gets the same job; ``again`` says that it is one, so that a core looks what another one granted."""
+    gets the same job; ``again`` says that it is one, so that a core looks what another one granted. A renewal may ask
+    for up to 16 ``locks`` that are in its way."""
 
     job: str = ""
     attempt: int = 0
@@ -213,17 +249,20 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     again: bool = False
     target: str = ""
     beat: Beat | None = None
+    locks: list[LockRef] = []
     v: int = VERSION
 
 
 class HoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """``job`` is set by a claim that got one; ``grant`` and ``deadline`` (Unix seconds) by claim, renew and read."""
+    """``job`` is set by a claim that got one; ``grant`` and ``deadline`` (Unix seconds) by claim, renew and read.
+    ``locks`` are the names of those asked for whose holder is gone."""
 
     clock: float
     job: JobRecord | None = None
     attempt: int = 0
     deadline: float = 0.0
     grant: str = ""
+    locks: list[str] = []
     cancel: bool = False
     error: ErrorInfo | None = None
     v: int = VERSION

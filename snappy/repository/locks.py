@@ -10,14 +10,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from snappy import log
-from snappy.errors import NotFound, RepositoryLocked, SnappyError
+from snappy.errors import AccessDenied, NotFound, RepositoryLocked, SnappyError
 from snappy.repository.documents import Documents
 from snappy.repository.format import decode_json, encode_json
 from snappy.repository.store import FileType, Store
@@ -34,6 +34,8 @@ REFRESH_EVERY = timedelta(minutes=5)
 RETRY_EVERY = timedelta(seconds=30)
 SETTLE = 0.2
 """Seconds between writing a lock and looking again: time for a lock written at the same moment to appear."""
+
+ASKED_AT_ONCE = 16
 
 Now = Callable[[], datetime]
 
@@ -68,6 +70,12 @@ class LockFile(msgspec.Struct, kw_only=True, omit_defaults=True):
     uid: int = 0
     gid: int = 0
     snappy: LockJob | None = None
+
+
+Named = tuple[str, LockFile]
+Confirm = Callable[[list[Named]], AbstractContextManager[Collection[str]]]
+"""Asked about locks that jobs wrote, at most ``ASKED_AT_ONCE``: the names of those that are known to be held by
+nobody, which may be removed while the context lasts."""
 
 
 class Lock:
@@ -144,17 +152,17 @@ def hold(
     *,
     exclusive: bool = False,
     settle: float = SETTLE,
+    confirm: Confirm | None = None,
     now: Now = lambda: datetime.now(UTC),
 ) -> Iterator[Lock]:
-    """Hold a lock and keep it fresh from a thread of its own; leaving the context removes it. What earlier attempts at
-    the owner's job left is removed first.
+    """Hold a lock and keep it fresh from a thread of its own; leaving the context removes it. The locks of jobs that
+    ``confirm`` knows to be dead are removed first; without it, those of earlier attempts at the owner's job.
 
     Raises :class:`RepositoryLocked`, naming host and process, when another's lock is in the way.
     """
     lock = Lock(store, documents, owner, exclusive, now)
-    if owner.job and owner.job.attempt > 1:
-        _remove_earlier(store, documents, owner.job)
-    _acquire(lock, store, documents, exclusive, settle, now)
+    dead = _remove_dead(store, documents, confirm or _earlier_attempts(owner))
+    _acquire(lock, store, documents, exclusive, settle, now, dead)
     stop = threading.Event()
     keeper = threading.Thread(target=_keep_fresh, args=(lock, stop), name="repository-lock", daemon=True)
     keeper.start()
@@ -166,10 +174,10 @@ def hold(
         _let_go(lock)
 
 
-def read_locks(store: Store, documents: Documents) -> list[tuple[str, LockFile]]:
+def read_locks(store: Store, documents: Documents) -> list[Named]:
     """All locks, stale ones too, by name. Raises :class:`Damaged` for one that cannot be read: who cannot tell
     whether he may work must not."""
-    found: list[tuple[str, LockFile]] = []
+    found: list[Named] = []
     for name, size in store.list(FileType.LOCK):
         if size == 0:
             continue  # an upload that broke off on a store that shows such
@@ -198,28 +206,58 @@ def remove_stale_locks(store: Store, documents: Documents, now: datetime | None 
     return len(stale)
 
 
-def _remove_earlier(store: Store, documents: Documents, job: LockJob) -> None:
+def _earlier_attempts(owner: LockOwner) -> Confirm:
     """Attempt n+1 exists only because n is over and may write no more: its lock keeps others out for nothing."""
-    for name, lock in read_locks(store, documents):
-        if lock.snappy and lock.snappy.job == job.job and lock.snappy.attempt < job.attempt:
-            _LOG.info("removing the lock of an earlier attempt", lock=name, job=job.job, attempt=lock.snappy.attempt)
-            store.remove(FileType.LOCK, name)
+
+    def is_earlier(lock: LockFile) -> bool:
+        ours, theirs = owner.job, lock.snappy
+        return bool(ours and theirs and theirs.job == ours.job and theirs.attempt < ours.attempt)
+
+    @contextmanager
+    def confirm(left: list[Named]) -> Iterator[set[str]]:
+        yield {name for name, lock in left if is_earlier(lock)}
+
+    return confirm
 
 
-def _acquire(lock: Lock, store: Store, documents: Documents, exclusive: bool, settle: float, now: Now) -> None:
-    _refuse_conflict(store, documents, exclusive, now(), own="")
+def _remove_dead(store: Store, documents: Documents, confirm: Confirm) -> set[str]:
+    """The names of the locks that nobody holds; who may not remove them need not honour them either."""
+    left = [(name, lock) for name, lock in read_locks(store, documents) if lock.snappy]
+    found: set[str] = set()
+    for start in range(0, len(left), ASKED_AT_ONCE):
+        with confirm(left[start : start + ASKED_AT_ONCE]) as dead:
+            for name in dead:
+                _remove_one(store, name)
+        found.update(dead)
+    return found
+
+
+def _remove_one(store: Store, name: str) -> None:
+    try:
+        store.remove(FileType.LOCK, name)
+        _LOG.info("removed a lock that nobody holds", lock=name)
+    except NotFound:
+        pass  # another who met it was faster
+    except AccessDenied as error:
+        _LOG.info("a lock that nobody holds stays", lock=name, reason=error.message)
+
+
+def _acquire(
+    lock: Lock, store: Store, documents: Documents, exclusive: bool, settle: float, now: Now, dead: set[str]
+) -> None:
+    _refuse_conflict(store, documents, exclusive, now(), ignored=dead)
     lock.refresh()
     try:
         time.sleep(settle)
-        _refuse_conflict(store, documents, exclusive, now(), own=lock.name)
+        _refuse_conflict(store, documents, exclusive, now(), ignored={*dead, lock.name})
     except BaseException:
         _let_go(lock)
         raise
 
 
-def _refuse_conflict(store: Store, documents: Documents, exclusive: bool, now: datetime, own: str) -> None:
+def _refuse_conflict(store: Store, documents: Documents, exclusive: bool, now: datetime, ignored: set[str]) -> None:
     for name, other in read_locks(store, documents):
-        if name == own or is_stale(other, now) or not (exclusive or other.exclusive):
+        if name in ignored or is_stale(other, now) or not (exclusive or other.exclusive):
             continue
         kind = "exclusively " if other.exclusive else ""
         job = f" for job {other.snappy.job}, attempt {other.snappy.attempt}" if other.snappy else ""

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from snappy import log
+from snappy.errors import Damaged, NotFound
 from snappy.repository import configuration, locks, snapshots
 from snappy.repository.chunker import Readable, chunks
 from snappy.repository.compression import Compressor
 from snappy.repository.configuration import Config
 from snappy.repository.documents import Documents
 from snappy.repository.entries import Node
-from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Random
+from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Random, parse_id
 from snappy.repository.index import IndexContent, MemoryIndex, decode_index
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
 from snappy.repository.locks import Lock, LockOwner
@@ -27,6 +29,8 @@ from snappy.repository.tree import decode_tree, encode_tree
 from snappy.repository.writer import DEFAULT_OPTIONS, BlobWriter, Options, SavedBlob, Stats
 
 _INDEX_READERS = 4
+
+_LOG = log.get(__name__)
 
 
 class Repository:
@@ -115,6 +119,18 @@ class Repository:
             self.index.clear()
             self._add_indexes([file for file in files if file[0] not in superseded])
 
+    def load_unlisted(self) -> int:
+        """Learn what lies in packs that no index file lists, and list it with what is saved next: a writer that was
+        lost stored them. After :meth:`load_index`; returns how many packs. Raises StorageError."""
+        known = self.index.packs()
+        packs = [(parse_id(name), size) for name, size in self.store.list(FileType.PACK)]
+        unlisted = [pack for pack in packs if pack[0] not in known]
+        with ThreadPoolExecutor(_INDEX_READERS, thread_name_prefix="pack-header") as pool:
+            found = [blobs for blobs in pool.map(lambda pack: self._blobs_of(*pack), unlisted) if blobs]
+        for blobs in found:
+            self._writer.adopt(blobs)
+        return len(found)
+
     def has_blob(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether the blob is stored, or was saved here and is on its way."""
         return self._writer.has(kind, blob)
@@ -188,10 +204,19 @@ class Repository:
     # Locks
 
     @contextmanager
-    def lock(self, *, owner: LockOwner, exclusive: bool = False, settle: float = locks.SETTLE) -> Iterator[Lock]:
+    def lock(
+        self,
+        *,
+        owner: LockOwner,
+        exclusive: bool = False,
+        settle: float = locks.SETTLE,
+        confirm: locks.Confirm | None = None,
+    ) -> Iterator[Lock]:
         """Hold a lock for the length of the context; it keeps itself fresh. No index file and no snapshot is written
-        once it is lost. Raises :class:`snappy.errors.RepositoryLocked`."""
-        with locks.hold(self.store, self.documents, owner, exclusive=exclusive, settle=settle) as lock:
+        once it is lost. ``confirm`` says which locks of other jobs nobody holds any more; they are removed. Raises
+        :class:`snappy.errors.RepositoryLocked`."""
+        held = locks.hold(self.store, self.documents, owner, exclusive=exclusive, settle=settle, confirm=confirm)
+        with held as lock:
             self._lock = lock
             try:
                 yield lock
@@ -209,6 +234,13 @@ class Repository:
                 self.index.add(content.blobs())
                 superseded |= content.supersedes
         return superseded
+
+    def _blobs_of(self, pack: PackId, size: int) -> list[BlobLocation]:
+        try:
+            return [blob.in_pack(pack) for blob in self.pack_blobs(pack, size)]
+        except (Damaged, NotFound) as error:
+            _LOG.warning("a pack that no index lists cannot be read", pack=pack.hex(), reason=error.message)
+            return []
 
     def _read_index(self, file: tuple[str, int]) -> IndexContent:
         name, size = file

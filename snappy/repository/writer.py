@@ -117,6 +117,12 @@ class BlobWriter:
         self.save_index_if_due()
         return SavedBlob(name, True, sealed)
 
+    def adopt(self, blobs: list[BlobLocation]) -> None:
+        """Take in blobs that lie in a pack which no index file lists; the next one will."""
+        self._index.add(blobs)
+        with self._lock:
+            self._unlisted.extend(blobs)
+
     def save_index_if_due(self) -> None:
         """List what was uploaded in an index file, if it is time; another thread that does so already suffices."""
         due = self._clock() - self._listed_at >= self._options.index_every

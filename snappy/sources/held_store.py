@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from fsspec import AbstractFileSystem
 
-from snappy.errors import AttemptOver
+from snappy.errors import AccessDenied, AttemptOver
 from snappy.repository.store import FileType, Store
 
 Value = TypeVar("Value")
@@ -25,6 +26,8 @@ class Leave(Protocol):
 
     def lapse(self, grant: str) -> None: ...
 
+    def letting_go(self, lock: str) -> AbstractContextManager[set[str]]: ...
+
 
 class HeldStore(Store):
     """Asks ``hold`` before each operation; it waits while there is no grant, and raises once the attempt is over.
@@ -35,9 +38,12 @@ class HeldStore(Store):
     def __init__(self, fs: AbstractFileSystem, root: str, hold: Leave) -> None:
         super().__init__(fs, root)
         self._hold = hold
+        self._own_locks: set[str] = set()
 
     def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
         self._held(lambda: super(HeldStore, self).save(kind, name, data, create=create))
+        if kind is FileType.LOCK:
+            self._own_locks.add(name)
 
     def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
         return self._held(lambda: super(HeldStore, self).load(kind, name, offset, length))
@@ -50,9 +56,20 @@ class HeldStore(Store):
 
     def remove(self, kind: FileType, name: str) -> None:
         if kind is FileType.LOCK:  # a lock is let go of while there is a grant, even when the work has to stop
-            super().remove(kind, name)
+            self._remove_lock(name)
         else:
             self._held(lambda: super(HeldStore, self).remove(kind, name))
+
+    def _remove_lock(self, name: str) -> None:
+        """A target that was started anew, or another replica of it, does not know who wrote the lock."""
+        try:
+            super().remove(FileType.LOCK, name)
+        except AccessDenied:
+            if name not in self._own_locks:
+                raise
+            with self._hold.letting_go(name):
+                super().remove(FileType.LOCK, name)
+        self._own_locks.discard(name)
 
     def _held(self, operation: Callable[[], Value]) -> Value:
         for _ in range(TRIES):

@@ -9,19 +9,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
 from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import AttemptOver, BusError, InternalError, JobCancelled, SnappyError
-from snappy.jobs.messages import HoldAnswer, HoldRequest
+from snappy.jobs.messages import HoldAnswer, HoldRequest, LockRef
 
 RENEWALS = 3
 """How often a hold is renewed before it would run out."""
 RETRY_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
+NAMING_SECONDS = 3 * ANSWER_SECONDS
+"""A renewal may be under way when another is wanted at once."""
 
 _log = log.get(__name__)
 
@@ -51,6 +55,11 @@ class Hold:
         self._grant = ""
         self._valid_until = 0.0
         self._seconds = RETRY_SECONDS
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._renewing = asyncio.Lock()
+        self._naming = threading.Lock()
+        self._locks: list[LockRef] = []
+        self._removable: set[str] = set()
         self._extend(claimed, asked)
 
     def grant(self) -> str:
@@ -73,6 +82,21 @@ class Hold:
             if grant == self._grant:
                 self._valid_until = 0.0
 
+    @contextmanager
+    def removing(self, locks: Sequence[LockRef]) -> Iterator[set[str]]:
+        """The names of those of ``locks`` that nobody holds any more, as far as the core knows and answers; meanwhile
+        each grant allows to remove them. Not for the event loop's own thread."""
+        with self._naming:
+            self._locks = list(locks)
+            try:
+                yield self._removable & {lock.name for lock in locks} if self._renew_now() else set()
+            finally:
+                self._locks = []
+
+    def letting_go(self, lock: str) -> AbstractContextManager[set[str]]:
+        """The same for a lock of this very attempt."""
+        return self.removing([LockRef(name=lock, job=self.job.id, attempt=self.attempt, refreshed=time.time())])
+
     def end(self, reason: SnappyError) -> None:
         """Make every :meth:`check` raise ``reason``; the first reason stays."""
         with self._changed:
@@ -87,6 +111,7 @@ class Hold:
     async def keep(self) -> None:
         """Renew until the attempt is over; one that was cancelled still needs a grant to leave no lock behind."""
         try:
+            self._loop = asyncio.get_running_loop()
             wait = self._seconds / RENEWALS
             while not isinstance(self._ended, AttemptOver):
                 await asyncio.sleep(wait)
@@ -103,7 +128,22 @@ class Hold:
         except BusError as error:
             _log.warning("the job could not be given back", job=self.job.id, reason=error.message)
 
+    def _renew_now(self) -> bool:
+        if self._loop is None:
+            return False
+        renewal = asyncio.run_coroutine_threadsafe(self._renew(), self._loop)
+        try:
+            return renewal.result(NAMING_SECONDS)
+        except (TimeoutError, CancelledError):
+            renewal.cancel()
+            return False
+
     async def _renew(self) -> bool:
+        """One at a time: the answer to an older question must not take the place of a newer one's."""
+        async with self._renewing:
+            return await self._renew_once()
+
+    async def _renew_once(self) -> bool:
         asked = self._clock()
         try:
             body = await self._bus.request(self._subject, self._request(), timeout=ANSWER_SECONDS)
@@ -130,7 +170,8 @@ class Hold:
             self._seconds = max(0.0, answer.deadline - answer.clock)
             self._valid_until = asked + self._seconds
             self._grant = answer.grant
+            self._removable = set(answer.locks)
             self._changed.notify_all()
 
     def _request(self) -> bytes:
-        return msgspec.json.encode(HoldRequest(job=self.job.id, attempt=self.attempt))
+        return msgspec.json.encode(HoldRequest(job=self.job.id, attempt=self.attempt, locks=self._locks))

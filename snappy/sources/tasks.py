@@ -11,7 +11,7 @@ import getpass
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Any
 
 import msgspec
@@ -19,10 +19,10 @@ import msgspec
 from snappy import log
 from snappy.errors import AccessDenied, BadOptions, NotARepository, SnapshotNotFound
 from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
-from snappy.jobs.messages import Result, Warn
+from snappy.jobs.messages import LockRef, Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.entries import Problem
-from snappy.repository.locks import LockJob, LockOwner
+from snappy.repository.locks import Confirm, LockJob, LockOwner, Named
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
@@ -130,11 +130,13 @@ def _backup_blocking(
     shop: Workshop, command: BackupCommand, source: base.Source, frozen: Any, repository: Repository
 ) -> Result:
     host = command.host or shop.host
-    with repository.lock(owner=_owner(shop)):
+    with repository.lock(owner=_owner(shop), confirm=_confirm(shop.hold)):
         repository.load_index()
         finished = _finished_before(repository, shop.hold)
         if finished is not None:
             return _adopted(finished, repository)
+        if shop.hold.attempt > 1:
+            _log.info("going on with what is stored", job=shop.hold.job.id, unlisted_packs=repository.load_unlisted())
         parent = _parent(repository, command, host, source.claims())
         archiver = Archiver(repository, parent=parent, progress=shop.progress, cancelled=shop.hold.check)
         done = archiver.backup(
@@ -242,7 +244,7 @@ def _locked_if_allowed(repository: Repository, shop: Workshop) -> Iterator[None]
     nothing worse."""
     with ExitStack() as held:
         try:
-            held.enter_context(repository.lock(owner=_owner(shop)))
+            held.enter_context(repository.lock(owner=_owner(shop), confirm=_confirm(shop.hold)))
         except AccessDenied:
             _log.info("restoring without a lock, for lack of the right to write one")
         yield
@@ -273,6 +275,21 @@ def _owner(shop: Workshop) -> LockOwner:
         gid=os.getgid(),
         job=LockJob(job=shop.hold.job.id, attempt=shop.hold.attempt),
     )
+
+
+def _confirm(hold: Hold) -> Confirm:
+    """Ask the core about the locks of other jobs."""
+
+    def confirm(left: list[Named]) -> AbstractContextManager[set[str]]:
+        return hold.removing(
+            [
+                LockRef(name=name, job=lock.snappy.job, attempt=lock.snappy.attempt, refreshed=lock.time.timestamp())
+                for name, lock in left
+                if lock.snappy
+            ]
+        )
+
+    return confirm
 
 
 def _user_name() -> str:

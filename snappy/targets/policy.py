@@ -1,7 +1,8 @@
 """The guard of a target: what may be done, where, and under which names.
 
 Rights are letters: ``r`` read, ``l`` list, ``w`` write what is new, ``W`` replace, ``d`` delete. ``rlw`` is
-append-only; locks stay deletable for whoever may write, since restic needs that. Every path stays below the root.
+append-only; who may write also removes the locks that it wrote, and those that its grant names (:mod:`lock_book`).
+Every path stays below the root.
 An object of a repository, whose name is the SHA-256 of its bytes, is verified before it becomes visible.
 """
 
@@ -16,17 +17,20 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from snappy.bus.failures import DirectoryInTheWay, ExistingFile, MissingFile, RefusedFile, store_code
+from snappy.bus.grants import Grant
 from snappy.bus.protocol import named_hash
 from snappy.errors import AccessDenied, Corrupt, UsageError
 from snappy.targets.drafts import Bytes, Draft, draft
+from snappy.targets.lock_book import LockBook
 
 READ, LIST, WRITE, OVERWRITE, DELETE = LETTERS = "rlwWd"
 APPEND_ONLY = "rlw"
 LOCKS = "locks/"
 COPY_PIECE = 1 << 20
 
-Ask = Callable[[str], None]
-"""Asked with a right's letter; raises AccessDenied or AttemptOver."""
+Ask = Callable[[str], Grant | None]
+"""Asked with a right's letter; the grant that holds it (None where grants are off). Raises AccessDenied or
+AttemptOver."""
 
 
 def clean(path: str) -> str:
@@ -57,20 +61,21 @@ class PolicyFileSystem(AbstractFileSystem):
             raise UsageError(f"no right has the letter {min(unknown)!r}", hint=f"rights are letters of {LETTERS!r}")
         self.fs, self.root, self.rights = fs, root.rstrip("/"), frozenset(rights)
         self._ask = ask
+        self._locks = LockBook()
 
     def asking(self, ask: Ask) -> PolicyFileSystem:
         """The same files, for a caller whose every operation is put to ``ask`` as well."""
-        view = copy.copy(self)
-        view._ask = ask
+        view = copy.copy(self)  # fsspec makes a new one of the same arguments
+        view._ask, view._locks = ask, self._locks
         return view
 
     # ---- rights
 
-    def demand(self, right: str) -> None:
-        """Raises AccessDenied, or what ``ask`` raises, unless ``right`` is held."""
+    def demand(self, right: str) -> Grant | None:
+        """The grant that holds ``right``. Raises AccessDenied, or what ``ask`` raises, where none does."""
         if right not in self.rights:
             raise RefusedFile(f"the target's policy does not grant the right {right!r}")
-        self._ask(right)
+        return self._ask(right)
 
     def _holds(self, right: str) -> bool:
         try:
@@ -79,8 +84,17 @@ class PolicyFileSystem(AbstractFileSystem):
             return False
         return True
 
-    def _right_to_delete(self, path: str) -> str:
-        return WRITE if path.startswith(LOCKS) else DELETE
+    def _demand_removal(self, path: str) -> None:
+        if not path.startswith(LOCKS):
+            self.demand(DELETE)
+            return
+        grant = self.demand(WRITE)
+        if not self._locks.may_remove(path.removeprefix(LOCKS), grant) and not self._holds(DELETE):
+            raise RefusedFile("the lock was written under another grant, and this one does not name it")
+
+    def _written(self, path: str, grant: Grant | None) -> None:
+        if path.startswith(LOCKS):
+            self._locks.wrote(path.removeprefix(LOCKS), grant)
 
     # ---- reading
 
@@ -164,7 +178,8 @@ class PolicyFileSystem(AbstractFileSystem):
         self.demand(WRITE)
         right = WRITE if exclusive or not self._holds(OVERWRITE) else OVERWRITE
         inner = draft(self.fs, self._below(path), exclusive=right == WRITE)
-        return GuardedDraft(inner, path, lambda: self.demand(right), ExistingFile if exclusive else RefusedFile)
+        taken = ExistingFile if exclusive else RefusedFile
+        return GuardedDraft(inner, path, lambda: self.demand(right), lambda grant: self._written(path, grant), taken)
 
     def pipe_file(self, path: str, value: Bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         with self.write(path, exclusive=mode == "create") as writer:
@@ -182,8 +197,9 @@ class PolicyFileSystem(AbstractFileSystem):
 
     def rm_file(self, path: str) -> None:
         path = clean(path)
-        self.demand(self._right_to_delete(path))
+        self._demand_removal(path)
         self.fs.rm_file(self._below(path))
+        self._locks.removed(path.removeprefix(LOCKS))
 
     def _rm(self, path: str) -> None:
         self.rm_file(path)
@@ -202,7 +218,7 @@ class PolicyFileSystem(AbstractFileSystem):
 
     def rmdir(self, path: str) -> None:
         path = clean(path)
-        self.demand(self._right_to_delete(path + "/"))
+        self.demand(WRITE if f"{path}/".startswith(LOCKS) else DELETE)
         if self.has_directories and path:
             self.fs.rmdir(self._below(path))
 
@@ -239,10 +255,17 @@ class PolicyFileSystem(AbstractFileSystem):
 
 
 class GuardedDraft:
-    """A draft that hashes what it is given, and asks again before it commits."""
+    """A draft that hashes what it is given, and asks again before it commits; ``done`` hears who was let."""
 
-    def __init__(self, inner: Draft, path: str, allow: Callable[[], None], taken: type[Exception]) -> None:
-        self._inner, self._path, self._allow, self._taken = inner, path, allow, taken
+    def __init__(
+        self,
+        inner: Draft,
+        path: str,
+        allow: Callable[[], Grant | None],
+        done: Callable[[Grant | None], None],
+        taken: type[Exception],
+    ) -> None:
+        self._inner, self._path, self._allow, self._done, self._taken = inner, path, allow, done, taken
         self._hash = hashlib.sha256()
         self.size = 0
 
@@ -259,11 +282,12 @@ class GuardedDraft:
         expected = named_hash(self._path)
         if expected and expected != self.sha256():
             raise Corrupt(f"the bytes of {self._path!r} do not have the SHA-256 that is its name")
-        self._allow()
+        grant = self._allow()
         try:
             self._inner.commit()
         except FileExistsError as error:
             raise self._taken(f"an object {self._path!r} exists") from error
+        self._done(grant)
 
     def discard(self) -> None:
         self._inner.discard()
