@@ -102,7 +102,7 @@ class ScheduleFiring:
         if slot.at > schedule.last_slot:
             job = await self._submit(schedule, slot, message, now)
         due_next = firing.following if schedule.every else upcoming.at if upcoming else None
-        await self._note(kept, last_slot=max(slot.at, schedule.last_slot), last_job=job, next_slot=due_next or 0.0)
+        await self._note(kept, last_slot=slot.at, last_job=job, next_slot=due_next or 0.0)
 
     async def _submit(self, schedule: Schedule, slot: Slot, message: Msg, now: float) -> str:
         """The id of the job; the newest one's if this run is skipped."""
@@ -121,16 +121,20 @@ class ScheduleFiring:
         )
         return record.id
 
-    async def _note(self, kept: StoredSchedule | None, **changes: str | float) -> None:
-        """Keep what happened, unless it is another definition by now."""
-        definition = kept.value.id if kept else ""
-        while kept is not None and kept.value.id == definition:
+    async def _note(self, before: StoredSchedule, *, last_slot: float, last_job: str, next_slot: float) -> None:
+        """Keep what happened, unless it is another definition by now, or more has happened."""
+        kept: StoredSchedule | None = before
+        while kept is not None and kept.value.id == before.value.id and kept.value.last_slot <= last_slot:
             state = "done" if kept.value.at else kept.value.state
+            next_slot = next_slot if state == "active" else 0.0
+            noted = msgspec.structs.replace(
+                kept.value, last_slot=last_slot, last_job=last_job, next_slot=next_slot, state=state
+            )
             try:
-                await self.book.write(msgspec.structs.replace(kept.value, **changes, state=state), kept.revision)
+                await self.book.write(noted, kept.revision)
                 return
             except WrongSequence:
-                kept = await self.book.get(kept.value.name)
+                kept = await self.book.get(before.value.name)
 
     # ---- what is missing -----------------------------------------------------------------------------------------
 
