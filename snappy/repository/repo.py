@@ -91,6 +91,11 @@ class Repository:
     ) -> None:
         self.close()
 
+    def list_stored(self) -> None:
+        """The work is given up: list what was uploaded of it, so that whoever does it anew finds that. Nothing more is
+        written. Raises StorageError, and :class:`snappy.errors.RepositoryLocked` when our lock is lost."""
+        self._writer.list_stored()
+
     def close(self) -> None:
         """End the upload threads; what was not flushed is dropped. May be called twice."""
         self._writer.close()

@@ -147,6 +147,12 @@ class BlobWriter:
             with self._index_lock:
                 self._save_index()
 
+    def list_stored(self) -> None:
+        """List what was uploaded, and write nothing else from now on: what is left undone is found again."""
+        self._uploader.close()
+        with self._index_lock:
+            self._save_index()
+
     def close(self) -> None:
         """Drop what was not flushed and end the threads; may be called twice."""
         self._uploader.close()

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from fsspec import AbstractFileSystem
 
-from snappy.errors import AccessDenied, AttemptOver
+from snappy.errors import AccessDenied, AttemptOver, JobCancelled
 from snappy.repository.store import FileType, Store
 
 Value = TypeVar("Value")
@@ -41,7 +41,12 @@ class HeldStore(Store):
         self._own_locks: set[str] = set()
 
     def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
-        self._held(lambda: super(HeldStore, self).save(kind, name, data, create=create))
+        try:
+            self._held(lambda: super(HeldStore, self).save(kind, name, data, create=create))
+        except JobCancelled:
+            if kind is not FileType.INDEX:
+                raise
+            super().save(kind, name, data, create=create)  # what is stored is listed, while there is a grant
         if kind is FileType.LOCK:
             self._own_locks.add(name)
 

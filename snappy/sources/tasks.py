@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from snappy import log
-from snappy.errors import AccessDenied, BadOptions, NotARepository, SnapshotNotFound
+from snappy.errors import AccessDenied, BadOptions, JobCancelled, NotARepository, SnappyError, SnapshotNotFound
 from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
 from snappy.jobs.messages import LockRef, Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
@@ -139,18 +139,32 @@ def _backup_blocking(
             _log.info("going on with what is stored", job=shop.hold.job.id, unlisted_packs=repository.load_unlisted())
         parent = _parent(repository, command, host, source.claims())
         archiver = Archiver(repository, parent=parent, progress=shop.progress, cancelled=shop.hold.check)
-        done = archiver.backup(
-            source.export(frozen),
-            paths=source.claims(),
-            hostname=host,
-            username=_user_name(),
-            uid=os.getuid(),
-            gid=os.getgid(),
-            tags=[*command.tags, job_tag(shop.hold.job.id)],
-            excludes=list(command.options.get("exclude", [])),
-            force=command.force,
-        )
+        with _listed_if_cancelled(repository):
+            done = archiver.backup(
+                source.export(frozen),
+                paths=source.claims(),
+                hostname=host,
+                username=_user_name(),
+                uid=os.getuid(),
+                gid=os.getgid(),
+                tags=[*command.tags, job_tag(shop.hold.job.id)],
+                excludes=list(command.options.get("exclude", [])),
+                force=command.force,
+            )
         return _backup_result(done, repository)
+
+
+@contextmanager
+def _listed_if_cancelled(repository: Repository) -> Iterator[None]:
+    """The next job finds what a cancelled one stored. One that was lost cannot say: its next attempt looks."""
+    try:
+        yield
+    except JobCancelled:
+        try:
+            repository.list_stored()
+        except SnappyError as error:
+            _log.warning("what the cancelled job stored was not listed", reason=error.message)
+        raise
 
 
 def _finished_before(repository: Repository, hold: Hold) -> Snapshot | None:
