@@ -104,6 +104,16 @@ _BY_STORE_CODE: dict[str, type[SnappyError]] = {
     "507": NoSpace,
 }
 
+_NO_CREDENTIALS = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "ProfileNotFound",
+    "DefaultCredentialsError",
+)
+"""What the S3 and Google libraries raise before they ask a server; by name, since none of them need be installed."""
+_CREDENTIALS_HINT = "give them in the target's storage_options, or where its service runs (for S3: AWS_ACCESS_KEY_ID)"
+
 _SENTENCES: dict[type[SnappyError], str] = {
     MissingFile: "there is no object {path!r}",
     ExistingFile: "an object {path!r} exists",
@@ -135,6 +145,8 @@ def translate(error: BaseException, path: str) -> SnappyError:
     """One of our errors for any exception of a filesystem, with a sentence that tells nothing of the server."""
     if store_code(error) == "NoSuchBucket":
         return MissingFile("the bucket of the target does not exist", hint="create it, or correct the target's url")
+    if _has_no_credentials(error):
+        return RefusedFile("the target has no credentials for its storage", hint=_CREDENTIALS_HINT)
     kind = _kind(error)
     if kind is InternalError:
         return InternalError("the target failed while it served that", hint="the target's log says why")
@@ -168,6 +180,10 @@ def _kind(error: BaseException) -> type[SnappyError]:
     if code or _is_network(error):
         return Unavailable
     return next((ours for theirs, ours in _BY_CLASS if isinstance(error, theirs)), InternalError)
+
+
+def _has_no_credentials(error: BaseException) -> bool:
+    return any(type(link).__name__ in _NO_CREDENTIALS for link in _causes(error))
 
 
 def _is_network(error: BaseException) -> bool:

@@ -60,7 +60,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    log.setup(arguments.log_level or "warning")
+    log.setup_for_people(output.note, arguments.log_level or "warning")
     result: int = arguments.run(arguments)
     sys.stdout.flush()
     return result

@@ -25,6 +25,12 @@ def rewritten(code: str) -> OSError:
     return error
 
 
+class NoCredentialsError(Exception):
+    """Named as botocore's, and of its module."""
+
+    __module__ = "botocore.exceptions"
+
+
 CASES = [
     (FileNotFoundError(errno.ENOENT, "no", "/srv/vault/x"), errors.NotFound, FileNotFoundError),
     (FileNotFoundError("/srv/vault/x"), errors.NotFound, FileNotFoundError),
@@ -41,6 +47,7 @@ CASES = [
     (rewritten("PreconditionFailed"), errors.AlreadyExists, FileExistsError),
     (rewritten("AccessDenied"), errors.AccessDenied, PermissionError),
     (rewritten("InvalidAccessKeyId"), errors.AccessDenied, PermissionError),
+    (NoCredentialsError("hunter2"), errors.AccessDenied, PermissionError),
     (rewritten("BadDigest"), errors.Corrupt, Exception),
     (rewritten("QuotaExceeded"), errors.NoSpace, Exception),
     (rewritten("SlowDown"), errors.Unavailable, Exception),
