@@ -27,6 +27,9 @@ LATE_SECONDS = 5.0
 """So long after a change another core's event should be in the stream."""
 BLIND_SECONDS = 5.0
 """A core that did not look for so long may have been stopped, and must not judge at once."""
+RETURN_SECONDS = 8.0
+"""So long after an outage a worker renews again at the latest: two seconds between tries to connect, five for one, and
+one until it asks."""
 KEPT_JOBS = 100_000
 CLEAN_SECONDS = 60.0
 
@@ -102,7 +105,7 @@ class Sweep:
 
     def _may_judge(self) -> bool:
         since = self._watching_since
-        return since is not None and self._clock() - since >= self._settings.hold_seconds
+        return since is not None and self._clock() - since >= max(self._settings.hold_seconds, RETURN_SECONDS)
 
     async def _end_lost_attempts(self) -> None:
         if not self._may_judge():

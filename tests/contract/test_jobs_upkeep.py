@@ -17,6 +17,7 @@ from snappy.jobs.calls import AGAIN_SECONDS
 from snappy.jobs.messages import ErrorInfo, Result, Warn
 from snappy.jobs.refusals import PAUSE_SECONDS
 from snappy.jobs.states import State
+from snappy.jobs.sweep import RETURN_SECONDS
 from tests.support.jobs import BACKUP, SETTINGS, Stack, Worker, jetstream_server, stack_on
 
 DAY = 86400.0
@@ -181,3 +182,21 @@ async def test_a_consumer_of_calls_that_is_gone_is_made_with_the_next_beat(stack
     await stack.core.bus.js.delete_consumer(subjects.work_stream, subjects.work_durable("site1"))
     assert (await site.beat()).error is None
     await stack.core.bus.js.consumer_info(subjects.work_stream, subjects.work_durable("site1"))
+
+
+async def test_after_an_outage_workers_have_time_to_come_back(stack: Stack, site: Worker, alice: Client) -> None:
+    await stack.stop_core()
+    await stack.start_core(msgspec.structs.replace(SETTINGS, hold_seconds=1.0))
+    job = await alice.submit("backup", BACKUP)
+    held = await site.claimed()
+    await stack.stop_core()
+    stack.clock.now += 3600.0
+    await stack.start_core(msgspec.structs.replace(SETTINGS, hold_seconds=1.0))
+    await stack.core.sweep.tick()
+    await stack.pass_time(RETURN_SECONDS - 0.5)
+    assert (await stack.record(job.id)).state is State.RUNNING
+    assert (await site.ask("renew", job=job.id, attempt=held.attempt)).error is None
+    await stack.pass_time(0.9)
+    assert (await stack.record(job.id)).state is State.RUNNING
+    await stack.pass_time(0.5)
+    assert (await stack.record(job.id)).state is State.RETRYING

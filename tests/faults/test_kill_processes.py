@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support import tools
 from tests.support.faults import MIB, Arena, arena, make_noise
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.restic]
@@ -59,13 +58,6 @@ async def test_a_job_survives_a_kill(running: Arena, victim: str, restic: str) -
     await running.expect_audit_whole()
     assert running.snapshots_of(restic, saved["id"]) == [snapshot]
     running.expect_sound(restic)
-
-
-@pytest.fixture
-def restic() -> str:
-    program = tools.restic()
-    assert program
-    return program
 
 
 async def strike(running: Arena, victim: str, request: str) -> None:

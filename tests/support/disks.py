@@ -1,0 +1,63 @@
+"""A disk of a test's own, in a file behind a loop device: it can fill up, turn read-only, and lose its power.
+
+Needs root and a loop device: tests that use one carry the marker ``loop``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SHUT_DOWN = 0x8004587D
+"""FS_IOC_SHUTDOWN of ext4 and xfs (ioctl_xfs_goingdown(2)): the file system stops at once."""
+DROP_THE_JOURNAL = 2
+"""FSOP_GOING_FLAGS_NOLOGFLUSH: neither the page cache nor the journal reaches the disk, as in a power cut."""
+
+
+class Disk:
+    """An ext4 file system at ``place``. Made by :func:`disk`."""
+
+    def __init__(self, image: Path, place: Path, size: int) -> None:
+        self.image, self.place = image, place
+        with image.open("wb") as file:
+            file.truncate(size)
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+        place.mkdir()
+        self.mount()
+
+    def mount(self) -> None:
+        _run("mount", "-o", "loop", str(self.image), str(self.place))
+
+    def unmount(self) -> None:
+        _run("umount", str(self.place))
+
+    def make_read_only(self) -> None:
+        _run("mount", "-o", "remount,ro", str(self.place))
+
+    def cut_power(self) -> None:
+        """All that did not reach the disk is lost; each access fails until it is mounted again."""
+        handle = os.open(self.place, os.O_RDONLY)
+        try:
+            fcntl.ioctl(handle, SHUT_DOWN, struct.pack("I", DROP_THE_JOURNAL))
+        finally:
+            os.close(handle)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+@contextmanager
+def disk(folder: Path, size: int) -> Iterator[Disk]:
+    """A disk of ``size`` bytes, mounted at ``folder/disk`` for the length of the context."""
+    made = Disk(folder / "image", folder / "disk", size)
+    try:
+        yield made
+    finally:
+        made.unmount()
