@@ -57,15 +57,21 @@ def _listed(what: str, asked: Iterable[str], allowed: list[str], submitter: str)
 def _within(verb: str, asked: Iterable[str], allowed: list[str], submitter: str) -> None:
     if ALL in allowed:
         return
-    places = [parts(place) for place in allowed]
+    places = {parts(place) for place in allowed}
+    names = places | {parts(place, follow=False) for place in allowed}
     for one in asked:
-        wanted = parts(one)
-        if not any(wanted[: len(place)] == place for place in places):
+        # As it is written too: a symlink that leads inside now may have led, or be made to lead, elsewhere.
+        if not (_is_in(parts(one), places) and _is_in(parts(one, follow=False), names)):
             raise Denied(f"{submitter} may not {verb} {one!r} here")
 
 
-def parts(place: str) -> tuple[str, ...]:
-    """A place as comparable parts: a path without symlinks, or a URL's protocol, host and folders.
+def _is_in(wanted: tuple[str, ...], places: Iterable[tuple[str, ...]]) -> bool:
+    return any(wanted[: len(place)] == place for place in places)
+
+
+def parts(place: str, *, follow: bool = True) -> tuple[str, ...]:
+    """A place as comparable parts: a path (without symlinks, where they are followed), or a URL's protocol, host and
+    folders.
 
     Raises :class:`Denied` for a relative path, and for a URL with ``..`` or chained by ``::``: it may lead elsewhere.
     """
@@ -75,7 +81,8 @@ def parts(place: str) -> tuple[str, ...]:
     path = rest if found else place
     if not path.startswith("/") or "\0" in path:
         raise Denied(f"{place!r} is no absolute path")
-    return ("/", *filter(None, os.path.realpath(path).split("/")))
+    plain = os.path.realpath(path) if follow else os.path.normpath(path)
+    return ("/", *filter(None, plain.split("/")))
 
 
 def _url_parts(place: str, rest: str) -> list[str]:

@@ -14,12 +14,12 @@ A plug-in is a class in the entry-point group ``snappy.sources``::
         @classmethod
         def restore_claims(cls, options: FilesRestore) -> list[str]: ...
         @classmethod
-        def import_(cls, options: FilesRestore) -> Sink: ...
+        def import_(cls, options: FilesRestore, claims: Sequence[str]) -> Sink: ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
@@ -61,8 +61,9 @@ class Source(Protocol):
         """The places the restore writes to, as absolute paths or URLs."""
 
     @classmethod
-    def import_(cls, options: Any) -> Sink:
-        """Open the place to restore to."""
+    def import_(cls, options: Any, claims: Sequence[str]) -> Sink:
+        """Open the place to restore to. ``claims`` are what :meth:`restore_claims` said and the rules let through: no
+        symlink in them may be followed, for somebody may have put it there since."""
 
 
 def names() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,7 +19,7 @@ from snappy.sources.local_sink import LocalSink
 from snappy.sources.local_tree import LocalTree, plan
 from snappy.sources.object_sink import ObjectSink
 from snappy.sources.object_tree import ObjectTree, folders_above
-from snappy.sources.places import Local, Place, Remote, parse_place
+from snappy.sources.places import Local, Place, Remote, claimed_place, parse_place
 
 Lines = tuple[str, ...]
 
@@ -108,12 +108,13 @@ class FilesSource:
     @classmethod
     def restore_claims(cls, options: FilesRestore) -> list[str]:
         """The one place that the restore writes to, symlinks resolved."""
-        return [_destination(options).claim]
+        place = parse_place(options.to)
+        return [os.path.realpath(place.claim) if isinstance(place, Local) else place.claim]
 
     @classmethod
-    def import_(cls, options: FilesRestore) -> Sink:
-        """Open the place, creating it."""
-        place = _destination(options)
+    def import_(cls, options: FilesRestore, claims: Sequence[str]) -> Sink:
+        """Open the place, creating it. Raises :class:`snappy.errors.UnsafePath` for a symlink on the way."""
+        place = claimed_place(claims[0])
         if isinstance(place, Remote):
             return ObjectSink(*place.open())
         owners = options.owners == "always" or (options.owners == "auto" and os.geteuid() == 0)
@@ -125,11 +126,6 @@ def _exclusion(options: FilesOptions) -> Exclusion:
     if options.exclude_caches:
         tags.append(Tag(CACHE_TAG, CACHE_SIGNATURE))
     return Exclusion(options.exclude, options.iexclude, tags, options.exclude_larger_than)
-
-
-def _destination(options: FilesRestore) -> Place:
-    place = parse_place(options.to)
-    return Local(os.path.realpath(place.path)) if isinstance(place, Local) else place
 
 
 def _require(places: Iterable[Place]) -> None:

@@ -63,6 +63,11 @@ def parse_place(text: str) -> Place:
     return _remote(text) if "://" in text else _local(text)
 
 
+def claimed_place(claim: str) -> Place:
+    """The place of a claim, as it stands: what the rules were asked about, however it is linked by now."""
+    return Local(os.fsencode(claim)) if claim.startswith("/") else _remote(claim)
+
+
 def _local(text: str) -> Local:
     if not text.startswith("/"):
         raise BadOptions(f"{text!r} is not an absolute path")

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from snappy.errors import AccessDenied, BadOptions, JobCancelled, NotARepository
 from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
 from snappy.jobs.messages import LockRef, Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
-from snappy.repository.entries import Problem
+from snappy.repository.entries import Problem, Sink
 from snappy.repository.locks import Confirm, LockJob, LockOwner, Named
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
@@ -37,6 +38,7 @@ from snappy.sources.hold import Hold
 LEVELS = {"off": None, "fastest": 1, "default": 3, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
 WARNINGS_TOLD = 100
+JOB_TAG = "snappy-job:"
 
 _log = log.get(__name__)
 
@@ -74,7 +76,14 @@ def prepare(kind: str, command: Command) -> Task:
 
 def job_tag(job: str) -> str:
     """The tag by which a later attempt finds what an earlier one finished."""
-    return f"snappy-job:{job}"
+    return JOB_TAG + job
+
+
+def _check_tags(tags: Iterable[str]) -> None:
+    """Another job's next attempt would take the snapshot for its own."""
+    for tag in tags:
+        if tag.startswith(JOB_TAG):
+            raise BadOptions(f"the tag {tag!r} is not yours to give: {JOB_TAG} is what jobs are known by")
 
 
 # ---- init --------------------------------------------------------------------------------------------------------
@@ -94,6 +103,7 @@ def _init_blocking(shop: Workshop) -> Result:
 
 
 def _prepare_backup(command: BackupCommand, asks: Ask) -> Task:
+    _check_tags(command.tags)
     plugin = base.load(command.plugin)
     source = plugin(base.parse(plugin.Options, command.options))
     reads = msgspec.structs.replace(asks, reads=source.claims())
@@ -219,7 +229,8 @@ def _prepare_restore(command: RestoreCommand, asks: Ask) -> Task:
     options = base.parse(plugin.RestoreOptions, command.options)
     _check_patterns(command)
     writes = msgspec.structs.replace(asks, writes=plugin.restore_claims(options))
-    return Task(writes, lambda shop: asyncio.to_thread(_restore_blocking, shop, command, plugin, options))
+    open_sink = partial(plugin.import_, options, writes.writes)
+    return Task(writes, lambda shop: asyncio.to_thread(_restore_blocking, shop, command, open_sink))
 
 
 def _check_patterns(command: RestoreCommand) -> None:
@@ -229,13 +240,13 @@ def _check_patterns(command: RestoreCommand) -> None:
         raise BadOptions(f"a pattern cannot be read: {error}") from error
 
 
-def _restore_blocking(shop: Workshop, command: RestoreCommand, plugin: type[base.Source], options: Any) -> Result:
+def _restore_blocking(shop: Workshop, command: RestoreCommand, open_sink: Callable[[], Sink]) -> Result:
     began = time.monotonic()
     with Repository.open(shop.store, shop.password) as repository, _locked_if_allowed(repository, shop):
         hosts = [command.host] if command.host else []
         snapshot = repository.find_snapshot(command.snapshot, hosts=hosts, paths=command.paths)
         repository.load_index()
-        with closing(plugin.import_(options)) as sink:
+        with closing(open_sink()) as sink:
             restorer = Restorer(repository, sink, progress=shop.progress, cancelled=shop.hold.check)
             done = restorer.restore(snapshot, include=command.include, exclude=command.exclude)
         _raise_failure(done)

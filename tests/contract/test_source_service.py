@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,7 +61,7 @@ class Drip:
         return []
 
     @classmethod
-    def import_(cls, options: Nothing) -> Sink:
+    def import_(cls, options: Nothing, claims: Sequence[str]) -> Sink:
         raise NotImplementedError
 
 

@@ -29,7 +29,7 @@ def bring_back(
 ) -> RestoreResult:
     """Restore into ``place``, devices too; ``choices`` are those of :meth:`Restorer.restore`."""
     options = FilesRestore(to=str(place), allow_devices=True, owners=owners)  # type: ignore[arg-type]
-    sink = FilesSource.import_(options)
+    sink = FilesSource.import_(options, FilesSource.restore_claims(options))
     try:
         return Restorer(repository, sink).restore(snapshot, **choices)
     finally:

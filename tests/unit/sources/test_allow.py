@@ -138,3 +138,11 @@ def test_everything_is_everything() -> None:
 def test_parts_follow_links_and_keep_case(tmp_path: Path) -> None:
     assert parts("S3://Bucket//A/./b/") == ("s3:", "Bucket", "A", "b")
     assert parts(f"{tmp_path}/a/../b") == (*parts(str(tmp_path)), "b")
+
+
+def test_a_link_that_leads_in_may_be_turned_round(tmp_path: Path) -> None:
+    for name in ("back", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "way").symlink_to(tmp_path / "back")
+    rules = Allow(kinds=["*"], plugins=["*"], targets=["*"], restore_to=[str(tmp_path / "back")])
+    denied(Ask(**RESTORE, writes=[str(tmp_path / "mine" / "way")]), rules)

@@ -121,7 +121,7 @@ def test_the_plug_in_resolves_the_place_once(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     options = FilesRestore(to=str(tmp_path / "link"), owners="never")
     assert FilesSource.restore_claims(options) == [str(tmp_path / "real")]
-    sink = FilesSource.import_(options)
+    sink = FilesSource.import_(options, FilesSource.restore_claims(options))
     sink.directory(b"/d", node("dir"))
     sink.close()
     assert os.listdir(tmp_path / "real") == ["d"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from snappy.config import Allow
 from snappy.errors import (
     AccessDenied,
     BadOptions,
@@ -19,6 +20,7 @@ from snappy.errors import (
     SnapshotNotFound,
     SourceMissing,
     UnknownPlugin,
+    UnsafePath,
     WrongPassword,
 )
 from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
@@ -30,6 +32,7 @@ from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
+from snappy.sources.allow import check
 from snappy.sources.files import FilesSource
 from snappy.sources.tasks import Workshop, prepare
 
@@ -254,3 +257,24 @@ async def test_a_restore_that_lost_a_file_fails_and_brings_back_the_rest(
     with pytest.raises(Damaged, match="file"):
         await run(RestoreCommand(**NAMES, options={"to": str(to)}), shop(store))
     assert (to / str(data / "other").lstrip("/")).read_text() == "more"
+
+
+async def test_a_place_that_became_a_link_after_it_was_checked_is_refused(
+    store: Store, data: Path, tmp_path: Path
+) -> None:
+    await run(backup(data), shop(store))
+    place, outside = tmp_path / "scratch" / "back", tmp_path / "outside"
+    place.mkdir(parents=True)
+    outside.mkdir()
+    task = prepare("restore", RestoreCommand(**NAMES, options={"to": str(place)}))
+    check(task.asks, Allow(["*"], ["*"], ["*"], restore_to=[str(tmp_path / "scratch")]), "alice")
+    place.rmdir()
+    place.symlink_to(outside)
+    with pytest.raises(UnsafePath):
+        await task.work(shop(store))
+    assert list(outside.iterdir()) == []
+
+
+async def test_no_job_may_pass_for_another(data: Path) -> None:
+    with pytest.raises(BadOptions, match="snappy-job"):
+        prepare("backup", backup(data, tags=["mine", "snappy-job:job-2"]))
