@@ -69,6 +69,8 @@ def _structs_of(module: ModuleType) -> list[Struct]:
 
 
 def _describe(struct: Struct, definition: Document) -> None:
+    if "description" in definition:  # Python 3.13 takes the indentation out of docstrings, older ones leave it
+        definition["description"] = inspect.cleandoc(definition["description"])
     properties = definition.get("properties", {})
     for kind in reversed(struct.__mro__):
         for name, sentence in _field_sentences(kind).items():
