@@ -28,6 +28,7 @@ from tests.support.mortal import die_with_parent
 from tests.support.places import Place, in_folder
 from tests.support.roles import deployed
 from tests.support.site import FINAL, ROLES, Site
+from tests.support.weed import Weed
 
 MIB = 1 << 20
 LOOK_SECONDS = 0.01
@@ -216,11 +217,11 @@ class Arena(Site):
         assert total > 0
         return total
 
-    def expect_sound(self, program: str) -> None:
+    def expect_sound(self, program: str, *options: str) -> None:
         """restic reads every byte of the repository and finds no error. Packs of an attempt that was killed may lie
         there in no index: they are no error, and cost only space."""
         restic = self.place.restic(program, self.repository_password, self.folder / "restic cache")
-        done = restic.attempt("check", "--read-data")
+        done = restic.attempt("check", "--read-data", *options)
         said = (done.stdout + done.stderr).decode(errors="backslashreplace")
         assert done.returncode == 0, said
         assert "no errors were found" in said, said
@@ -239,6 +240,26 @@ class Arena(Site):
             assert monotonic() < deadline, f"the moment for the fault never came\n{self._logs()}"
             await asyncio.sleep(LOOK_SECONDS)
         return bytes_below(folder)
+
+
+class MortalWeed(Weed):
+    """An S3 server that can be started again after :meth:`stop`, where it was and with what it had."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self._command_line: list[str] = []
+        super().__init__(folder)
+
+    def start(self) -> None:
+        with (self._folder / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command_line, stdout=log, stderr=log, cwd=self._folder, preexec_fn=die_with_parent
+            )
+        self._await_answer()
+
+    def _command(self) -> list[str]:
+        self._command_line = super()._command()
+        return self._command_line
 
 
 def bytes_below(folder: Path) -> int:
