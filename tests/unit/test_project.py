@@ -10,9 +10,10 @@ import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from snappy import errors
+from snappy import config, errors
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -116,3 +117,14 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     links = re.findall(r"\]\(([^)#]+)", path.read_text())
     assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+
+
+def test_the_example_of_a_configuration_is_one_and_names_every_key() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "configuration.md").read_text(), flags=re.DOTALL)
+    settings = msgspec.convert(tomllib.loads(example), config.Config)
+    assert settings.core
+    assert settings.source["site1"].allow["alice"].targets == ["vault"]
+    sections = (config.Config, config.Nats, config.Core, config.Limits, config.Audit, config.Allow)
+    for section in (*sections, config.SourceService, config.TargetService):
+        missing = [name for name in section.__struct_fields__ if not re.search(rf"\b{name}\b", example)]
+        assert missing == [], section.__name__
