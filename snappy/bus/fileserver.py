@@ -51,7 +51,8 @@ class Limits(msgspec.Struct, frozen=True):
     """What bounds a server. ``remembered`` ended transfers still answer a caller that missed the first answer."""
 
     requests: int = 64
-    transfers: int = 16
+    transfers: int = 8
+    """Each may hold a pack of 24 MiB and some frames; all of them have to stay below 400 MB."""
     threads: int = 16
     idle_seconds: float = 60.0
     wait_seconds: float = 5.0

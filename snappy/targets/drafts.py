@@ -3,6 +3,8 @@
 A draft promises:
 
 * before ``commit`` returns, no reader sees the object under its name; after it, every reader sees the whole object;
+* ``settle`` does what takes long and shows nothing, so that the commit after it is an instant where it can be;
+* where it cannot be, the commit is given up after ``within`` seconds with ``TimeoutError``;
 * an *exclusive* draft never replaces: where the name is taken, ``commit`` raises ``FileExistsError``;
 * ``discard`` leaves nothing behind; after ``commit`` it does nothing, and it may be called twice.
 
@@ -36,7 +38,9 @@ _memory_lock = threading.Lock()
 class Draft(Protocol):
     def write(self, data: Bytes) -> None: ...
 
-    def commit(self) -> None: ...
+    def settle(self) -> None: ...
+
+    def commit(self, within: float | None = None) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -74,6 +78,9 @@ class _Kept:
         if self._size > SPOOL:
             self._spill()
 
+    def settle(self) -> None:
+        """There is no place yet where the bytes could settle."""
+
     def discard(self) -> None:
         self._pieces = []
         file, self._file = self._file, None
@@ -87,7 +94,8 @@ class _Kept:
 
     def _content(self) -> bytes:
         if self._file is None:
-            return b"".join(self._pieces)
+            self._pieces = [b"".join(self._pieces)]  # not kept twice while they are sent
+            return bytes(self._pieces[0])
         self._file.seek(0)
         return self._file.read()
 
@@ -95,7 +103,7 @@ class _Kept:
 class MemoryDraft(_Kept):
     """For ``memory://``, whose open files show at once."""
 
-    def commit(self) -> None:
+    def commit(self, within: float | None = None) -> None:
         with _memory_lock:
             self._fs.pipe_file(self._path, self._content(), mode="create" if self._exclusive else "overwrite")
         self.discard()
@@ -104,15 +112,17 @@ class MemoryDraft(_Kept):
 class UploadDraft(_Kept):
     """For object stores: an upload shows when it is complete, and ``If-None-Match`` makes it exclusive."""
 
-    def commit(self) -> None:
+    def commit(self, within: float | None = None) -> None:
         try:
-            self._upload()
+            self._upload(within)
         except OSError as error:
             raise self._taken(error) from error
         self.discard()
 
-    def _upload(self) -> None:
+    def _upload(self, within: float | None) -> None:
         mode: dict[str, Any] = {"mode": "create"} if self._exclusive else {}
+        if within is not None and getattr(self._fs, "async_impl", False):
+            mode["timeout"] = within  # fsspec's own: what is on its way then is cut off
         if self._size < SINGLE_PUT:
             self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **mode)
         elif self._file is not None:
@@ -146,8 +156,11 @@ class RenamedDraft:
     def write(self, data: Bytes) -> None:
         self._file.write(data)
 
-    def commit(self) -> None:
+    def settle(self) -> None:
         self._file.close()
+
+    def commit(self, within: float | None = None) -> None:
+        self.settle()
         if self._exclusive and self._fs.exists(self._path):
             raise FileExistsError(self._path)
         self._fs.mv(self._part, self._path)

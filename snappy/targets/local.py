@@ -58,23 +58,35 @@ class LocalDraft:
         self._part = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
         self._handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OBJECT_MODE)
         fcntl.flock(self._handle, fcntl.LOCK_EX)
+        self._settled = False
 
     def write(self, data: Bytes) -> None:
+        self._settled = False
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._handle, rest) :]
 
-    def commit(self) -> None:
+    def settle(self) -> None:
+        os.fsync(self._handle)
+        self._settled = True
+
+    def commit(self, within: float | None = None) -> None:
         if self._path.is_dir():
             raise IsADirectoryError(str(self._path))
-        os.fsync(self._handle)
+        if not self._settled:
+            self.settle()
+        try:
+            self._show()
+        finally:
+            sync_folder(self._path.parent)  # where the name is taken too: who took it may have died before this
+
+    def _show(self) -> None:
         if self._exclusive:
             os.link(self._part, self._path)
             self._part.unlink()
         else:
             os.rename(self._part, self._path)
         self._close()
-        sync_folder(self._path.parent)
 
     def discard(self) -> None:
         if self._handle >= 0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from fsspec import AbstractFileSystem
 from snappy.bus.failures import DirectoryInTheWay, ExistingFile, MissingFile, RefusedFile, store_code
 from snappy.bus.grants import Grant
 from snappy.bus.protocol import named_hash
-from snappy.errors import AccessDenied, Corrupt, UsageError
+from snappy.errors import AccessDenied, AttemptOver, Corrupt, UsageError
 from snappy.targets.drafts import Bytes, Draft, draft
 from snappy.targets.lock_book import LockBook
 
@@ -27,6 +28,8 @@ READ, LIST, WRITE, OVERWRITE, DELETE = LETTERS = "rlwWd"
 APPEND_ONLY = "rlw"
 LOCKS = "locks/"
 COPY_PIECE = 1 << 20
+MOMENT = 0.5
+"""Seconds by which a time-out may come early."""
 
 Ask = Callable[[str], Grant | None]
 """Asked with a right's letter; the grant that holds it (None where grants are off). Raises AccessDenied or
@@ -55,12 +58,19 @@ class PolicyFileSystem(AbstractFileSystem):
     cachable = False
     protocol = "policy"
 
-    def __init__(self, fs: AbstractFileSystem, root: str = "", rights: str = APPEND_ONLY, ask: Ask = _allow) -> None:
+    def __init__(
+        self,
+        fs: AbstractFileSystem,
+        root: str = "",
+        rights: str = APPEND_ONLY,
+        ask: Ask = _allow,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__()
         if unknown := set(rights) - set(LETTERS):
             raise UsageError(f"no right has the letter {min(unknown)!r}", hint=f"rights are letters of {LETTERS!r}")
         self.fs, self.root, self.rights = fs, root.rstrip("/"), frozenset(rights)
-        self._ask = ask
+        self._ask, self._clock = ask, clock
         self._locks = LockBook()
 
     def asking(self, ask: Ask) -> PolicyFileSystem:
@@ -179,7 +189,8 @@ class PolicyFileSystem(AbstractFileSystem):
         right = WRITE if exclusive or not self._holds(OVERWRITE) else OVERWRITE
         inner = draft(self.fs, self._below(path), exclusive=right == WRITE)
         taken = ExistingFile if exclusive else RefusedFile
-        return GuardedDraft(inner, path, lambda: self.demand(right), lambda grant: self._written(path, grant), taken)
+        allow, done = lambda: self.demand(right), lambda grant: self._written(path, grant)
+        return GuardedDraft(inner, path, allow, done, taken, self._clock)
 
     def pipe_file(self, path: str, value: Bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         with self.write(path, exclusive=mode == "create") as writer:
@@ -264,8 +275,10 @@ class GuardedDraft:
         allow: Callable[[], Grant | None],
         done: Callable[[Grant | None], None],
         taken: type[Exception],
+        clock: Callable[[], float],
     ) -> None:
         self._inner, self._path, self._allow, self._done, self._taken = inner, path, allow, done, taken
+        self._clock = clock
         self._hash = hashlib.sha256()
         self.size = 0
 
@@ -282,12 +295,21 @@ class GuardedDraft:
         expected = named_hash(self._path)
         if expected and expected != self.sha256():
             raise Corrupt(f"the bytes of {self._path!r} do not have the SHA-256 that is its name")
+        self._inner.settle()
         grant = self._allow()
         try:
-            self._inner.commit()
+            self._inner.commit(self._left(grant))
         except FileExistsError as error:
             raise self._taken(f"an object {self._path!r} exists") from error
+        except TimeoutError as error:
+            if grant is None or grant.expires - self._clock() > MOMENT:
+                raise
+            raise AttemptOver(f"the grant of attempt {grant.attempt} ran out during the upload") from error
         self._done(grant)
+
+    def _left(self, grant: Grant | None) -> float | None:
+        """Seconds that the grant will last; never 0, which fsspec takes for no limit."""
+        return None if grant is None else max(0.001, grant.expires - self._clock())
 
     def discard(self) -> None:
         self._inner.discard()

@@ -123,3 +123,16 @@ def test_folders_are_made_once(tmp_path: Path) -> None:
             again()
     with pytest.raises(FileNotFoundError):
         fs.mkdir(str(tmp_path / "c" / "d"), create_parents=False)
+
+
+def test_a_name_that_a_dead_writer_took_is_on_disk_before_it_is_called_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(b"shown, but its name may not have reached the disk")
+    synced: list[Path] = []
+    monkeypatch.setattr(local, "sync_folder", synced.append)
+    made = DurableLocalFileSystem().draft(str(tmp_path / "x"), exclusive=True)
+    with pytest.raises(FileExistsError):
+        made.commit()
+    made.discard()
+    assert synced == [tmp_path]

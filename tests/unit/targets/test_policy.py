@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snappy.bus.grants import Grant
 from snappy.errors import AccessDenied, AlreadyExists, AttemptOver, Corrupt, NotFound, UsageError
+from snappy.targets.local import DurableLocalFileSystem
 from snappy.targets.policy import APPEND_ONLY, PolicyFileSystem, clean
 
 CONTENT = b"an object of a repository"
@@ -282,3 +287,46 @@ def test_a_missing_object_is_missing() -> None:
     with pytest.raises((NotFound, FileNotFoundError)):
         policy().info("none")
     assert not policy().exists("none")
+
+
+# ---- grants that run out
+
+
+class Slow(MemoryFileSystem):
+    """An object store whose uploads take as long as they may, and more."""
+
+    protocol, async_impl, cachable = "s3", True, False
+    limits: ClassVar[list[float | None]] = []
+
+    def pipe_file(self, path: str, value: bytes, timeout: float | None = None, **kwargs: object) -> None:
+        self.limits.append(timeout)
+        raise TimeoutError
+
+
+def test_the_grant_is_asked_for_when_all_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("sync"), fsync(handle)))
+    guarded = PolicyFileSystem(DurableLocalFileSystem(), str(tmp_path)).asking(steps.append)
+    with guarded.write("new", exclusive=True) as draft:
+        draft.write(CONTENT)
+        steps.clear()
+        draft.commit()
+    assert steps == ["sync", "w", "sync"]  # the content, the grant, the folder
+
+
+def test_an_upload_is_cut_off_when_its_grant_runs_out() -> None:
+    grant = Grant("job", 2, "site", "vault", "rlw", expires=110.0)
+    now = [100.0]
+
+    def ask(_right: str) -> Grant:
+        return grant
+
+    guarded = PolicyFileSystem(Slow(), "/r", ask=ask, clock=lambda: now[0])
+    Slow.limits.clear()
+    with pytest.raises(TimeoutError):
+        guarded.pipe_file("new", CONTENT)
+    now[0] = 109.9
+    with pytest.raises(AttemptOver, match="attempt 2"):
+        guarded.pipe_file("new", CONTENT)
+    assert Slow.limits == pytest.approx([10.0, 0.1])
