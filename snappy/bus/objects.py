@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import BinaryIO, TypeVar
 
 from snappy.bus.downloads import Download
-from snappy.bus.protocol import MESSAGE_OVERHEAD, Answer, Mode, Put, crc_of
+from snappy.bus.protocol import MESSAGE_OVERHEAD, Answer, Mode, Put, crc_of, named_hash
 from snappy.bus.remote import Remote
 from snappy.bus.uploads import Upload
 from snappy.errors import AccessDenied, AlreadyExists, BusUnavailable, NotFound, SnappyError, Unavailable
@@ -63,12 +63,12 @@ class Objects:
     async def write(self, path: str, content: bytes, mode: Mode) -> None:
         """``content`` becomes the object; a lost answer is no failure if the object is there and the same."""
         file = io.BytesIO(content)
-        await self._once(lambda: self._send(path, content, mode), lambda: self._holds(path, file, len(content)))
+        await self._once(path, lambda: self._send(path, content, mode), lambda: self._holds(path, file, len(content)))
 
     async def write_file(self, path: str, file: BinaryIO, size: int, mode: Mode, progress: Progress) -> None:
         """As :meth:`write`, of the ``size`` bytes in ``file``, which is read in a thread."""
         await self._once(
-            lambda: self._send_file(path, file, size, mode, progress), lambda: self._holds(path, file, size)
+            path, lambda: self._send_file(path, file, size, mode, progress), lambda: self._holds(path, file, size)
         )
 
     async def open_upload(self, path: str, mode: Mode, size: int | None = None) -> Upload:
@@ -116,10 +116,14 @@ class Objects:
 
     # ---- again
 
-    async def _once(self, send: Callable[[], Awaitable[None]], done: Callable[[], Awaitable[bool]]) -> None:
-        """``send``, and once more where the transfer was lost; a name that the first try took is a success."""
+    async def _once(self, path: str, send: Callable[[], Awaitable[None]], done: Callable[[], Awaitable[bool]]) -> None:
+        """``send``, and once more where the transfer was lost; a name that an earlier try took is a success.
+
+        Of an object that is named by its SHA-256 every try may be one more: of the storage's own client, or of a
+        caller whose grant ran out between the object and the answer.
+        """
         try:
-            await self._unless_done(send, done, lost=False)
+            await self._unless_done(send, done, lost=bool(named_hash(path)))
         except (BusUnavailable, Unavailable):
             await self._unless_done(send, done, lost=True)
 

@@ -50,9 +50,14 @@ class Listings:
 
     def put(self, listing: str, items: list[Item]) -> None:
         with self._lock:
-            self._kept[listing] = (self._clock(), items)
-            while len(self._kept) > self._keep:
+            now = self._clock()
+            self._kept[listing] = (now, items)
+            while len(self._kept) > self._keep or self._is_old(now):
                 self._kept.popitem(last=False)
+
+    def _is_old(self, now: float) -> bool:
+        """Whether nobody came back for the oldest."""
+        return now - next(iter(self._kept.values()))[0] >= self._seconds
 
 
 class Operations:

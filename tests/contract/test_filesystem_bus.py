@@ -653,3 +653,15 @@ async def test_a_flood_of_frames_is_refused(stage: Stage) -> None:
     assert refused
     assert all(isinstance(answer, (bytes, BusError)) for answer in answers)
     await bus.drain()
+
+
+@pytest.mark.parametrize("content", [BIG, b"small"])
+async def test_an_object_that_is_there_already_counts_as_written(stock_nats: NatsServer, content: bytes) -> None:
+    """As after an upload that the storage's client repeated, or whose grant ran out before the answer came."""
+    name = f"data/{hashlib.sha256(content).hexdigest()}"
+    async with staged(stock_nats.url, in_memory(APPEND_ONLY)) as stage:
+        stage.files.pipe_file(name, content)
+        await stage.caller()._pipe_file(name, content)
+        with pytest.raises(Corrupt):
+            await stage.caller()._pipe_file(name, content + b"!")
+        assert stage.files.cat_file(name) == content

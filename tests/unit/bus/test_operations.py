@@ -133,3 +133,13 @@ def test_cp_makes_a_second_object(files: PolicyFileSystem) -> None:
     assert files.cat_file("copies/one") == files.cat_file("data/1/0100")
     with pytest.raises((FileNotFoundError, NotFound)):
         Operations(1 << 20).copy(files, Copy(path="none", to="copies/two"))
+
+
+def test_a_listing_that_nobody_came_back_for_is_let_go() -> None:
+    now = [0.0]
+    listings = Listings(seconds=60, clock=lambda: now[0])
+    listings.put("left", [])
+    now[0] = 61.0
+    listings.put("new", [])
+    now[0] = 0.0
+    assert (listings.take("left"), listings.take("new")) == (None, [])
