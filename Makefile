@@ -44,7 +44,8 @@ services:  ## install what pip cannot bring: two versions of restic, Node.js, fi
 schemas: install  ## write schemas/ from the structs
 	$(BIN)/python -m snappy.schemas
 
-bench: install  ## bytes a second of a put through the bus, beside a bare request and reply loop
+bench: install  ## what a job costs beside its work; bytes a second of a put, beside a bare request and reply loop
+	$(BIN)/python -m bench.jobs
 	$(BIN)/python -m bench.put
 
 clean:  ## remove caches and what was built

@@ -73,8 +73,8 @@ class Reception:
     async def _receive_one(self, message: Msg) -> None:
         try:
             await self._accept_message(message)
-            await message.ack_sync(timeout=5.0)
-        except (BusError, NatsError, OSError, TimeoutError) as error:
+            await message.ack()  # should it be lost, the repeat finds the record
+        except (BusError, NatsError, OSError) as error:
             _log.warning("a command will come again", subject=message.subject, error=str(error))
             await again_soon(message)
         except Exception:

@@ -84,8 +84,8 @@ class Reports:
         try:
             for message, report in reports:
                 await self._act_once(message, report)
-                await message.ack_sync(timeout=5.0)
-        except (BusError, NatsError, OSError, TimeoutError) as error:
+                await message.ack()  # should it be lost, the repeat finds its attempt over
+        except (BusError, NatsError, OSError) as error:
             _log.warning("a report will come again", job=reports[0][1].job, error=str(error))
             for message, _ in reports:
                 await again_soon(message)

@@ -67,7 +67,6 @@ class Attempt:
             await asyncio.gather(*helpers, return_exceptions=True)
 
     async def _worked(self) -> None:
-        await self._report("started")
         try:
             result = await self._work(self._hold, self._progress)
         except Exception as error:

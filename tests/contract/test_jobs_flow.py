@@ -211,7 +211,7 @@ class Scheduled:
     def __init__(self, subject: str) -> None:
         self.subject = subject
 
-    async def ack_sync(self, timeout: float) -> None:
+    async def ack(self) -> None:
         self.acknowledged = True
 
 

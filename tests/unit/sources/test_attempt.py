@@ -92,9 +92,9 @@ async def succeeding(_hold: Any, _progress: Progress) -> Result:
 
 async def test_success_is_reported_with_its_result() -> None:
     bus, _ = await outcome(succeeding)
-    assert [report.kind for report in bus.reports] == ["started", "succeeded"]
-    assert bus.reports[1].result == Result(snapshot="abc")
-    assert (bus.reports[1].job, bus.reports[1].attempt) == ("job-1", 1)
+    assert [report.kind for report in bus.reports] == ["succeeded"]
+    assert bus.reports[0].result == Result(snapshot="abc")
+    assert (bus.reports[0].job, bus.reports[0].attempt) == ("job-1", 1)
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,19 @@ async def test_an_attempt_that_is_over_reports_nothing_more() -> None:
         raise AttemptOver
 
     bus, _ = await outcome(work)
-    assert [report.kind for report in bus.reports] == ["started"]
+    assert bus.reports == []
 
 
 async def test_a_report_is_kept_until_the_bus_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPORT_SECONDS", 0.001)
     bus, _ = await outcome(succeeding, BusUnavailable(), BusUnavailable(), "duplicate")
-    assert [report.kind for report in bus.reports] == ["succeeded"]
-    assert bus.ids[0] == bus.ids[1] == bus.ids[2]
+    assert len(bus.ids) == 3
+    assert len(set(bus.ids)) == 1, "what the server calls a repeat of itself is stored"
 
 
 async def test_a_new_report_that_the_server_calls_a_repeat_is_sent_with_another_id() -> None:
     bus, _ = await outcome(succeeding, "duplicate")
-    assert [report.kind for report in bus.reports] == ["started", "succeeded"]
+    assert [report.kind for report in bus.reports] == ["succeeded"]
     assert bus.ids[0] != bus.ids[1]
 
 
@@ -170,4 +170,4 @@ async def test_a_service_that_stops_gives_its_job_back() -> None:
         await running
     assert isinstance(hold.ended, Interrupted)
     assert hold.released
-    assert [report.kind for report in bus.reports] == ["started"]
+    assert bus.reports == []
