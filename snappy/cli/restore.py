@@ -24,6 +24,7 @@ def register(commands: options.Commands) -> None:
     group = restore.add_argument_group("what is restored")
     group.add_argument("--include", metavar="PATTERN", action="append", default=[], help="only these, as in .gitignore")
     group.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="not these")
+    group.add_argument("--ownership-by-name", action="store_true", help="find users and groups by name, not by number")
     group.add_argument("--host", metavar="NAME", help="with latest: the newest of this host")
     group.add_argument("--path", metavar="PATH", action="append", default=[], help="with latest: of these paths")
     group.add_argument("--plugin", metavar="NAME", default="files", help="the source plug-in (default: files)")
@@ -40,6 +41,9 @@ async def _restore(arguments: argparse.Namespace) -> int:
 
 def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
     """The command that the arguments stand for. Raises UsageError."""
+    given = {"to": session.place(arguments.to)} | dict(map(parse_option, arguments.option))
+    if arguments.ownership_by_name:
+        given["ownership_by_name"] = True
     command = {
         **session.names(arguments.request),
         **rules.fields(arguments),
@@ -47,7 +51,7 @@ def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
         "host": arguments.host,
         "paths": [session.place(path) for path in arguments.path],
         "plugin": arguments.plugin,
-        "options": {"to": session.place(arguments.to)} | dict(map(parse_option, arguments.option)),
+        "options": given,
         "include": arguments.include,
         "exclude": arguments.exclude,
     }

@@ -15,6 +15,7 @@ from msgspec import Meta
 from snappy.errors import BadOptions, SourceMissing
 from snappy.repository.entries import Entry, Sink
 from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
+from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink
 from snappy.sources.local_tree import LocalTree, plan
 from snappy.sources.object_sink import ObjectSink
@@ -47,9 +48,8 @@ class FilesRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     to: Annotated[str, _about("an absolute local path, or a URL")]
     allow_devices: Annotated[bool, _about("create device nodes, which only root can")] = False
-    owners: Annotated[Literal["auto", "always", "never"], _about("set users and groups by number; auto: when root")] = (
-        "auto"
-    )
+    owners: Annotated[Literal["auto", "always", "never"], _about("set users and groups; auto: when root")] = "auto"
+    ownership_by_name: Annotated[bool, _about("find users and groups by name, else by number")] = False
 
 
 class FilesSource:
@@ -117,8 +117,13 @@ class FilesSource:
         place = claimed_place(claims[0])
         if isinstance(place, Remote):
             return ObjectSink(*place.open())
-        owners = options.owners == "always" or (options.owners == "auto" and os.geteuid() == 0)
-        return LocalSink(place.path, owners=owners, allow_devices=options.allow_devices)
+        return LocalSink(place.path, owner=_owner(options), allow_devices=options.allow_devices)
+
+
+def _owner(options: FilesRestore) -> Owner | None:
+    if options.owners == "never" or (options.owners == "auto" and os.geteuid() != 0):
+        return None
+    return by_name if options.ownership_by_name else by_number
 
 
 def _exclusion(options: FilesOptions) -> Exclusion:

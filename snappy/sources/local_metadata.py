@@ -5,9 +5,12 @@ a change of owner clears setuid bits and capabilities, a read-only mode forbids 
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Callable
+from functools import lru_cache
 
 from snappy.repository.entries import Node
 
@@ -17,10 +20,42 @@ Target = int | str
 """A descriptor, or a path under ``/proc/self/fd`` that stands for one."""
 
 
-def apply(target: Target, node: Node, *, owners: bool) -> list[str]:
-    """Give the object what ``node`` says. Returns what failed, a sentence each."""
+Owner = Callable[[Node], tuple[int, int]]
+"""Which user and group an object is to have here."""
+
+
+def by_number(node: Node) -> tuple[int, int]:
+    """Those of the same numbers, as restic does."""
+    return node.uid, node.gid
+
+
+def by_name(node: Node) -> tuple[int, int]:
+    """Those of the same names; where this machine has none of that name, the number."""
+    user, group = _user_of(node.user), _group_of(node.group)
+    return node.uid if user is None else user, node.gid if group is None else group
+
+
+@lru_cache(maxsize=4096)
+def _user_of(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid if name else None
+    except KeyError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _group_of(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid if name else None
+    except KeyError:
+        return None
+
+
+def apply(target: Target, node: Node, *, owner: Owner | None) -> list[str]:
+    """Give the object what ``node`` says, and the ``owner`` if one is to be set. Returns what failed, a sentence
+    each."""
     failures: list[str] = []
-    owned = not owners or _try(failures, "its owner", lambda: os.chown(target, node.uid, node.gid))
+    owned = owner is None or _try(failures, "its owner", lambda: os.chown(target, *owner(node)))
     _try(failures, "its extended attributes", lambda: _set_xattrs(target, node.xattrs))
     if node.type != "symlink":
         mode = node.mode if owned else node.mode & ~SPECIAL_BITS

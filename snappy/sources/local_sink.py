@@ -17,7 +17,7 @@ from typing import TypeVar
 from snappy.errors import UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.paths import ROOT, parent, split
-from snappy.sources.local_metadata import apply
+from snappy.sources.local_metadata import Owner, apply
 from snappy.sources.open_folders import OpenFolders
 from snappy.sources.sparse import write_sparse
 
@@ -50,8 +50,8 @@ class LocalSink:
     Thread-safe: only directories are opened under a lock, so that several threads make files at a time.
     """
 
-    def __init__(self, place: bytes, *, owners: bool, allow_devices: bool = False) -> None:
-        self._owners, self._allow_devices = owners, allow_devices
+    def __init__(self, place: bytes, *, owner: Owner | None, allow_devices: bool = False) -> None:
+        self._owner, self._allow_devices = owner, allow_devices
         self._lock = threading.Lock()
         self._made: dict[bytes, tuple[int, int]] = {}
         """Device and inode of what was created and is not finished: nothing else will be given its metadata."""
@@ -93,7 +93,7 @@ class LocalSink:
             handle = os.open(name, READ_FLAGS if is_plain else HANDLE_FLAGS, dir_fd=above)
         try:
             _check_same(os.fstat(handle), node, expected)
-            return apply(handle if is_plain else f"/proc/self/fd/{handle}", node, owners=self._owners)
+            return apply(handle if is_plain else f"/proc/self/fd/{handle}", node, owner=self._owner)
         finally:
             os.close(handle)
 

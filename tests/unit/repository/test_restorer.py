@@ -111,7 +111,7 @@ def test_a_full_directory_where_a_file_should_be_is_an_error(
 def test_progress_ends_at_what_was_expected(repository: Repository, tree: Path, tmp_path: Path) -> None:
     snapshot = back_up(repository, tree).snapshot
     progress = Progress()
-    sink = LocalSink(os.fsencode(tmp_path / "out"), owners=False)
+    sink = LocalSink(os.fsencode(tmp_path / "out"), owner=None)
     Restorer(repository, sink, progress=progress).restore(snapshot)
     sink.close()
     assert (progress.files_done, progress.bytes_done) == (progress.files_total, progress.bytes_total)
@@ -255,7 +255,7 @@ def test_cancelling_ends_the_restore(repository: Repository, tree: Path, tmp_pat
     def cancelled() -> None:
         raise JobCancelled
 
-    sink = LocalSink(os.fsencode(tmp_path / "out"), owners=False)
+    sink = LocalSink(os.fsencode(tmp_path / "out"), owner=None)
     with pytest.raises(JobCancelled):
         Restorer(repository, sink, cancelled=cancelled).restore(snapshot)
     sink.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from snappy.errors import SourceError, UnsafePath
 from snappy.repository.entries import Node
 from snappy.sources import open_folders
 from snappy.sources.files import FilesRestore, FilesSource
+from snappy.sources.local_metadata import by_name, by_number
 from snappy.sources.local_sink import LocalSink
 from snappy.sources.sparse import BLOCK, write_sparse
 
@@ -28,7 +31,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sink(place: Path) -> Iterator[LocalSink]:
-    made = LocalSink(os.fsencode(place), owners=False, allow_devices=True)
+    made = LocalSink(os.fsencode(place), owner=None, allow_devices=True)
     yield made
     made.close()
 
@@ -112,7 +115,7 @@ def test_a_symlink_in_the_place_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(UnsafePath):
-        LocalSink(os.fsencode(tmp_path / "link" / "below"), owners=False)
+        LocalSink(os.fsencode(tmp_path / "link" / "below"), owner=None)
     assert os.listdir(tmp_path / "real") == []
 
 
@@ -130,7 +133,7 @@ def test_the_plug_in_resolves_the_place_once(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SourceError, match="cannot restore to"):
-        LocalSink(os.fsencode(tmp_path / "file" / "below"), owners=False)
+        LocalSink(os.fsencode(tmp_path / "file" / "below"), owner=None)
 
 
 # Objects
@@ -187,7 +190,7 @@ def test_no_setuid_for_the_wrong_owner(place: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*arguments: Any) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    sink = LocalSink(os.fsencode(place), owners=True)
+    sink = LocalSink(os.fsencode(place), owner=by_number)
     put(sink, b"/file")
     monkeypatch.setattr(os, "chown", refuse)
     assert sink.finish(b"/file", node(mode=0o4755, uid=1234)) == ["its owner cannot be set: Operation not permitted"]
@@ -197,7 +200,7 @@ def test_no_setuid_for_the_wrong_owner(place: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.needs_root
 def test_owners_and_setuid(place: Path) -> None:
-    sink = LocalSink(os.fsencode(place), owners=True)
+    sink = LocalSink(os.fsencode(place), owner=by_number)
     put(sink, b"/file")
     sink.special(b"/link", node("symlink", link_target=b"file"))
     assert sink.finish(b"/file", node(mode=0o6755, uid=1234, gid=2345)) == []
@@ -208,8 +211,20 @@ def test_owners_and_setuid(place: Path) -> None:
     assert (place / "link").lstat().st_uid == 1234
 
 
+def test_owners_by_name_are_those_of_this_machine() -> None:
+    here = pwd.getpwuid(os.getuid()), grp.getgrgid(os.getgid())
+    made_elsewhere = node(uid=4711, gid=4712, user=here[0].pw_name, group=here[1].gr_name)
+    assert by_name(made_elsewhere) == (os.getuid(), os.getgid())
+    assert by_number(made_elsewhere) == (4711, 4712)
+
+
+@pytest.mark.parametrize("name", ["", "no-such-name-here"])
+def test_an_owner_whom_nobody_knows_by_name_keeps_the_number(name: str) -> None:
+    assert by_name(node(uid=4711, gid=4712, user=name, group=name)) == (4711, 4712)
+
+
 def test_devices_are_refused_unless_allowed(place: Path) -> None:
-    sink = LocalSink(os.fsencode(place), owners=False)
+    sink = LocalSink(os.fsencode(place), owner=None)
     with pytest.raises(PermissionError, match="devices are not restored"):
         sink.special(b"/null", node("chardev", device=os.makedev(1, 3)))
     sink.close()
@@ -237,7 +252,7 @@ def test_few_directories_stay_open(sink: LocalSink, monkeypatch: pytest.MonkeyPa
 
 def test_closing_twice_leaves_nothing_open(place: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    sink = LocalSink(os.fsencode(place), owners=False)
+    sink = LocalSink(os.fsencode(place), owner=None)
     sink.directory(b"/a", node("dir"))
     put(sink, b"/a/b")
     sink.close()
