@@ -81,7 +81,11 @@ class FileWriter(Protocol):
 
     def write_at(self, offset: int, data: bytes) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The file is complete."""
+
+    def discard(self) -> None:
+        """The restore was given up, and the file may not be complete. After ``close`` this does nothing."""
 
 
 class Sink(Protocol):

@@ -72,6 +72,11 @@ class RestoredFile:
         if self._writer is not None:
             self._writer.close()
 
+    def abandon(self) -> None:
+        """Let go of the file as it is, unless it is closed."""
+        if self._writer is not None:
+            self._writer.discard()
+
     def finish(self) -> list[str]:
         """Give the file its metadata. Returns what could not be kept."""
         return self._sink.finish(self.path, self.node)
@@ -94,10 +99,10 @@ class _Batch:
         self.blobs += 1
 
     def abandon(self) -> None:
-        """Close what is still open."""
+        """Let go of what is still open."""
         for places in self.places.values():
             for file, _ in places:
-                file.close()
+                file.abandon()
 
     @property
     def is_full(self) -> bool:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from snappy.errors import SnappyError
 from snappy.repository.chunker import SMALLEST
 from snappy.repository.entries import Entry, Node
 from snappy.repository.format import BlobId, BlobType
@@ -85,6 +86,8 @@ class FileStorer:
         """The file's node, or ``None`` with a warning."""
         try:
             return self._read(entry)
+        except SnappyError:
+            raise  # the repository's: some of them are an OSError too
         except FileNotFoundError:
             self._problems.add(entry.path, "it vanished before it could be read")
         except OSError as error:

@@ -146,6 +146,7 @@ class BlobWriter:
             self._uploader.wait()
             with self._index_lock:
                 self._save_index()
+        self._uploader.raise_failure()  # another thread may have been listing, and failed
 
     def list_stored(self) -> None:
         """List what was uploaded, and write nothing else from now on: what is left undone is found again."""

@@ -43,6 +43,9 @@ class LocalFile:
             os.close(self._handle)
             self._handle = -1
 
+    def discard(self) -> None:
+        self.close()
+
 
 class LocalSink:
     """See :class:`snappy.repository.entries.Sink`. ``place`` is absolute, its symlinks resolved; it is created.

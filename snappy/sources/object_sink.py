@@ -47,6 +47,11 @@ class ObjectFile:
                 self._parts.seek(0)
                 self._upload()
 
+    def discard(self) -> None:
+        """An object that is not complete is not written at all."""
+        self._is_open = False
+        self._parts.close()
+
     def _upload(self) -> None:
         with _translated():
             if self._size <= WHOLE:

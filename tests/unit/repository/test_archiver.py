@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
+from snappy.bus.failures import RefusedFile
 from snappy.errors import JobCancelled, SourceError, Unavailable, UnsafePath
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.entries import Entry, Node
@@ -18,6 +19,7 @@ from snappy.repository.format import BlobType
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType
+from snappy.repository.writer import Options
 from snappy.sources import local_node
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support import engine
@@ -408,3 +410,30 @@ def test_the_parents_trees_are_read_many_at_a_time() -> None:
 
 def small_folder(path: bytes) -> list[Entry]:
     return [folder(path), file(path + b"/f", path)]
+
+
+def test_a_store_that_refuses_ends_the_backup_and_is_no_file_s_fault() -> None:
+    """What a target says over the bus is an OSError as well, as users of fsspec expect."""
+
+    def refuse(method: str, path: str) -> None:
+        if "/data/" in path:
+            raise RefusedFile("the target does not allow that")
+
+    reads: list[int] = []
+
+    def numbered(number: int) -> Entry:
+        def opened() -> BinaryIO:
+            reads.append(number)
+            return io.BytesIO(b"%d" % number)
+
+        name = b"%04d" % number
+        return Entry(path=b"/" + name, node=Node(name=name, type="file"), open=opened)
+
+    filesystem = engine.Interposed(lambda method, path: None)
+    with engine.new_repository(engine.memory_store(filesystem), Options(pack_size=1)) as repository:
+        filesystem.before = refuse
+        archiver = Archiver(repository)
+        with pytest.raises(RefusedFile):
+            archiver.backup(map(numbered, range(2000)), paths=["/x"], hostname="h")
+        assert len(reads) < 1000
+        assert archiver._problems.total == 0

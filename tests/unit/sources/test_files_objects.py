@@ -11,8 +11,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from snappy.errors import BadOptions, SourceMissing
-from snappy.repository.entries import Entry, Node
+from snappy.errors import BadOptions, JobCancelled, SourceMissing
+from snappy.repository.entries import Entry, FileWriter, Node
+from snappy.repository.restorer import Restorer
 from snappy.sources.exclusion import Exclusion
 from snappy.sources.files import FilesOptions, FilesRestore, FilesSource
 from snappy.sources.object_sink import LOST, ObjectSink
@@ -251,3 +252,34 @@ def test_an_entity_tag_tells_apart_what_size_and_time_do_not() -> None:
 
 def test_restore_claims_a_url() -> None:
     assert FilesSource.restore_claims(FilesRestore(to="memory://out/")) == ["memory://out"]
+
+
+def test_a_restore_that_is_given_up_writes_no_half_objects(memory: Any, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "large").write_bytes(os.urandom(20 << 20))
+    with engine.new_repository() as repository:
+        snapshot = back_up(repository, tree).snapshot
+        sink = ObjectSink(memory, "/out")
+        written: list[int] = []
+
+        def cancelled() -> None:
+            if written:
+                raise JobCancelled
+
+        def watched(path: bytes, node: Node) -> FileWriter:
+            file = real(path, node)
+            monitor = file.write_at
+
+            def write_at(offset: int, data: bytes) -> None:
+                monitor(offset, data)
+                written.append(offset)
+
+            file.write_at = write_at  # type: ignore[method-assign]
+            return file
+
+        real, sink.file = sink.file, watched  # type: ignore[method-assign]
+        with pytest.raises(JobCancelled):
+            Restorer(repository, sink, cancelled=cancelled).restore(snapshot)
+    assert written
+    assert not memory.exists(f"/out{tree}/large")
