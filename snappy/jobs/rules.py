@@ -64,7 +64,14 @@ def is_stopping(record: JobRecord) -> bool:
     return record.cancel is not None or record.ending is not None
 
 
+def are_twins(one: JobRecord, other: JobRecord) -> bool:
+    """Whether both do the same for the same submitter."""
+    return (one.submitter, one.kind) == (other.submitter, other.kind) and all(
+        one.command.get(name) == other.command.get(name) for name in SAME
+    )
+
+
 def twin_key(record: JobRecord) -> str:
-    """The same for jobs that do the same for the same submitter."""
+    """A name that twins share."""
     fields = [record.submitter, record.kind, *(record.command.get(name) for name in SAME)]
     return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()

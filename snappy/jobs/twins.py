@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from snappy.errors import Duplicate, Replaced
 from snappy.jobs.identity import time_of
 from snappy.jobs.messages import JobRecord
-from snappy.jobs.rules import twin_key
+from snappy.jobs.rules import are_twins, twin_key
 from snappy.jobs.states import FINAL
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore
@@ -59,9 +59,8 @@ class Twins:
 
     def _twins(self, record: JobRecord) -> Iterator[JobRecord]:
         """The others that are not over."""
-        name = twin_key(record)
         others = (stored.value for stored in self._store.records.unfinished() if stored.value.id != record.id)
-        return (other for other in others if other.source == record.source and twin_key(other) == name)
+        return (other for other in others if are_twins(record, other))
 
 
 def _duplicate(twin: str) -> Duplicate:
