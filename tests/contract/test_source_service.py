@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from snappy.config import Allow, Config, Core, SourceService, TargetService
+from snappy.config import Allow, Audit, Config, Core, SourceService, TargetService
 from snappy.errors import BusUnavailable, Denied, UnknownKey
 from snappy.frontend.api import Client
 from snappy.jobs.messages import HoldAnswer, HoldRequest, JobRecord
@@ -194,6 +194,25 @@ async def test_a_service_that_stops_gives_its_job_back_and_the_next_finishes_it(
         await inside.start("source site")
         record = await client.wait(job.id)
     assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 2)
+
+
+async def test_a_target_that_was_started_anew_lets_a_job_remove_its_lock(settings: Config, tmp_path: Path) -> None:
+    """It does not know any more who wrote the lock; the core does, and tells of it."""
+    open_audit = msgspec.structs.replace(settings, audit=Audit(readers=["alice"]))
+    async with stack(open_audit) as (inside, client):
+        job = await start(client)
+        await flowing()
+        await inside.stop("target vault")
+        await inside.start("target vault")
+        Drip.stop.set()
+        record = await client.wait(job.id)
+        entries = await client.audit(limit=1000)
+    assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 1)
+    assert list((tmp_path / "vault" / "locks").iterdir()) == []
+    reasons = [
+        each["event"]["data"]["reason"] for each in entries if each["event"]["type"].startswith("io.snappy.lock")
+    ]
+    assert reasons == ["its own attempt lets go of it"]
 
 
 async def test_no_more_jobs_at_once_than_the_settings_say(settings: Config) -> None:

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from snappy.errors import AttemptOver, BusUnavailable, Damaged, RepositoryLocked, SnappyError, Unavailable
+from snappy.errors import AccessDenied, AttemptOver, BusUnavailable, Damaged, RepositoryLocked, SnappyError, Unavailable
 from snappy.repository import locks
 from snappy.repository.compression import Compressor
 from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
-from snappy.repository.locks import Lock, LockFile, LockJob, LockOwner, hold, read_locks, remove_stale_locks
+from snappy.repository.locks import Lock, LockFile, LockJob, LockOwner, Named, hold, read_locks, remove_stale_locks
 from snappy.repository.store import FileType, Store
 from tests.support.engine import OWNER, Interposed, memory_store
 
@@ -122,6 +122,73 @@ def test_the_locks_of_this_and_later_attempts_stand(rig: Rig) -> None:
     with rig.hold(third_attempt()) as lock:
         assert set(rig.names()) == {*later, lock.name}
     assert set(rig.names()) == later
+
+
+class Knows:
+    """Confirms that the locks of these jobs are dead."""
+
+    def __init__(self, *jobs: str) -> None:
+        self.jobs = jobs
+        self.asked: list[list[str]] = []
+
+    @contextmanager
+    def __call__(self, left: list[Named]) -> Iterator[set[str]]:
+        self.asked.append([name for name, _ in left])
+        yield {name for name, lock in left if lock.snappy and lock.snappy.job in self.jobs}
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_lock_that_is_known_dead_is_removed_whichever_job_left_it(rig: Rig, exclusive: bool) -> None:
+    dead = rig.leave(snappy=LockJob("job-8", 2), exclusive=exclusive)
+    others = {rig.leave(snappy=LockJob("job-9")), rig.leave(), rig.leave(pid=6)}
+    knows = Knows("job-8")
+    with hold(rig.store, rig.documents, OWNER, settle=0, confirm=knows, now=rig.clock) as lock:
+        assert set(rig.names()) == {*others, lock.name}
+    assert [len(asked) for asked in knows.asked] == [2], "restic's own are none of its business"
+    assert dead in knows.asked[0]
+
+
+def test_what_nobody_confirms_stays_in_the_way(rig: Rig) -> None:
+    left = rig.leave(snappy=LockJob("job-8"), exclusive=True)
+    with (
+        pytest.raises(RepositoryLocked, match="job-8"),
+        hold(rig.store, rig.documents, OWNER, settle=0, confirm=Knows("job-9"), now=rig.clock),
+    ):
+        pass
+    assert rig.names() == [left]
+
+
+def test_who_may_not_remove_a_dead_lock_does_not_honour_it_either(rig: Rig) -> None:
+    left = rig.leave(snappy=LockJob("job-8"), exclusive=True)
+
+    def refuse(method: str, path: str) -> None:
+        if method == "rm_file" and path.endswith(left):
+            raise AccessDenied
+
+    rig.fs.before = refuse
+    with hold(rig.store, rig.documents, OWNER, settle=0, confirm=Knows("job-8"), now=rig.clock) as lock:
+        assert set(rig.names()) == {left, lock.name}
+
+
+def test_somebody_else_may_have_removed_a_dead_lock(rig: Rig) -> None:
+    left = rig.leave(snappy=LockJob("job-8"))
+
+    @contextmanager
+    def confirm(_left: list[Named]) -> Iterator[set[str]]:
+        rig.store.remove(FileType.LOCK, left)
+        yield {left}
+
+    with hold(rig.store, rig.documents, OWNER, settle=0, confirm=confirm, now=rig.clock) as lock:
+        assert rig.names() == [lock.name]
+
+
+def test_many_locks_are_asked_about_in_turn(rig: Rig) -> None:
+    for number in range(locks.ASKED_AT_ONCE + 1):
+        rig.leave(snappy=LockJob("job-8", number + 1))
+    knows = Knows("job-8")
+    with hold(rig.store, rig.documents, OWNER, settle=0, confirm=knows, now=rig.clock) as lock:
+        assert rig.names() == [lock.name]
+    assert [len(asked) for asked in knows.asked] == [locks.ASKED_AT_ONCE, 1]
 
 
 def third_attempt() -> LockOwner:

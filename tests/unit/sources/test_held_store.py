@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from snappy.errors import AttemptOver, JobCancelled, NotFound
+from snappy.errors import AccessDenied, AttemptOver, JobCancelled, NotFound
 from snappy.repository.store import FileType
 from snappy.sources.held_store import TRIES, HeldStore
 
@@ -19,6 +22,7 @@ class Hold:
         self.checks = 0
         self.lapsed: list[str] = []
         self.stop: Exception | None = None
+        self.let_go: list[str] = []
 
     def grant(self) -> str:
         return f"grant-{len(self.lapsed)}"
@@ -30,6 +34,11 @@ class Hold:
 
     def lapse(self, grant: str) -> None:
         self.lapsed.append(grant)
+
+    @contextmanager
+    def letting_go(self, lock: str) -> Iterator[set[str]]:
+        self.let_go.append(lock)
+        yield {lock}
 
 
 class Lapsing(MemoryFileSystem):
@@ -97,3 +106,32 @@ def test_a_lock_can_be_let_go_of_when_the_work_has_to_stop(files: Lapsing) -> No
         store.remove(FileType.KEY, NAME)
     with pytest.raises(JobCancelled):
         store.save(FileType.PACK, NAME, b"content")
+
+
+class Forgetful(Lapsing):
+    """A target that was started anew: it lets a lock be removed when that was named, as ``hold`` sees to."""
+
+    hold: Hold
+
+    def rm_file(self, path: str) -> None:
+        if path.rsplit("/", 1)[-1] not in self.hold.let_go:
+            raise AccessDenied("the lock was written under another grant")
+        super().rm_file(path)
+
+
+def test_a_target_that_forgot_who_wrote_our_lock_is_told_by_the_core() -> None:
+    files = Forgetful()
+    files.store, files.pseudo_dirs, files.hold = {}, [""], Hold()
+    store = HeldStore(files, "/r", files.hold)
+    store.save(FileType.LOCK, NAME, b"content")
+    store.remove(FileType.LOCK, NAME)
+    assert (files.hold.let_go, store.list(FileType.LOCK)) == ([NAME], [])
+
+
+def test_a_lock_that_it_did_not_write_is_not_called_its_own() -> None:
+    files = Forgetful()
+    files.store, files.pseudo_dirs, files.hold = {}, [""], Hold()
+    HeldStore(files, "/r", files.hold).save(FileType.LOCK, NAME, b"content")
+    with pytest.raises(AccessDenied):
+        HeldStore(files, "/r", files.hold).remove(FileType.LOCK, NAME)
+    assert files.hold.let_go == []

@@ -11,7 +11,7 @@ import pytest
 
 from snappy.bus.subjects import Subjects
 from snappy.errors import AttemptOver, BusUnavailable, InternalError, JobCancelled
-from snappy.jobs.messages import ErrorInfo, HoldAnswer, HoldRequest, JobRecord
+from snappy.jobs.messages import ErrorInfo, HoldAnswer, HoldRequest, JobRecord, LockRef
 from snappy.jobs.states import State
 from snappy.sources.hold import Hold
 
@@ -161,3 +161,56 @@ async def test_giving_back_is_best_effort() -> None:
     core = Core(BusUnavailable())
     await held(core, Clock()).release()
     assert core.asked[0][0] == "snappy.hold.release.site.r1"
+
+
+LOCKS = [LockRef(name=digit * 64, job="job-0", attempt=1, refreshed=0.0) for digit in "ab"]
+
+
+async def removable(hold: Hold) -> tuple[set[str], str]:
+    """What may be removed of :data:`LOCKS`, and the grant meanwhile, as a thread of the engine sees it."""
+
+    def ask() -> tuple[set[str], str]:
+        with hold.removing(LOCKS) as names:
+            return names, hold.grant()
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_locks_that_nobody_holds_are_named_by_the_next_grant() -> None:
+    core = Core(granted("naming", 30.0, locks=["a" * 64, "of another question"]), granted("plain", 30.0))
+    hold = held(core, Clock())
+    keeper = asyncio.create_task(hold.keep())
+    await asyncio.sleep(0)
+    assert await removable(hold) == ({"a" * 64}, "naming")
+    assert core.asked[-1][1].locks == LOCKS
+    assert await hold._renew()
+    assert core.asked[-1][1].locks == []
+    keeper.cancel()
+
+
+async def test_a_core_that_does_not_answer_names_none() -> None:
+    hold = held(Core(BusUnavailable()), Clock())
+    keeper = asyncio.create_task(hold.keep())
+    await asyncio.sleep(0)
+    assert await removable(hold) == (set(), "first")
+    keeper.cancel()
+
+
+async def test_a_hold_that_is_not_kept_names_none() -> None:
+    assert await removable(held(Core(), Clock())) == (set(), "first")
+
+
+async def test_its_own_lock_is_named_as_its_own() -> None:
+    core = Core(granted("naming", 30.0, locks=["c" * 64]))
+    hold = held(core, Clock())
+    keeper = asyncio.create_task(hold.keep())
+    await asyncio.sleep(0)
+
+    def let_go() -> set[str]:
+        with hold.letting_go("c" * 64) as names:
+            return names
+
+    assert await asyncio.to_thread(let_go) == {"c" * 64}
+    (asked,) = core.asked[-1][1].locks
+    assert (asked.name, asked.job, asked.attempt) == ("c" * 64, "job-1", 2)
+    keeper.cancel()
