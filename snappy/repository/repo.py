@@ -24,7 +24,7 @@ from snappy.repository.locks import Lock, LockOwner
 from snappy.repository.pack import PackedBlob
 from snappy.repository.reader import BlobReader
 from snappy.repository.snapshots import Snapshot
-from snappy.repository.store import FileType, Store
+from snappy.repository.store import FileType, Store, no_fence
 from snappy.repository.tree import decode_tree, encode_tree
 from snappy.repository.writer import DEFAULT_OPTIONS, BlobWriter, Options, SavedBlob, Stats
 
@@ -51,11 +51,8 @@ class Repository:
             options = Options(pack_size=options.pack_size, compression=None, index_every=options.index_every)
         compressor = Compressor() if config.has_compression else None
         self.documents = Documents(store, key.master, compressor, random)
-        self._lock: Lock | None = None
         self._reader = BlobReader(store, key.master, self.index)
-        self._writer = BlobWriter(
-            store, key.master, self.index, self.documents, options, guard=self._check_lock, random=random
-        )
+        self._writer = BlobWriter(store, key.master, self.index, self.documents, options, random=random)
 
     @classmethod
     def init(
@@ -203,7 +200,6 @@ class Repository:
     def save_snapshot(self, snapshot: Snapshot) -> str:
         """Store a snapshot and return its id. Call :meth:`flush` first. Raises
         :class:`snappy.errors.RepositoryLocked` when our lock is lost."""
-        self._check_lock()
         return snapshots.save_snapshot(self.documents, snapshot)
 
     # Locks
@@ -222,15 +218,11 @@ class Repository:
         :class:`snappy.errors.RepositoryLocked`."""
         held = locks.hold(self.store, self.documents, owner, exclusive=exclusive, settle=settle, confirm=confirm)
         with held as lock:
-            self._lock = lock
+            self.store.fence = lock.check
             try:
                 yield lock
             finally:
-                self._lock = None
-
-    def _check_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.check()
+                self.store.fence = no_fence
 
     def _add_indexes(self, files: list[tuple[str, int]]) -> set[str]:
         superseded: set[str] = set()

@@ -7,7 +7,7 @@ What this promises: every failure is one of :class:`snappy.errors.StorageError`'
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -55,10 +55,18 @@ class FileType(StrEnum):
     PACK = "data"
 
 
+FENCED = (FileType.INDEX, FileType.SNAPSHOT)
+"""What a writer whose lock is lost must not show any more: others may have deleted what these refer to."""
+
+
 File = tuple[str, int]
 """A name and a size in bytes."""
 
 Files = list[File]
+
+
+def no_fence() -> None:
+    """The :attr:`Store.fence` of a writer without a lock."""
 
 
 class Store:
@@ -71,6 +79,8 @@ class Store:
     def __init__(self, fs: AbstractFileSystem, root: str) -> None:
         self._fs = fs
         self._root = root.rstrip("/")
+        self.fence: Callable[[], None] = no_fence
+        """Called at the last moment before an index file or a snapshot is written; raises to prevent that."""
 
     def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
         """Write a file. With ``create``, raises :class:`AlreadyExists` if another's file has that name.
@@ -79,6 +89,8 @@ class Store:
         transport that repeats a request whose answer was lost.
         """
         path = self._path(kind, name)
+        if kind in FENCED:
+            self.fence()
         try:
             self._write(path, data, create)
         except AlreadyExists:

@@ -68,8 +68,6 @@ class Stats(msgspec.Struct):
 class BlobWriter:
     """Saves blobs; any thread may call any method. After the first failure every call raises that failure, and
     nothing is written any more.
-
-    ``guard`` is called before each index file and raises when the lock on the repository is lost.
     """
 
     def __init__(
@@ -80,7 +78,6 @@ class BlobWriter:
         documents: Documents,
         options: Options,
         *,
-        guard: Callable[[], None],
         random: Random = os.urandom,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,7 +86,6 @@ class BlobWriter:
         self._index = index
         self._documents = documents
         self._options = options
-        self._guard = guard
         self._random = random
         self._clock = clock
         self._compressor = None if options.compression is None else Compressor(options.compression)
@@ -236,7 +232,6 @@ class BlobWriter:
             blobs, self._unlisted = self._unlisted, []
             self._listed_at = self._clock()
         for start in range(0, len(blobs), BLOBS_IN_A_FILE):
-            self._guard()
             self._documents.save(FileType.INDEX, encode_index(blobs[start : start + BLOBS_IN_A_FILE]))
             self.stats.indexes_written += 1
 

@@ -23,13 +23,12 @@ SMALL = Options(pack_size=10_000)
 
 
 class Rig:
-    """A writer with all it works with, a clock that stands still, and a guard that can be told to refuse."""
+    """A writer with all it works with, and a clock that stands still."""
 
     def __init__(self, store: Store | None = None, options: Options = SMALL) -> None:
         self.store = store or memory_store()
         self.index = MemoryIndex()
         self.now = 0.0
-        self.guard: Callable[[], None] = lambda: None
         self.documents = Documents(self.store, KEY, Compressor())
         self.writer = BlobWriter(
             self.store,
@@ -37,7 +36,6 @@ class Rig:
             self.index,
             self.documents,
             options,
-            guard=lambda: self.guard(),
             clock=lambda: self.now,
         )
         self.reader = BlobReader(self.store, KEY, self.index)
@@ -192,7 +190,7 @@ def test_no_index_is_written_once_the_lock_is_lost(rig: Rig) -> None:
     def lost() -> None:
         raise RepositoryLocked
 
-    rig.guard = lost
+    rig.store.fence = lost
     rig.writer.save(BlobType.DATA, b"x")
     with pytest.raises(RepositoryLocked):
         rig.writer.flush()
