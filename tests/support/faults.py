@@ -87,6 +87,7 @@ class Arena(Site):
         process.wait()
 
     def freeze(self, user: str) -> None:
+        """With SIGSTOP: it answers nothing, and does not know."""
         self.processes[user].send_signal(signal.SIGSTOP)
 
     def thaw(self, user: str) -> None:
@@ -187,6 +188,14 @@ class Arena(Site):
             found.append(json.loads(base64.b64decode(answer["message"]["data"])))
             sequence = answer["message"]["seq"] + 1
 
+    async def audited(self, job: str) -> int:
+        """How many entries of a job the audit shows; none while it does not answer."""
+        try:
+            answer = await self._ask("snappy.api.audit.query.alice", {"job": job}, 3.0)
+        except UNREACHABLE:
+            return 0
+        return len(answer.get("entries") or [])
+
     async def expect_told_once(self, record: Mapping[str, Any]) -> list[str]:
         """The names of a job's events: each number once and in turn, one first, one last; and all in the audit."""
         events = await self.events(record["id"])
@@ -240,6 +249,10 @@ class Arena(Site):
             assert monotonic() < deadline, f"the moment for the fault never came\n{self._logs()}"
             await asyncio.sleep(LOOK_SECONDS)
         return bytes_below(folder)
+
+
+def freeze_server(site: Arena) -> None:
+    os.kill(site.server.server.pid, signal.SIGSTOP)
 
 
 class MortalWeed(Weed):
