@@ -22,6 +22,7 @@ from snappy.errors import (
     JobCancelled,
     Rejected,
     SnappyError,
+    TooLarge,
     UnknownPlugin,
 )
 from snappy.jobs.messages import ErrorInfo, Report, Result
@@ -102,8 +103,10 @@ class Attempt:
         while not isinstance(self._hold.ended, AttemptOver):
             try:
                 acknowledged = await self._bus.store(self._subject, body, message_id=message, attempts=1)
-            except BusDenied as error:
+            except (BusDenied, TooLarge) as error:
                 self._log.error("a report was refused", reason=error.message)
+                if isinstance(error, TooLarge) and kind != "failed":
+                    await self._report("failed", error=ErrorInfo.of(error))
                 return
             except BusError as error:
                 self._log.warning("a report was not stored yet", reason=error.message)

@@ -38,6 +38,8 @@ from snappy.sources.hold import Hold
 LEVELS = {"off": None, "fastest": 1, "default": 3, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
 WARNINGS_TOLD = 100
+LETTERS_TOLD = 300
+"""Of a path or a sentence in a warning: all of them have to fit into one message, and into the job's record."""
 JOB_TAG = "snappy-job:"
 
 _log = log.get(__name__)
@@ -327,7 +329,13 @@ def _user_name() -> str:
 
 def _told(problems: Iterable[Problem]) -> list[Warn]:
     shown = list(problems)[:WARNINGS_TOLD]
-    return [Warn(path=_text(problem.path), message=problem.message) for problem in shown]
+    return [Warn(path=_shortened(_text(problem.path)), message=_shortened(problem.message)) for problem in shown]
+
+
+def _shortened(text: str) -> str:
+    """Without its middle, if it is long."""
+    half = LETTERS_TOLD // 2
+    return text if len(text) <= LETTERS_TOLD else f"{text[:half]}…{text[-half:]}"
 
 
 def _text(path: bytes) -> str:

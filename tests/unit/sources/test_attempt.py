@@ -19,6 +19,7 @@ from snappy.errors import (
     Interrupted,
     JobCancelled,
     SourceMissing,
+    TooLarge,
     Unavailable,
 )
 from snappy.jobs.messages import JobRecord, Report, Result
@@ -171,3 +172,9 @@ async def test_a_service_that_stops_gives_its_job_back() -> None:
     assert isinstance(hold.ended, Interrupted)
     assert hold.released
     assert bus.reports == []
+
+
+async def test_a_report_that_is_too_large_is_not_tried_for_ever() -> None:
+    async with asyncio.timeout(5):
+        bus, _ = await outcome(succeeding, TooLarge("a message of 2 MB"))
+    assert [(report.kind, report.error and report.error.code) for report in bus.reports] == [("failed", "too-large")]

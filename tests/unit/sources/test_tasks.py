@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -27,11 +28,13 @@ from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreComman
 from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
 from snappy.repository import repo
+from snappy.repository.entries import Problem
 from snappy.repository.format import BlobType
 from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
+from snappy.sources import tasks
 from snappy.sources.allow import check
 from snappy.sources.files import FilesSource
 from snappy.sources.tasks import Workshop, prepare
@@ -278,3 +281,11 @@ async def test_a_place_that_became_a_link_after_it_was_checked_is_refused(
 async def test_no_job_may_pass_for_another(data: Path) -> None:
     with pytest.raises(BadOptions, match="snappy-job"):
         prepare("backup", backup(data, tags=["mine", "snappy-job:job-2"]))
+
+
+def test_many_warnings_about_long_names_fit_into_one_message() -> None:
+    problems = [Problem(b"/" + b"\xff" * 3000 + b"/end", "x" * 10_000)] * 1000
+    told = tasks._told(problems)
+    assert len(told) == tasks.WARNINGS_TOLD
+    assert told[0].path.endswith("/end")
+    assert len(msgspec.json.encode(told)) < 200_000
