@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from snappy import log
-from snappy.errors import AccessDenied, BadOptions, JobCancelled, NotARepository, SnappyError, SnapshotNotFound
+from snappy.errors import AccessDenied, BadOptions, JobCancelled, NotARepository, SnappyError
 from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
 from snappy.jobs.messages import LockRef, Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
@@ -38,6 +38,7 @@ from snappy.sources.hold import Hold
 LEVELS = {"off": None, "fastest": 1, "default": 3, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
 WARNINGS_TOLD = 100
+UNKNOWN = Warn(path="", message="an attempt that was lost finished this; whether it left anything out is not known")
 LETTERS_TOLD = 300
 """Of a path or a sentence in a warning: all of them have to fit into one message, and into the job's record."""
 JOB_TAG = "snappy-job:"
@@ -146,7 +147,7 @@ def _backup_blocking(
         repository.load_index()
         finished = _finished_before(repository, shop.hold)
         if finished is not None:
-            return _adopted(finished, repository)
+            return msgspec.structs.replace(_adopted(finished, repository), warnings=[UNKNOWN], warning_count=1)
         if shop.hold.attempt > 1:
             _log.info("going on with what is stored", job=shop.hold.job.id, unlisted_packs=repository.load_unlisted())
         parent = _parent(repository, command, host, source.claims())
@@ -183,10 +184,8 @@ def _finished_before(repository: Repository, hold: Hold) -> Snapshot | None:
     """What an earlier attempt saved just before it was lost."""
     if hold.attempt <= 1:
         return None
-    try:
-        return repository.find_snapshot("latest", tags=[job_tag(hold.job.id)])
-    except SnapshotNotFound:
-        return None
+    tag = job_tag(hold.job.id)
+    return next((one for one in reversed(repository.snapshots()) if tag in (one.tags or ())), None)
 
 
 def _parent(repository: Repository, command: BackupCommand, host: str, paths: list[str]) -> Snapshot | None:
