@@ -53,6 +53,8 @@ class Running(msgspec.Struct, frozen=True):
     port: int
     admin: str
     users: dict[str, Login] = {}
+    lasting: bool = False
+    """Its owner stays until it is told to end, rather than for one command."""
 
     @property
     def url(self) -> str:
@@ -62,11 +64,11 @@ class Running(msgspec.Struct, frozen=True):
 class Broker:
     """The embedded server, owned or joined. Make one by :meth:`start`."""
 
-    def __init__(self, folder: Path, prefix: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, prefix: str, environ: Mapping[str, str], *, lasting: bool = False) -> None:
         self._folder = folder
         self._prefix = prefix
         self._environ = environ
-        self._running = Running(prefix=prefix, port=-1, admin=secrets.token_hex(24))
+        self._running = Running(prefix=prefix, port=-1, admin=secrets.token_hex(24), lasting=lasting)
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._lock: int | None = None
@@ -79,24 +81,44 @@ class Broker:
         *,
         prefix: str = "snappy",
         environ: Mapping[str, str] = os.environ,
+        lasting: bool = False,
     ) -> Broker:
         """Start a server on ``state_dir``, or join the one that runs there, and let ``users`` in.
 
-        The users need no passwords; see :meth:`nats`. Raises UsageError (no nats-server, one too old, another
-        prefix) or BusUnavailable (it does not come up; the message holds the end of its log).
+        ``lasting`` tells those who join that a server which is started here stays. The users need no passwords; see
+        :meth:`nats`. Raises UsageError (no nats-server, one too old, another prefix) or BusUnavailable (it does not
+        come up; the message holds the end of its log).
         """
-        broker = cls(_folder(state_dir), prefix, environ)
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await broker._own_or_join(users)
-        except TimeoutError as error:
-            raise BusUnavailable(f"the embedded NATS server does not come up: {_tail(broker.log_file)}") from error
+        broker = cls(_folder(state_dir), prefix, environ, lasting=lasting)
+        async with broker._in_time():
+            await broker._own_or_join(users)
+        return broker
+
+    @classmethod
+    async def join(cls, state_dir: str | Path, users: Sequence[User] = (), *, prefix: str = "snappy") -> Broker | None:
+        """Join the server that runs on ``state_dir``; None where none does. Raises as :meth:`start` does."""
+        broker = cls(_folder(state_dir), prefix, {})
+        async with broker._in_time():
+            while not await broker._join(users):
+                if broker._is_free():
+                    return None
+                await asyncio.sleep(RETRY_SECONDS)
         return broker
 
     @property
     def owned(self) -> bool:
         """Whether this process started the server, so that :meth:`stop` ends it."""
         return self._lock is not None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the server's owner stays until it is told to end."""
+        return self._running.lasting
+
+    async def ended(self) -> None:
+        """Until the server that was joined runs no more: another runs on the state folder, or may be started there."""
+        while not self._is_free() and not self._is_another():  # noqa: ASYNC110 (another process cannot set our event)
+            await asyncio.sleep(RETRY_SECONDS)
 
     @property
     def url(self) -> str:
@@ -135,6 +157,24 @@ class Broker:
         fcntl.flock(self._lock, fcntl.LOCK_UN)  # at once, for whoever else still has it open
         os.close(self._lock)
         self._lock = None
+
+    def _is_free(self) -> bool:
+        held = _lock(self._folder / "lock")
+        if held is not None:
+            os.close(held)
+        return held is not None
+
+    def _is_another(self) -> bool:
+        found = self._read()
+        return found is not None and found.admin != self._running.admin
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                yield
+        except TimeoutError as error:
+            raise BusUnavailable(f"the embedded NATS server does not come up: {_tail(self.log_file)}") from error
 
     async def _own_or_join(self, users: Sequence[User]) -> None:
         """The one that runs may be about to end, or not be up yet: then try again."""

@@ -28,6 +28,7 @@ from snappy.sources.allow import EVERYTHING
 ROLES = [Role("core"), Role("audit")]
 USER = "local"
 """Who asks, when whoever is at the machine does."""
+OWN_USERS = [User("core", "core"), User("audit", "audit"), User(USER, "submitter")]
 REPLICA = "cli"
 
 
@@ -45,27 +46,40 @@ class Server:
 
 
 @asynccontextmanager
-async def server(settings: Config, users: Sequence[User] = ()) -> AsyncIterator[Server]:
-    """Start the server on the state folder or join the one that runs there; ``users`` are let in."""
-    known = [User("core", "core"), User("audit", "audit"), User(USER, "submitter"), *users]
-    broker = await Broker.start(settings.state_dir, known, prefix=settings.prefix)
+async def server(settings: Config, users: Sequence[User] = (), *, lasting: bool = False) -> AsyncIterator[Server]:
+    """Start the server on the state folder or join the one that runs there; ``users`` are let in.
+
+    With ``lasting`` a server that runs for one command alone is not joined: its end is waited for.
+    """
+    broker = await _start(settings, [*OWN_USERS, *users], lasting)
     try:
-        key = serve.kept_signing_key(settings.state_dir)
-        whole = msgspec.structs.replace(
-            settings, core=settings.core or config.Core(), audit=settings.audit or config.Audit()
-        )
-        yield Server(
-            broker,
-            serve.Host(
-                whole,
-                nats=lambda role: broker.nats(role.user),
-                signing_key=key.to_text(),
-                public_key=key.public_text(),
-                passing=slots.is_passing,
-            ),
-        )
+        yield _server(settings, broker)
     finally:
         await broker.stop()
+
+
+async def _start(settings: Config, users: Sequence[User], lasting: bool) -> Broker:
+    while True:
+        broker = await Broker.start(settings.state_dir, users, prefix=settings.prefix, lasting=lasting)
+        if broker.owned or broker.lasting or not lasting:
+            return broker
+        output.note(f"another command's server runs on {settings.state_dir}; waiting until that command ends")
+        await broker.ended()
+
+
+def _server(settings: Config, broker: Broker) -> Server:
+    key = serve.kept_signing_key(settings.state_dir)
+    whole = msgspec.structs.replace(
+        settings, core=settings.core or config.Core(), audit=settings.audit or config.Audit()
+    )
+    host = serve.Host(
+        whole,
+        nats=lambda role: broker.nats(role.user),
+        signing_key=key.to_text(),
+        public_key=key.public_text(),
+        passing=slots.is_passing,
+    )
+    return Server(broker, host)
 
 
 def users_of(settings: Config) -> list[User]:
@@ -104,8 +118,7 @@ async def one_shot(settings: Config, place: str, password: str) -> AsyncIterator
             async with _running(opened, roles) as client:
                 await _cancel_leftovers(client, slot)
                 yield client, slot
-                if opened.broker.owned:
-                    await _see_others_out(settings.state_dir, slot)
+                await _see_others_out(opened, slot)
 
 
 @asynccontextmanager
@@ -113,19 +126,20 @@ async def records(settings: Config) -> AsyncIterator[Client]:
     """A client of the server that runs on the state folder, or of one that is started to look at what it kept."""
     async with server(settings) as opened, _running(opened, opened.roles) as client:
         yield client
+        await _see_others_out(opened)
 
 
 @asynccontextmanager
 async def running(settings: Config, target: str) -> AsyncIterator[Client]:
     """A client of the server that `snappy up` runs on the state folder. Raises UsageError if none does."""
-    async with server(settings) as opened:
-        if opened.broker.owned:
-            raise UsageError(
-                f"{target!r} is a target's name, and no server is configured or running",
-                hint=f"start `snappy up`, set nats.url, or write ./{target} for a folder",
-            )
-        async with _running(opened, []) as client:
-            yield client
+    broker = await Broker.join(settings.state_dir, OWN_USERS, prefix=settings.prefix)
+    if broker is None or not broker.lasting:
+        raise UsageError(
+            f"{target!r} is a target's name, and no server is configured or running",
+            hint=f"start `snappy up`, set nats.url, or write ./{target} for a folder",
+        )
+    async with _running(_server(settings, broker), []) as client:
+        yield client
 
 
 @asynccontextmanager
@@ -149,9 +163,11 @@ async def _cancel_leftovers(client: Client, slot: slots.Slot) -> None:
         await client.cancel(record.id)
 
 
-async def _see_others_out(state_dir: str, slot: slots.Slot) -> None:
-    """Other commands use our server: leave after them, unless interrupted."""
-    others = asyncio.create_task(slots.wait_until_free(state_dir, but=slot))
+async def _see_others_out(opened: Server, slot: slots.Slot | None = None) -> None:
+    """Where other commands use a server of ours: leave after them, unless interrupted."""
+    if not opened.broker.owned:
+        return
+    others = asyncio.create_task(slots.wait_until_free(opened.host.config.state_dir, but=slot))
     done, _ = await asyncio.wait({others}, timeout=slots.LOOK_SECONDS)
     if not done:
         output.note("waiting for other commands that use this command's server")

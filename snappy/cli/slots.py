@@ -56,9 +56,10 @@ def take(state_dir: str) -> Iterator[Slot]:
     raise UsageError(f"{MOST} commands run beside one another already")
 
 
-async def wait_until_free(state_dir: str, *, but: Slot) -> None:
-    """Until no command but that of our own number holds one."""
-    others = [path for path in _folder(state_dir).glob("*.lock") if path.name != f"{but.number}.lock"]
+async def wait_until_free(state_dir: str, *, but: Slot | None = None) -> None:
+    """Until no command but that of our own number, if we have one, holds one."""
+    own = f"{but.number}.lock" if but else ""
+    others = [path for path in _folder(state_dir).glob("*.lock") if path.name != own]
     while any(map(_held, others)):  # noqa: ASYNC110  (no event tells of another process's lock)
         await asyncio.sleep(LOOK_SECONDS)
 

@@ -6,9 +6,10 @@ import argparse
 import asyncio
 
 from snappy import log, serve
+from snappy.bus.broker import Broker
 from snappy.cli import children, options, output
 from snappy.config import Config
-from snappy.errors import UsageError
+from snappy.errors import BusUnavailable, UsageError
 
 
 def register(commands: options.Commands) -> None:
@@ -33,10 +34,21 @@ async def _run(settings: Config, names: list[str], split: bool) -> None:
     from snappy.cli import embedded
 
     settings = embedded.open_to_owner(settings)
-    async with embedded.server(settings, embedded.users_of(settings)) as opened:
-        output.note(f"NATS listens at {opened.broker.url}; its users' passwords are in {settings.state_dir}/nats")
+    async with embedded.server(settings, embedded.users_of(settings), lasting=True) as opened:
+        how = "listens" if opened.broker.owned else "of another `snappy up` listens"
+        output.note(f"NATS {how} at {opened.broker.url}; its users' passwords are in {settings.state_dir}/nats")
         workers = [role for role in chosen(settings, names) if role.name]
-        await _run_roles(opened.host, [*opened.roles, *workers], split)
+        async with asyncio.TaskGroup() as group:
+            leaving = group.create_task(_leave_with(opened.broker))
+            await _run_roles(opened.host, [*opened.roles, *workers], split)
+            leaving.cancel()
+
+
+async def _leave_with(broker: Broker) -> None:
+    """A server that was joined takes us with it: another one would listen elsewhere, and know nobody of ours."""
+    if not broker.owned:
+        await broker.ended()
+        raise BusUnavailable("the `snappy up` whose server this one used has ended", hint="start this one again")
 
 
 async def _run_roles(host: serve.Host, roles: list[serve.Role], split: bool) -> None:

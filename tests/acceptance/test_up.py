@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +72,40 @@ def test_commands_of_the_owner_find_the_running_server(folder: Path, tmp_path_fa
         assert [job["command"]["target"] for job in jobs] == ["place-1", "vault"]
         refused = shell.run("backup", folder / "data", "--to", "vault", "--key", "other", "--source", "site").expect(4)
         assert "its keys are: default" in refused.err
+
+
+PASSING = """
+import asyncio, sys
+from snappy.bus.broker import Broker
+from snappy.cli.embedded import OWN_USERS
+async def main():
+    broker = await Broker.start(sys.argv[1], OWN_USERS)
+    print(flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await broker.stop()
+asyncio.run(main())
+"""
+"""A command that owns the server until its standard input ends."""
+
+
+def test_up_waits_for_the_end_of_a_command_that_owns_the_server(folder: Path) -> None:
+    """It must not stand on a server that a passing command takes away with it."""
+    (folder / "snappy.toml").write_text(CONFIGURATION.format(folder=folder))
+    shell = Shell(folder)
+    owner = [sys.executable, "-c", PASSING, str(shell.state_dir)]
+    with subprocess.Popen(owner, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as passing:
+        assert passing.stdin is not None
+        assert passing.stdout is not None
+        assert passing.stdout.readline()
+        up = shell.start("up")
+        assert up.stderr is not None
+        assert "waiting until that command ends" in up.stderr.readline()
+        passing.stdin.close()
+        assert up.stderr.readline().startswith("NATS listens at")
+        assert any('"role": "source site", "event": "ready"' in line for line in up.stderr)
+        up.terminate()
+        up.communicate(timeout=30)
+    assert (passing.returncode, up.returncode) == (0, 0)
 
 
 def test_one_process_says_that_the_split_is_off(folder: Path) -> None:

@@ -176,6 +176,32 @@ async def test_another_prefix_is_refused(broker: Broker, tmp_path: Path) -> None
         await Broker.start(tmp_path, [CORE], prefix="other")
 
 
+async def test_who_joins_knows_whether_the_server_stays(broker: Broker, tmp_path: Path) -> None:
+    joined = await Broker.start(tmp_path, [BOB], lasting=True)
+    assert (joined.owned, joined.lasting) == (False, False)
+    ended = asyncio.create_task(joined.ended())
+    await asyncio.sleep(0)
+    assert not ended.done()
+    await broker.stop()
+    await asyncio.wait_for(ended, 10)
+    lasting = await Broker.start(tmp_path, [BOB], lasting=True)
+    assert (lasting.owned, lasting.lasting) == (True, True)
+    await asyncio.wait_for(joined.ended(), 10)
+    assert (await Broker.start(tmp_path, [ALICE])).lasting
+    await lasting.stop()
+
+
+async def test_who_only_joins_starts_nothing(tmp_path: Path) -> None:
+    assert await Broker.join(tmp_path) is None
+    assert is_free(tmp_path)
+    assert not (tmp_path / "nats" / "server.log").exists()
+    owner = await Broker.start(tmp_path, [CORE])
+    joined = await Broker.join(tmp_path, [ALICE])
+    assert joined is not None
+    assert (joined.url, joined.owned) == (owner.url, False)
+    await owner.stop()
+
+
 # ---- death ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,7 +350,7 @@ async def test_a_long_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.Monke
 
 async def test_what_joiners_read_holds_no_more_than_it_must(broker: Broker, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "nats" / "broker.json").read_text())
-    assert set(told) == {"prefix", "port", "admin", "users"}
+    assert set(told) == {"prefix", "port", "admin", "users", "lasting"}
 
 
 async def test_a_state_folder_that_cannot_be(tmp_path: Path) -> None:
