@@ -28,7 +28,6 @@ from snappy.bus.protocol import (
     OpenAnswer,
     Read,
     ReadAnswer,
-    Request,
     crc_of,
     decode,
     encode,
@@ -153,21 +152,18 @@ class FileServer:
             return Answer(failure=failure)
 
     async def _perform(self, name: str, caller: str, request: Any) -> Answer:
-        files = self._files.asking(self._asker(caller, request))
         if isinstance(request, Open):
-            return await self._open(files, caller, request)
+            return await self._open(caller, request)
+        files = self._files.asking(Asker(self._gate, caller, request.grant))
         if isinstance(request, Read):
             return await self._read(files, caller, request)
         answer: Answer = await self._in_thread(self._operations.handlers[name], files, request)
         return answer
 
-    def _asker(self, caller: str, request: Request) -> Asker:
-        return Asker(self._gate, caller, request.grant)
-
     # ---- transfers
 
-    async def _open(self, files: PolicyFileSystem, caller: str, request: Open) -> OpenAnswer:
-        asker = self._asker(caller, request)
+    async def _open(self, caller: str, request: Open) -> OpenAnswer:
+        asker = Asker(self._gate, caller, request.grant)
         files = self._files.asking(asker)
         await self._take_place()
         try:

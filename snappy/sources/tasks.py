@@ -38,7 +38,7 @@ from snappy.sources.hold import Hold
 LEVELS = {"off": None, "fastest": 1, "default": 3, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
 WARNINGS_TOLD = 100
-UNKNOWN = Warn(path="", message="an attempt that was lost finished this; whether it left anything out is not known")
+UNKNOWN = "an attempt that was lost finished this; whether it left anything out is not known"
 LETTERS_TOLD = 300
 """Of a path or a sentence in a warning: all of them have to fit into one message, and into the job's record."""
 JOB_TAG = "snappy-job:"
@@ -147,7 +147,8 @@ def _backup_blocking(
         repository.load_index()
         finished = _finished_before(repository, shop.hold)
         if finished is not None:
-            return msgspec.structs.replace(_adopted(finished, repository), warnings=[UNKNOWN], warning_count=1)
+            doubt = Warn(path=_shortened(", ".join(source.claims())), message=UNKNOWN)
+            return msgspec.structs.replace(_adopted(finished, repository), warnings=[doubt], warning_count=1)
         if shop.hold.attempt > 1:
             _log.info("going on with what is stored", job=shop.hold.job.id, unlisted_packs=repository.load_unlisted())
         parent = _parent(repository, command, host, source.claims())
