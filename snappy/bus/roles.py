@@ -25,7 +25,7 @@ from snappy.bus.subjects import Subjects, inbox, token
 from snappy.errors import UsageError
 
 Role = Literal["core", "audit", "source", "target", "submitter", "observer"]
-READ_VERBS = ("get", "list", "query", "verify")
+READ_VERBS = ("get", "list", "query", "verify", "export")
 MICRO = "$SRV.>"
 ANSWERS_ABROAD = "_R_.>"
 """Where the server leads answers to requests from other accounts; no client may name such a reply itself."""

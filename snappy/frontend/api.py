@@ -20,11 +20,9 @@ from snappy.bus.connection import Bus
 from snappy.errors import BusUnavailable, InternalError
 from snappy.frontend.schedules import Schedules
 from snappy.jobs import verbs
+from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, AuditState, AuditVerifyRequest
 from snappy.jobs.kinds import Command
 from snappy.jobs.messages import (
-    AuditQuery,
-    AuditState,
-    AuditVerifyRequest,
     Beat,
     CancelRequest,
     CloudEvent,
@@ -41,6 +39,8 @@ from snappy.jobs.states import FINAL, State
 from snappy.jobs.verbs import Verb
 
 SUBMIT_TRIES = 3
+AUDIT_SECONDS = 600.0
+"""A long log is read for as long as it takes."""
 
 Beats = list[Beat]
 Documents = list[dict[str, Any]]
@@ -129,14 +129,34 @@ class Client:
         subject = self.bus.subjects.ask(service, verb.noun, verb.verb, self.bus.user)
         return _present((await self._ask(subject, SnapshotsRequest(target=target, key=key))).snapshots)
 
-    async def audit(self, *, job: str = "", submitter: str = "", limit: int = 100) -> Documents:
-        """Entries of the audit log, the newest first."""
-        request = AuditQuery(job=job, submitter=submitter, limit=limit)
-        return _present((await self._call(verbs.AUDIT_QUERY, request)).entries)
+    async def audit(
+        self,
+        *,
+        job: str = "",
+        submitter: str = "",
+        kind: str = "",
+        since: float = 0.0,
+        until: float = 0.0,
+        limit: int = 100,
+    ) -> Documents:
+        """Entries of the audit log, the newest first. ``since`` and ``until`` (0: no end) are Unix seconds."""
+        fields = {"job": job, "submitter": submitter, "kind": kind, "since": since, "until": until, "limit": limit}
+        return _present((await self._call(verbs.AUDIT_QUERY, msgspec.convert(fields, AuditQuery))).entries)
+
+    async def audit_export(self, wanted: AuditFilter | None = None) -> AsyncIterator[str]:
+        """The audit log's entries, the oldest first, as lines that :func:`snappy.jobs.extract.check` checks."""
+        fields = msgspec.structs.asdict(wanted or AuditFilter())
+        following = 1
+        while following:
+            request = AuditExportRequest(**fields, first=following)
+            extract = _present((await self._call(verbs.AUDIT_EXPORT, request, timeout=AUDIT_SECONDS)).extract)
+            for line in extract.lines:
+                yield line
+            following = extract.following
 
     async def audit_verify(self) -> AuditState:
         """Have the whole log's chain checked."""
-        return _present((await self._call(verbs.AUDIT_VERIFY, AuditVerifyRequest(), timeout=600.0)).audit)
+        return _present((await self._call(verbs.AUDIT_VERIFY, AuditVerifyRequest(), timeout=AUDIT_SECONDS)).audit)
 
     # ---- how it is asked -----------------------------------------------------------------------------------------
 

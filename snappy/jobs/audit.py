@@ -25,10 +25,11 @@ from snappy.bus.micro import MicroService
 from snappy.bus.pulling import Puller
 from snappy.errors import StorageError
 from snappy.jobs.answering import answerer
+from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery
 from snappy.jobs.auditlog import AuditLog
 from snappy.jobs.following import Delivered, Follower, Stand
-from snappy.jobs.messages import AuditQuery, Reply
-from snappy.jobs.verbs import AUDIT_QUERY, AUDIT_VERIFY
+from snappy.jobs.messages import Reply
+from snappy.jobs.verbs import AUDIT_EXPORT, AUDIT_QUERY, AUDIT_VERIFY
 
 _log = log.get(__name__)
 
@@ -37,6 +38,7 @@ QUEUE = "audit"
 BATCH = 256
 RETRY_SECONDS = 1.0
 EVERYBODY = "*"
+ENVELOPE_BYTES = 64 << 10
 
 
 class AuditService:
@@ -109,7 +111,8 @@ class AuditService:
         subjects = self.bus.subjects
         service = MicroService(self.bus, SERVICE, __version__, description="keeps every event, and shows them")
         await service.begin()
-        for verb, handler in ((AUDIT_QUERY, self.query), (AUDIT_VERIFY, self.verify)):
+        handlers = ((AUDIT_QUERY, self.query), (AUDIT_VERIFY, self.verify), (AUDIT_EXPORT, self.export))
+        for verb, handler in handlers:
             answer = answerer(self.bus, verb, handler, private=self._private, refuse=_refuse)
             await service.add(verb.name, subjects.api(verb.noun, verb.verb, "*"), answer, queue=QUEUE)
         return service
@@ -117,30 +120,56 @@ class AuditService:
     async def query(self, caller: str, request: msgspec.Struct) -> Reply:
         """The newest first."""
         assert isinstance(request, AuditQuery)
-        own = self._private and not self._readers & {caller, EVERYBODY}
-        submitter = caller if own else request.submitter
-
-        def matches(entry: Mapping[str, Any]) -> bool:
-            event = entry.get("event", {})
-            return (not submitter or event.get("submitter") == submitter) and (
-                not request.job or event.get("subject") == request.job
-            )
-
+        matches = self._matcher(caller, request)
         found = await asyncio.to_thread(self.log.newest, request.limit + 1, matches, containing=request.job)
         entries = self._that_fit([{"entry": entry.doc_id, **entry} for entry in found[: request.limit]])
         return Reply(entries=entries, more=len(entries) < len(found))
 
+    async def export(self, caller: str, request: msgspec.Struct) -> Reply:
+        """The oldest first, a part at a time."""
+        assert isinstance(request, AuditExportRequest)
+        matches, room = self._matcher(caller, request), self.bus.nc.max_payload - ENVELOPE_BYTES
+        return Reply(extract=await asyncio.to_thread(self.log.export, request.first, matches, room=room))
+
     async def verify(self, caller: str, request: msgspec.Struct) -> Reply:
         return Reply(audit=await asyncio.to_thread(self.log.verify))
 
+    def _matcher(self, caller: str, wanted: AuditFilter) -> Callable[[Mapping[str, Any]], bool]:
+        """A caller who is no reader sees its own jobs' entries."""
+        own = self._private and not self._readers & {caller, EVERYBODY}
+        return matcher(msgspec.structs.replace(wanted, submitter=caller) if own else wanted)
+
     def _that_fit(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        room, fitting = self.bus.nc.max_payload - (64 << 10), []
+        room, fitting = self.bus.nc.max_payload - ENVELOPE_BYTES, []
         for entry in entries:
             room -= len(msgspec.json.encode(entry)) + 1
             if room < 0:
                 break
             fitting.append(entry)
         return fitting
+
+
+def matcher(wanted: AuditFilter) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether an entry is one of those."""
+
+    def matches(entry: Mapping[str, Any]) -> bool:
+        event = entry.get("event", {})
+        return (
+            (not wanted.submitter or event.get("submitter") == wanted.submitter)
+            and (not wanted.job or event.get("subject") == wanted.job)
+            and (not wanted.kind or _kind(entry) == wanted.kind)
+            and entry.get("time", 0.0) >= wanted.since
+            and (not wanted.until or entry.get("time", 0.0) < wanted.until)
+        )
+
+    return matches
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    """An event's type is ``io.snappy.<kind>.<event>``."""
+    if "alarm" in entry:
+        return "alarm"
+    return ".".join(str(entry.get("event", {}).get("type", "")).split(".")[2:-1])
 
 
 async def _refuse(message: Msg, caller: str, reason: str) -> None:

@@ -16,7 +16,8 @@ from tinydb import TinyDB
 from tinydb.table import Document, Table
 
 from snappy.errors import Corrupt
-from snappy.jobs.messages import AuditState
+from snappy.jobs import extract
+from snappy.jobs.audit_words import AuditExtract, AuditState
 from snappy.jobs.segments import SEGMENT_BYTES, TABLE, Entries, SegmentStorage
 
 
@@ -77,6 +78,11 @@ class AuditLog:
         is decoded: a text that each match holds."""
         found = self._entries().newest_first(containing.encode())
         return list(islice((Document(entry, number) for number, entry in found if matches(entry)), limit))
+
+    def export(self, first: int, matches: Callable[[Mapping[str, Any]], bool], *, room: int) -> AuditExtract:
+        """Entries that match, from the number ``first`` on, with their proof: see :mod:`snappy.jobs.extract`.
+        ``room`` is in bytes."""
+        return extract.part(self._storage, first, matches, room=room)
 
     def verify(self) -> AuditState:
         """Check every hash; a fault is told, not raised."""

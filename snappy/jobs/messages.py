@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from snappy.errors import SnappyError, from_code
+from snappy.jobs.audit_words import AuditExtract, AuditState
 from snappy.jobs.kinds import VERSION, Name
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
@@ -330,27 +331,6 @@ class ServicesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     v: int = VERSION
 
 
-class AuditVerifyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    v: int = VERSION
-
-
-class AuditState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check of the whole audit log found. ``head`` is the newest entry's hash: keep it elsewhere, and a log
-    that was cut short is found. ``fault`` is empty if the chain holds."""
-
-    entries: int
-    segments: int
-    head: str
-    fault: str = ""
-
-
-class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    job: str = ""
-    submitter: str = ""
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    v: int = VERSION
-
-
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """Every answer of an API endpoint: one of ``error`` or the field the endpoint fills."""
 
@@ -363,6 +343,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: list[dict[str, Any]] | None = None
     entries: list[dict[str, Any]] | None = None
     audit: AuditState | None = None
+    extract: AuditExtract | None = None
     more: bool = False
     """The list was cut at the limit, or where a message ends."""
     v: int = VERSION

@@ -120,7 +120,7 @@ class SegmentStorage(Storage):
             for text in file:
                 if not text.endswith(b"\n"):
                     return
-                yield _decode(text, segment.path)
+                yield decode(text, segment.path)
 
     def holding(self, number: int) -> Segment | None:
         """The segment in which an entry is, if it is anywhere."""
@@ -238,15 +238,17 @@ def _encode(document: Mapping[str, Any]) -> bytes:
 
 def _line(number: int, body: bytes, previous: str) -> tuple[bytes, str]:
     start = b'{"i":%d,"d":%b' % (number, body)
-    head = _chain(previous, start)
+    head = chain(previous, start)
     return start + _HASH_MARK + head.encode() + b'"}\n', head
 
 
-def _chain(previous: str, start: bytes) -> str:
+def chain(previous: str, start: bytes) -> str:
+    """The hash of an entry: ``start`` is its line's text up to ``,"h":``."""
     return hashlib.sha256(previous.encode() + start).hexdigest()
 
 
-def _decode(text: bytes, path: Path) -> Line:
+def decode(text: bytes, path: Path) -> Line:
+    """One entry's line. Raises Corrupt."""
     try:
         return msgspec.json.decode(text, type=Line)
     except msgspec.DecodeError as error:
@@ -305,7 +307,7 @@ def _verify(segment: Segment, position: Position, *, torn_end: bool = False) -> 
 
 def _verify_line(text: bytes, position: Position) -> Position:
     start, _, end = text.rpartition(_HASH_MARK)
-    head = _chain(position.head, start)
+    head = chain(position.head, start)
     if not start.startswith(b'{"i":%d,' % position.following) or end != head.encode() + b'"}\n':
         raise Corrupt(f"the audit log's chain is broken at entry {position.following}")
     return Position(position.following + 1, head, position.length + len(text))

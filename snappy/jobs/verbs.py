@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from snappy.jobs import messages, schedule_words
+from snappy.jobs import audit_words, messages, schedule_words
 
 
 class Verb(NamedTuple):
@@ -40,8 +40,9 @@ SCHEDULE_RESUME = Verb("schedule", "resume", schedule_words.ScheduleRequest, "sc
 SCHEDULE_REMOVE = Verb("schedule", "remove", schedule_words.ScheduleRequest, "schedule", "core")
 SCHEDULE_RUN_NOW = Verb("schedule", "run-now", schedule_words.ScheduleRunRequest, "job", "core")
 SNAPSHOTS_LIST = Verb("snapshots", "list", messages.SnapshotsRequest, "snapshots", "source")
-AUDIT_QUERY = Verb("audit", "query", messages.AuditQuery, "entries", "audit")
-AUDIT_VERIFY = Verb("audit", "verify", messages.AuditVerifyRequest, "audit", "audit")
+AUDIT_QUERY = Verb("audit", "query", audit_words.AuditQuery, "entries", "audit")
+AUDIT_VERIFY = Verb("audit", "verify", audit_words.AuditVerifyRequest, "audit", "audit")
+AUDIT_EXPORT = Verb("audit", "export", audit_words.AuditExportRequest, "extract", "audit")
 
 JOBS = (JOB_SUBMIT, JOB_GET, JOB_LIST, JOB_CANCEL)
 SCHEDULES = (
@@ -53,4 +54,5 @@ SCHEDULES = (
     SCHEDULE_REMOVE,
     SCHEDULE_RUN_NOW,
 )
-VERBS = (*JOBS, *SCHEDULES, SERVICES_LIST, SNAPSHOTS_LIST, AUDIT_QUERY, AUDIT_VERIFY)
+AUDIT = (AUDIT_QUERY, AUDIT_VERIFY, AUDIT_EXPORT)
+VERBS = (*JOBS, *SCHEDULES, SERVICES_LIST, SNAPSHOTS_LIST, *AUDIT)

@@ -15,19 +15,19 @@ import msgspec
 from snappy.bus import protocol
 from snappy.bus.failures import Failure
 from snappy.bus.grants import Grant
-from snappy.jobs import kinds, messages, schedule_words
+from snappy.jobs import audit_words, kinds, messages, schedule_words
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = dict[str, Any]
 Struct = type[msgspec.Struct]
 
-BASES = (kinds.Command, protocol.Request)
+BASES = (kinds.Command, protocol.Request, audit_words.AuditFilter)
 """What others inherit from; never a message itself."""
 
 
 def job_structs() -> list[Struct]:
     """Every message about jobs, in the order of the modules."""
-    return [*_structs_of(kinds), *_structs_of(messages), *_structs_of(schedule_words)]
+    return [*_structs_of(kinds), *_structs_of(messages), *_structs_of(schedule_words), *_structs_of(audit_words)]
 
 
 def file_structs() -> list[Struct]:

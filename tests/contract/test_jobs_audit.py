@@ -13,7 +13,9 @@ import pytest
 from snappy.bus import streams
 from snappy.errors import NoSpace
 from snappy.frontend.api import Client
+from snappy.jobs import extract
 from snappy.jobs.audit import AuditService
+from snappy.jobs.audit_words import AuditFilter
 from snappy.jobs.auditlog import AuditLog
 from tests.support.jobs import BACKUP, Stack, Worker, jetstream_server, stack_on
 
@@ -208,3 +210,21 @@ async def test_a_second_writer_is_refused_and_a_reader_is_not(stack: Stack, tmp_
         with pytest.raises(Exception, match="another process"):
             AuditService(await stack.bus("audit2"), tmp_path / "log")
         assert len(AuditLog(tmp_path / "log", writable=False)) == 0
+
+
+async def test_an_export_is_checked_without_the_log(stack: Stack, site: Worker, alice: Client, tmp_path: Path) -> None:
+    bob = Client(await stack.bus("bob"))
+    async with auditing(stack, tmp_path / "log", readers=frozenset({"bob"})) as service:
+        for _ in range(3):
+            await finished_job(site, alice)
+        await finished_job(site, bob)
+        found = await entries(service, 12)
+        path = tmp_path / "export"
+        path.write_text("".join([f"{line}\n" async for line in bob.audit_export()]))
+        assert extract.check(path) == (12, 12, service.log.head, True)
+        wanted = AuditFilter(submitter="alice", kind="backup", since=found[3]["time"], until=found[7]["time"])
+        path.write_text("".join([f"{line}\n" async for line in alice.audit_export(wanted)]))
+        assert extract.check(path)[:2] == (4, 7)
+        assert len(await alice.audit(since=wanted.since, until=wanted.until)) == 4
+        own = [line async for line in alice.audit_export() if '"i":' in line]
+        assert len(own) == 9

@@ -73,6 +73,7 @@ async def test_each_verb_is_asked_where_the_table_says() -> None:
         "snapshots-list": lambda c: c.snapshots("site1", "vault"),
         "audit-query": lambda c: c.audit(job="j1"),
         "audit-verify": lambda c: c.audit_verify(),
+        "audit-export": lambda c: anext(c.audit_export()),
     }
     assert set(asking) == {verb.name for verb in VERBS}
     for verb in VERBS:
