@@ -162,10 +162,6 @@ class Repository:
         """What the header of a pack of ``size`` bytes lists. Raises :class:`snappy.errors.Damaged`."""
         return self._reader.read_pack_header(pack, size)
 
-    def save_index_if_due(self) -> None:
-        """List uploaded packs in an index file if it is time; :meth:`save_blob` asks this too."""
-        self._writer.save_index_if_due()
-
     def flush(self) -> None:
         """Upload and index all that was saved; then it is durable."""
         self._writer.flush()

@@ -15,7 +15,8 @@ from snappy import config
 from snappy.bus.connection import Bus
 from snappy.bus.fileserver import FileServer
 from snappy.bus.filesystem import SnappyFileSystem
-from snappy.errors import AlreadyExists
+from snappy.bus.grants import Grant
+from snappy.errors import AlreadyExists, AttemptOver
 from snappy.targets.drafts import SINGLE_PUT, SPOOL
 from snappy.targets.opening import open_target
 from tests.support.natsserver import NatsServer
@@ -88,3 +89,22 @@ async def test_another_s_change_shows_at_once(fs: SnappyFileSystem, weed: Weed, 
     other.rm_file(f"{bucket}/snapshots/x")
     assert not await fs._exists("snapshots/x")
     assert await fs._find("") == []
+
+
+@pytest.mark.parametrize("size", [1 << 20, SINGLE_PUT + 11])
+async def test_what_cannot_arrive_before_its_grant_runs_out_never_shows(weed: Weed, bucket: str, size: int) -> None:
+    now = [100.0]
+    grant = Grant("job", 1, "site", "vault", "rlw", expires=160.0)
+    guarded = open_target(f"s3://{bucket}", weed.options).asking(lambda _right: grant)
+    guarded._clock = lambda: now[0]
+    content = os.urandom(size)
+    name = f"data/{hashlib.sha256(content).hexdigest()}"
+    with guarded.write(name) as draft:
+        draft.write(content)
+        now[0] = 160.0 - 1e-4
+        with pytest.raises(AttemptOver):
+            await asyncio.to_thread(draft.commit)
+    assert stored(weed, bucket) == {}
+    now[0] = 100.0
+    await asyncio.to_thread(guarded.pipe_file, name, content)
+    assert stored(weed, bucket) == {name: size}
