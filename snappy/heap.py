@@ -1,14 +1,14 @@
 """Keeps a process small that moves megabytes through many threads, and quick at it.
 
-The C library's allocator learns from the first large blocks that are freed to serve such blocks from its heaps, which
-then fragment: a backup of 5 GB was seen to hold 410 MB. With a fixed threshold large blocks go back at once; what is
-smaller, the frames of a transfer above all, is kept for the next of its kind, which saves a page fault a page.
+The C library's allocator learns from the first large blocks that are freed to serve such blocks from its heaps. Where
+few threads pass whole objects on, that is right: a block that comes from the kernel each time costs a page fault a
+page, half a CPU second per GiB. Where many threads fill packs of all sizes the heaps fragment: a backup of 5 GB was
+seen to hold 410 MB. So each says from which size on blocks are large, and the smallest word holds.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 
 TRIM_THRESHOLD = -1
 MMAP_THRESHOLD = -3
@@ -16,14 +16,21 @@ ARENA_MAX = -8
 """Parameters of glibc's ``mallopt`` (its malloc.h); other C libraries have no such function."""
 
 KEPT = 64 << 20
-LARGE = 4 << 20
 ARENAS = 2
+FOR_PACKS = 4 << 20
+FOR_FRAMES = 32 << 20
+"""The most that glibc takes."""
+
+_said: list[int] = []
 
 
-@cache
-def tune() -> bool:
-    """Tell the allocator, once in a process. Whether it listened: there is no ``mallopt`` outside glibc."""
+def tune(large: int) -> bool:
+    """Have blocks of ``large`` bytes and more go back to the system at once, unless less was said before. Whether the
+    allocator listened: there is no ``mallopt`` outside glibc."""
+    if _said and large >= min(_said):
+        return True
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return all([mallopt(MMAP_THRESHOLD, LARGE), mallopt(TRIM_THRESHOLD, KEPT), mallopt(ARENA_MAX, ARENAS)])
+    _said.append(large)
+    return all([mallopt(MMAP_THRESHOLD, large), mallopt(TRIM_THRESHOLD, KEPT), mallopt(ARENA_MAX, ARENAS)])

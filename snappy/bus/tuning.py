@@ -18,4 +18,4 @@ def tune_process() -> bool:
     buffered = hasattr(nats.aio.client, "DEFAULT_BUFFER_SIZE")
     if buffered:
         nats.aio.client.DEFAULT_BUFFER_SIZE = BUFFER_BYTES
-    return heap.tune() and buffered
+    return heap.tune(heap.FOR_FRAMES) and buffered

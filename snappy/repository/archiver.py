@@ -65,7 +65,7 @@ class Archiver:
         cancelled: Cancelled = never,
         now: Now = utc_now,
     ) -> None:
-        heap.tune()
+        heap.tune(heap.FOR_PACKS)
         self._repo, self._parent, self._cancelled, self._now = repo, parent, cancelled, now
         self._progress = progress or Progress()
         self._problems = Problems()

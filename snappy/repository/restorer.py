@@ -57,7 +57,7 @@ class Restorer:
     def __init__(
         self, repo: Repository, sink: Sink, *, progress: Progress | None = None, cancelled: Cancelled = never
     ) -> None:
-        heap.tune()
+        heap.tune(heap.FOR_PACKS)
         self._repo, self._sink, self._cancelled = repo, sink, cancelled
         self._progress = progress or Progress()
         self._errors, self._warnings = Problems(), Problems()

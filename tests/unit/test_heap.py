@@ -1,9 +1,8 @@
-"""The allocator is told once, and only where it listens."""
+"""The allocator is told once, the smallest word holds, and it is told only where it listens."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -12,23 +11,22 @@ from snappy import heap
 
 
 @pytest.fixture(autouse=True)
-def _forgetful() -> Iterator[None]:
-    heap.tune.cache_clear()
-    yield
-    heap.tune.cache_clear()
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "_said", [])
 
 
-def test_it_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_smallest_word_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     library = SimpleNamespace(mallopt=lambda *setting: told.append(setting) or 1)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    heap.tune()
-    heap.tune()
-    assert told == [(heap.MMAP_THRESHOLD, heap.LARGE), (heap.TRIM_THRESHOLD, heap.KEPT), (heap.ARENA_MAX, heap.ARENAS)]
+    for large in (heap.FOR_FRAMES, heap.FOR_FRAMES, heap.FOR_PACKS, heap.FOR_FRAMES):
+        assert heap.tune(large)
+    rest = [(heap.TRIM_THRESHOLD, heap.KEPT), (heap.ARENA_MAX, heap.ARENAS)]
+    assert told == [(heap.MMAP_THRESHOLD, heap.FOR_FRAMES), *rest, (heap.MMAP_THRESHOLD, heap.FOR_PACKS), *rest]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(ctypes, "CDLL", lambda name: asked.append(name) or SimpleNamespace())
-    heap.tune()
+    assert not heap.tune(heap.FOR_PACKS)
     assert asked == [None]
