@@ -137,6 +137,8 @@ class AlreadyExists(StorageError, code="already-exists"):
 class AccessDenied(StorageError, code="access-denied", exit_code=4):
     """The storage or its policy does not allow that."""
 
+    hint = "look at the target's rights, and at what its storage allows it"
+
 
 class Corrupt(StorageError, code="corrupt", exit_code=8, retryable=True):
     """The bytes are not what their name or checksum says."""
@@ -151,6 +153,8 @@ class NoSpace(StorageError, code="no-space", exit_code=7):
 class Unavailable(StorageError, code="unavailable", retryable=True):
     """The storage does not answer."""
 
+    hint = "look at the storage, and at the log of the target service"
+
 
 class RepositoryError(SnappyError, code="repository"):
     """The repository cannot be used."""
@@ -159,15 +163,19 @@ class RepositoryError(SnappyError, code="repository"):
 class NotARepository(RepositoryError, code="not-a-repository", exit_code=10):
     """There is no repository at that place."""
 
-    hint = "run `snappy init`, or give `--init`"
+    hint = "check the place; `snappy init`, or `snappy backup --init`, makes a repository"
 
 
 class RepositoryExists(RepositoryError, code="repository-exists", exit_code=10):
     """A repository exists at that place."""
 
+    hint = "use it as it is, or name another place"
+
 
 class WrongPassword(RepositoryError, code="wrong-password", exit_code=12):
     """No key of the repository opens with that password."""
+
+    hint = "check the password, and that this is the repository you mean"
 
 
 class RepositoryLocked(RepositoryError, code="locked", exit_code=11, retryable=True):
@@ -184,6 +192,8 @@ class SnapshotNotFound(RepositoryError, code="snapshot-not-found", exit_code=5):
 
 class Damaged(RepositoryError, code="damaged", exit_code=8):
     """An object of the repository is missing or fails its authentication."""
+
+    hint = "`restic check --read-data` on the same repository says what is damaged"
 
 
 class Unauthentic(Damaged, code="unauthentic"):
@@ -204,6 +214,8 @@ class BadOptions(SourceError, code="bad-options", exit_code=4):
 
 class SourceMissing(SourceError, code="source-missing", exit_code=5):
     """What is to be backed up does not exist."""
+
+    hint = "check the path; it is looked for where the source service runs"
 
 
 class UnsafePath(SourceError, code="unsafe-path", exit_code=8):
@@ -257,6 +269,8 @@ class JobError(SnappyError, code="job"):
 class JobNotFound(JobError, code="job-not-found", exit_code=5):
     """There is no such job."""
 
+    hint = "`snappy jobs list` shows yours"
+
 
 class ScheduleNotFound(JobError, code="schedule-not-found", exit_code=5):
     """There is no such schedule."""
@@ -288,6 +302,8 @@ class AttemptOver(JobError, code="attempt-over"):
 
 class AttemptLost(JobError, code="attempt-lost", retryable=True):
     """The service that ran the attempt fell silent."""
+
+    hint = "look whether the source service runs, and at its log"
 
 
 class Interrupted(JobError, code="interrupted", exit_code=130, retryable=True):

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from snappy.bus.subjects import hint_of
 from snappy.errors import BusError, BusUnavailable
 
 STATUS = "Status"
@@ -73,14 +74,14 @@ class Replies:
                 await self._nc.publish(subject, body, reply=inbox, headers=headers)
                 answer: Msg = await answered
         except TimeoutError as error:
-            raise BusUnavailable(f"no answer on {subject} in {timeout:.3g} s") from error
+            raise BusUnavailable(f"no answer on {subject} in {timeout:.3g} s", hint=hint_of(subject)) from error
         except (NatsError, OSError) as error:
             raise BusUnavailable(f"cannot ask on {subject}: {error}") from error
         finally:
             del self._open[inbox]
             self._waiters.forget(answered)
         if answer.headers and answer.headers.get(STATUS) == NO_RESPONDERS:
-            raise BusUnavailable(f"nobody answers on {subject}")
+            raise BusUnavailable(f"nobody answers on {subject}", hint=hint_of(subject))
         return answer
 
 

@@ -29,6 +29,18 @@ def inbox(user: str) -> str:
     return f"_INBOX.{user}"
 
 
+def hint_of(subject: str) -> str:
+    """What to do when nobody answers on ``subject``: which service to look for, and how it is started."""
+    _, kind, name, *_ = [*subject.split("."), "", ""]
+    if kind in ("fs", "data"):
+        return f"is the target service {name!r} running? `snappy target run {name}` or `snappy up` starts it"
+    if kind == "ask":
+        return f"is the source service {name!r} running? `snappy source run {name}` or `snappy up` starts it"
+    if (kind, name) == ("api", "audit"):
+        return "is an audit running? `snappy audit run` or `snappy up` starts one"
+    return "is a core running? `snappy core run` or `snappy up` starts one" if kind in ("api", "hold") else ""
+
+
 class CommandSubject(NamedTuple):
     kind: str
     submitter: str
@@ -126,6 +138,10 @@ class Subjects:
 
     def events_of(self, job: str) -> str:
         return self.event("*", "*", job)
+
+    def observer_durable(self, caller: str) -> str:
+        """The consumer of events of which a caller alone may pull."""
+        return f"observer-{caller}"
 
     def progress(self, job: str) -> str:
         return f"{self.prefix}.progress.{job}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snappy.bus.subjects import ANYONE, Subjects, token
+from snappy.bus.subjects import ANYONE, Subjects, hint_of, token
 from snappy.errors import UsageError
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
@@ -46,3 +46,23 @@ def test_two_prefixes_share_no_name() -> None:
     one, other = Subjects("one"), Subjects("two")
     names = [{v for k, v in vars(s).items() if isinstance(v, str)} | set(s.all_commands) for s in (one, other)]
     assert not names[0] & names[1]
+
+
+@pytest.mark.parametrize(
+    ("subject", "hint"),
+    [
+        (Subjects().fs("vault", "open", "site1"), "`snappy target run vault`"),
+        (Subjects().data("vault", "r1", "site1", "t"), "`snappy target run vault`"),
+        (Subjects().ask("site1", "snapshots", "list", "alice"), "`snappy source run site1`"),
+        (Subjects().api("services", "list", "alice"), "`snappy core run`"),
+        (Subjects().api("audit", "query", "alice"), "`snappy audit run`"),
+        (Subjects().hold("claim", "site1", "r1"), "`snappy core run`"),
+    ],
+)
+def test_where_nobody_answers_the_hint_says_what_to_start(subject: str, hint: str) -> None:
+    assert hint in hint_of(subject)
+
+
+@pytest.mark.parametrize("subject", ["nowhere", "snappy.event.backup.failed.j1", "$JS.API.INFO"])
+def test_of_other_subjects_there_is_nothing_to_say(subject: str) -> None:
+    assert hint_of(subject) == ""
