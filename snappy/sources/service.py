@@ -201,6 +201,8 @@ class SourceService:
             self._slots.release()
             if self._holds.get(hold.job.id) is hold:
                 del self._holds[hold.job.id]
+            if not task.cancelled() and (error := task.exception()):
+                _log.error("an attempt broke off; its hold will run out", job=hold.job.id, exc_info=error)
 
         attempt.add_done_callback(ended)
 
