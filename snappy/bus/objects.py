@@ -139,7 +139,7 @@ class Objects:
     async def _again(self, fetch: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await fetch()
-        except Unavailable:
+        except (BusUnavailable, Unavailable):
             return await fetch()
 
 

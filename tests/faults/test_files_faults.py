@@ -16,6 +16,8 @@ import pytest
 
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.remote import Patience
+from snappy.bus.uploads import Upload
+from snappy.errors import BusUnavailable
 from snappy.targets.drafts import PART_SUFFIX
 from snappy.targets.opening import open_target
 from tests.support.mortal import die_with_parent
@@ -56,6 +58,9 @@ class Target:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """May be called again."""
@@ -128,6 +133,27 @@ async def test_a_put_goes_on_when_the_target_is_started_again(server: NatsServer
         assert (folder / NAME).read_bytes() == CONTENT
         assert [path.name for path in (folder / "data").iterdir()] == [NAME.removeprefix("data/")]
         await fs.aclose()
+
+
+async def test_a_target_that_died_is_noticed_long_before_a_slow_one_is_given_up(
+    server: NatsServer, folder: Path
+) -> None:
+    fs = SnappyFileSystem("vault", server.url, "site1", asynchronous=True)
+    assert fs.objects._remote.patience.frame > 15.0
+    with running_target(server.url, folder) as target:
+        upload = await fs.objects.open_upload(NAME, "create", len(CONTENT))
+        target.freeze()
+        writing = asyncio.create_task(upload.write(CONTENT[: 4 << 20]))
+        await asyncio.wait({writing}, timeout=3.0)
+        target.kill()
+        with pytest.raises(BusUnavailable, match="nobody answers"):
+            await asyncio.wait_for(written(writing, upload), 15.0)
+        await fs.aclose()
+
+
+async def written(writing: asyncio.Task[None], upload: Upload) -> None:
+    await writing
+    await upload.commit()
 
 
 @pytest.mark.parametrize("when", [1 << 20, HALF, len(CONTENT) - (1 << 20)])
