@@ -117,7 +117,7 @@ class Broker:
 
     async def ended(self) -> None:
         """Until the server that was joined runs no more: another runs on the state folder, or may be started there."""
-        while not self._is_free() and not self._is_another():  # noqa: ASYNC110 (another process cannot set our event)
+        while not self._is_free() and (self._read() or self._running).admin == self._running.admin:  # noqa: ASYNC110
             await asyncio.sleep(RETRY_SECONDS)
 
     @property
@@ -163,10 +163,6 @@ class Broker:
         if held is not None:
             os.close(held)
         return held is not None
-
-    def _is_another(self) -> bool:
-        found = self._read()
-        return found is not None and found.admin != self._running.admin
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
