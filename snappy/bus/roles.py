@@ -67,9 +67,11 @@ def publishes(user: User, subjects: Subjects) -> list[str]:
         case "target":
             return [f"{p}.hold.beat.{own}.*", "_INBOX.>", ANSWERS_ABROAD]
         case "submitter":
-            return [f"{p}.cmd.*.{own}", f"{p}.api.*.*.{own}", f"{p}.ask.*.*.*.{own}"]
+            asked = [f"{p}.cmd.*.{own}", f"{p}.api.*.*.{own}", f"{p}.ask.*.*.*.{own}"]
+            return [*asked, *_consumer(subjects.events_stream, subjects.observer_durable(own))]
         case "observer":
-            return [*(f"{p}.api.*.{verb}.{own}" for verb in READ_VERBS), MICRO]
+            asked = [*(f"{p}.api.*.{verb}.{own}" for verb in READ_VERBS), f"{p}.api.events.*.{own}", MICRO]
+            return [*asked, *_consumer(subjects.events_stream, subjects.observer_durable(own))]
 
 
 def subscribes(user: User, subjects: Subjects) -> list[str]:
@@ -140,10 +142,17 @@ def _core_exports(subjects: Subjects) -> list[dict[str, Any]]:
     p = subjects.prefix
     return [
         *({"service": name} for name in (f"{p}.cmd.*.*", f"{p}.api.*.*.*", f"{p}.hold.*.*.*", f"{p}.report.*.*")),
-        {"service": f"$JS.API.CONSUMER.MSG.NEXT.{subjects.work_stream}.*", "response_type": "stream"},
-        {"service": f"$JS.ACK.{subjects.work_stream}.>"},
+        *_pulled(subjects.work_stream),
+        *_pulled(subjects.events_stream),
         {"service": MICRO, "response_type": "stream"},
         *({"stream": name} for name in (f"{p}.event.>", f"{p}.control.*")),
+    ]
+
+
+def _pulled(stream: str) -> list[dict[str, Any]]:
+    return [
+        {"service": f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*", "response_type": "stream"},
+        {"service": f"$JS.ACK.{stream}.>"},
     ]
 
 
@@ -165,11 +174,13 @@ def _service_imports(subjects: Subjects, core: str) -> list[dict[str, Any]]:
 
 def _client_imports(user: User, subjects: Subjects, core: str, services: str) -> list[dict[str, Any]]:
     p, own = subjects.prefix, user.name
-    watched = [_stream(core, f"{p}.event.>"), _stream(services, f"{p}.progress.*")]
+    pulled = [_service(core, name) for name in _consumer(subjects.events_stream, subjects.observer_durable(own))]
+    watched = [*pulled, _stream(core, f"{p}.event.>"), _stream(services, f"{p}.progress.*")]
     if user.role == "submitter":
         asked = [_service(core, f"{p}.cmd.*.{own}"), _service(core, f"{p}.api.*.*.{own}")]
         return [*asked, _service(services, f"{p}.ask.*.*.*.{own}"), *watched]
-    asked = [_service(core, f"{p}.api.*.{verb}.{own}") for verb in READ_VERBS]
+    verbs = [*(f"{p}.api.*.{verb}.{own}" for verb in READ_VERBS), f"{p}.api.events.*.{own}"]
+    asked = [_service(core, name) for name in verbs]
     return [*asked, _service(core, MICRO), _service(services, MICRO), *watched]
 
 

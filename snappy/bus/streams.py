@@ -24,6 +24,8 @@ DUPLICATE_SECONDS = 120
 ACK_SECONDS = 30
 CORE_ACK_SECONDS = 5
 """A core says when it needs longer, so that what a dead one held soon comes to another."""
+OBSERVER_IDLE_SECONDS = 30 * 86400
+"""An observer who does not come for so long begins anew."""
 FIRM = (
     "subjects",
     "retention",
@@ -95,6 +97,9 @@ class Consumer:
     name: str
     filter: str = ""
     ack_seconds: int = ACK_SECONDS
+    only_new: bool = False
+    idle_seconds: int = 0
+    """After so long without a pull the server removes it; 0: never."""
 
     def config(self) -> dict[str, Any]:
         return {
@@ -103,7 +108,8 @@ class Consumer:
             "filter_subject": self.filter,
             "ack_policy": "explicit",
             "ack_wait": self.ack_seconds * 10**9,
-            "deliver_policy": "all",
+            "deliver_policy": "new" if self.only_new else "all",
+            "inactive_threshold": self.idle_seconds * 10**9,
             "replay_policy": "instant",
             "max_deliver": -1,
             "max_ack_pending": 1000,
@@ -202,6 +208,25 @@ async def ensure_work_consumer(bus: Bus, service: str) -> None:
     """Make the durable from which the replicas of a source service hear their calls; harmless when repeated."""
     subjects = bus.subjects
     await _ensure_consumer(bus, Consumer(subjects.work_stream, subjects.work_durable(service), subjects.work(service)))
+
+
+async def ensure_observer(bus: Bus, caller: str, subject: str, *, only_new: bool) -> Consumer:
+    """Make the durable from which a caller pulls events; harmless when repeated. Raises StreamMismatch where it has
+    one for another ``subject``."""
+    subjects = bus.subjects
+    name = subjects.observer_durable(caller)
+    consumer = Consumer(subjects.events_stream, name, subject, only_new=only_new, idle_seconds=OBSERVER_IDLE_SECONDS)
+    await _ensure_consumer(bus, consumer)
+    return consumer
+
+
+async def remove_observer(bus: Bus, caller: str) -> None:
+    """Harmless when repeated."""
+    subjects = bus.subjects
+    where = f"{subjects.events_stream}.{subjects.observer_durable(caller)}"
+    answer = await _api(bus, f"CONSUMER.DELETE.{where}")
+    if "error" in answer and _code(answer) not in _NOT_FOUND:
+        raise BusError(f"the consumer {where} cannot be removed: {answer['error'].get('description', '')}")
 
 
 async def _ensure_stream(bus: Bus, stream: Stream, replicas: int) -> None:

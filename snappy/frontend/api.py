@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 from snappy.bus.connection import Bus
 from snappy.errors import BusUnavailable, InternalError
 from snappy.frontend.schedules import Schedules
+from snappy.frontend.subscriptions import Subscriptions
 from snappy.jobs import verbs
 from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, AuditState, AuditVerifyRequest
 from snappy.jobs.kinds import Command
@@ -50,12 +51,14 @@ Value = TypeVar("Value")
 
 
 class Client:
-    """Speaks as the bus's user. ``timeout`` is for one answer, in seconds. Schedules: ``client.schedules``."""
+    """Speaks as the bus's user. ``timeout`` is for one answer, in seconds. Schedules: ``client.schedules``; events
+    that wait until they are read: ``client.subscriptions``."""
 
     def __init__(self, bus: Bus, *, timeout: float = 10.0) -> None:
         self.bus = bus
         self.timeout = timeout
         self.schedules = Schedules(self._call)
+        self.subscriptions = Subscriptions(bus, self._call)
 
     # ---- jobs ----------------------------------------------------------------------------------------------------
 

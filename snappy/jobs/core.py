@@ -21,7 +21,7 @@ from snappy.bus.grants import SigningKey
 from snappy.bus.micro import MicroService
 from snappy.bus.pulling import Puller, in_progress
 from snappy.errors import Interrupted, WrongSequence
-from snappy.jobs.answering import answerer
+from snappy.jobs.answering import Handler, answerer
 from snappy.jobs.attempts import Attempts
 from snappy.jobs.calls import Calls
 from snappy.jobs.commands import Reception
@@ -31,6 +31,7 @@ from snappy.jobs.ledger import Ledger
 from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
 from snappy.jobs.messages import ErrorInfo, JobRecord
+from snappy.jobs.observers import Observers
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.reports import Reports
 from snappy.jobs.schedule_book import ScheduleBook
@@ -42,6 +43,7 @@ from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob
 from snappy.jobs.sweep import Sweep
 from snappy.jobs.twins import Twins
+from snappy.jobs.verbs import Verb
 
 _log = log.get(__name__)
 
@@ -84,6 +86,7 @@ class Core:
         self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, twins, clock)
         self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals)
         self._endpoints = Endpoints(bus, self.store, self.reception, stopper, private=private_inboxes, clock=clock)
+        self._observers = Observers(bus)
         book, post = ScheduleBook(bus), SchedulePost(bus, clock)
         self._schedule_desk = ScheduleDesk(
             book, post, self.reception, private=private_inboxes, largest=lambda: bus.nc.max_payload, clock=clock
@@ -160,10 +163,13 @@ class Core:
         subjects = self.bus.subjects
         service = MicroService(self.bus, SERVICE, __version__, description="accepts, assigns and follows jobs")
         await service.begin()
-        for verb, handler in [*self._endpoints.handlers(), *self._schedule_desk.handlers()]:
+        for verb, handler in self._handlers():
             answer = answerer(self.bus, verb, handler, private=self._private, refuse=self._refusals.tell)
             await service.add(verb.name, subjects.api(verb.noun, verb.verb, "*"), answer, queue=QUEUE)
         return service
+
+    def _handlers(self) -> list[tuple[Verb, Handler]]:
+        return [*self._endpoints.handlers(), *self._schedule_desk.handlers(), *self._observers.handlers()]
 
     async def _consume(self, stream: str, receive: Callable[[list[Msg]], Awaitable[None]]) -> None:
         puller = Puller(self.bus, stream, self.bus.subjects.core_durable, repair=self._repair)

@@ -19,6 +19,8 @@ from snappy.jobs.kinds import VERSION, Name
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
 
+EventToken = Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,62})$")]
+
 # ---- the record --------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +333,30 @@ class ServicesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     v: int = VERSION
 
 
+class SubscribeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A durable consumer of events, one a caller; ``*`` stands for any."""
+
+    kind: EventToken = "*"
+    event: EventToken = "*"
+    job: EventToken = "*"
+    start: Literal["now", "oldest"] = "now"
+    v: int = VERSION
+
+
+class UnsubscribeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    v: int = VERSION
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a caller pulls its events: ``$JS.API.CONSUMER.MSG.NEXT.<stream>.<durable>``, each to be acknowledged.
+    ``filter`` is the subject that they match."""
+
+    stream: str
+    durable: str
+    filter: str
+    v: int = VERSION
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """Every answer of an API endpoint: one of ``error`` or the field the endpoint fills."""
 
@@ -341,6 +367,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     schedules: list[Schedule] | None = None
     services: list[Beat] | None = None
     snapshots: list[dict[str, Any]] | None = None
+    subscription: Subscription | None = None
     entries: list[dict[str, Any]] | None = None
     audit: AuditState | None = None
     extract: AuditExtract | None = None

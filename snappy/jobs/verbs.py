@@ -39,6 +39,8 @@ SCHEDULE_PAUSE = Verb("schedule", "pause", schedule_words.ScheduleRequest, "sche
 SCHEDULE_RESUME = Verb("schedule", "resume", schedule_words.ScheduleRequest, "schedule", "core")
 SCHEDULE_REMOVE = Verb("schedule", "remove", schedule_words.ScheduleRequest, "schedule", "core")
 SCHEDULE_RUN_NOW = Verb("schedule", "run-now", schedule_words.ScheduleRunRequest, "job", "core")
+EVENTS_SUBSCRIBE = Verb("events", "subscribe", messages.SubscribeRequest, "subscription", "core")
+EVENTS_UNSUBSCRIBE = Verb("events", "unsubscribe", messages.UnsubscribeRequest, "subscription", "core")
 SNAPSHOTS_LIST = Verb("snapshots", "list", messages.SnapshotsRequest, "snapshots", "source")
 AUDIT_QUERY = Verb("audit", "query", audit_words.AuditQuery, "entries", "audit")
 AUDIT_VERIFY = Verb("audit", "verify", audit_words.AuditVerifyRequest, "audit", "audit")
@@ -54,5 +56,6 @@ SCHEDULES = (
     SCHEDULE_REMOVE,
     SCHEDULE_RUN_NOW,
 )
+EVENTS = (EVENTS_SUBSCRIBE, EVENTS_UNSUBSCRIBE)
 AUDIT = (AUDIT_QUERY, AUDIT_VERIFY, AUDIT_EXPORT)
-VERBS = (*JOBS, *SCHEDULES, SERVICES_LIST, SNAPSHOTS_LIST, *AUDIT)
+VERBS = (*JOBS, *SCHEDULES, *EVENTS, SERVICES_LIST, SNAPSHOTS_LIST, *AUDIT)

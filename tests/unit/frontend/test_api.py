@@ -69,6 +69,8 @@ async def test_each_verb_is_asked_where_the_table_says() -> None:
         "schedule-resume": lambda c: c.schedules.resume("s1"),
         "schedule-remove": lambda c: c.schedules.remove("s1"),
         "schedule-run-now": lambda c: c.schedules.run_now("s1"),
+        "events-subscribe": lambda c: c.subscriptions.add(),
+        "events-unsubscribe": lambda c: c.subscriptions.remove(),
         "services-list": lambda c: c.services("source"),
         "snapshots-list": lambda c: c.snapshots("site1", "vault"),
         "audit-query": lambda c: c.audit(job="j1"),
