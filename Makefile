@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format services schemas bench clean distclean
+.PHONY: help install demo test test-all lint format services schemas bench soak clean distclean
 
 help:  ## list the chores
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,6 +47,9 @@ schemas: install  ## write schemas/ from the structs
 bench: install  ## what a job costs beside its work; bytes a second of a put, beside a bare request and reply loop
 	$(BIN)/python -m bench.jobs
 	$(BIN)/python -m bench.put
+
+soak: install  ## random faults against random jobs, 300 of them or MINUTES=n; SEED=n
+	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 clean:  ## remove caches and what was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -237,8 +237,16 @@ class Arena(Site):
 
     def snapshots_of(self, program: str, job: str) -> list[str]:
         """The snapshots that restic finds with the job's tag: a job that ran once left one at most."""
+        return self.snapshots_by_job(program).get(job, [])
+
+    def snapshots_by_job(self, program: str) -> dict[str, list[str]]:
+        """All snapshots that restic finds, by the job in their tags."""
         restic = self.place.restic(program, self.repository_password, self.folder / "restic cache")
-        return [found["id"] for found in restic.json("snapshots", "--no-lock", "--tag", f"snappy-job:{job}")]
+        by_job: dict[str, list[str]] = {}
+        for found in restic.json("snapshots", "--no-lock"):
+            for tag in found.get("tags") or []:
+                by_job.setdefault(tag.removeprefix("snappy-job:"), []).append(found["id"])
+        return by_job
 
     # ---- moments -------------------------------------------------------------------------------------------------
 
