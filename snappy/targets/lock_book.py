@@ -33,8 +33,10 @@ class LockBook:
 
     def may_remove(self, name: str, grant: Grant | None) -> bool:
         """Whether ``grant`` names the lock, or its job and caller wrote it."""
-        if grant is None or name in grant.locks:
-            return True
+        return grant is None or name in grant.locks or self.is_writer(name, grant)
+
+    def is_writer(self, name: str, grant: Grant) -> bool:
+        """Whether the job and caller of ``grant`` wrote it."""
         with self._lock:
             return self._writers.get(name) == _writer(grant)
 

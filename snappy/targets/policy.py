@@ -1,14 +1,14 @@
 """The guard of a target: what may be done, where, and under which names.
 
 Rights are letters: ``r`` read, ``l`` list, ``w`` write what is new, ``W`` replace, ``d`` delete. ``rlw`` is
-append-only; who may write also removes the locks that it wrote, and those that its grant names (:mod:`lock_book`).
+append-only; who may write also removes the locks that it wrote, and those that its grant names (:mod:`lock_book`),
+and a key that the same job wrote.
 Every path stays below the root.
 An object of a repository, whose name is the SHA-256 of its bytes, is verified before it becomes visible.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import time
@@ -27,6 +27,7 @@ from snappy.targets.lock_book import LockBook
 READ, LIST, WRITE, OVERWRITE, DELETE = LETTERS = "rlwWd"
 APPEND_ONLY = "rlw"
 LOCKS = "locks/"
+KEYS = "keys/"
 COPY_PIECE = 1 << 20
 MOMENT = 0.5
 """Seconds by which a time-out may come early."""
@@ -71,12 +72,12 @@ class PolicyFileSystem(AbstractFileSystem):
             raise UsageError(f"no right has the letter {min(unknown)!r}", hint=f"rights are letters of {LETTERS!r}")
         self.fs, self.root, self.rights = fs, root.rstrip("/"), frozenset(rights)
         self._ask, self._clock = ask, clock
-        self._locks = LockBook()
+        self._locks, self._keys = LockBook(), LockBook()
 
     def asking(self, ask: Ask) -> PolicyFileSystem:
         """The same files, for a caller whose every operation is put to ``ask`` as well."""
-        view = copy.copy(self)  # fsspec makes a new one of the same arguments
-        view._ask, view._locks = ask, self._locks
+        view = object.__new__(type(self))  # a copy would be made anew by fsspec, with books of its own
+        view.__dict__.update(self.__dict__, _ask=ask)
         return view
 
     # ---- rights
@@ -96,15 +97,25 @@ class PolicyFileSystem(AbstractFileSystem):
 
     def _demand_removal(self, path: str) -> None:
         if not path.startswith(LOCKS):
-            self.demand(DELETE)
+            if not self._is_own_key(path):
+                self.demand(DELETE)
             return
         grant = self.demand(WRITE)
         if not self._locks.may_remove(path.removeprefix(LOCKS), grant) and not self._holds(DELETE):
             raise RefusedFile("the lock was written under another grant, and this one does not name it")
 
+    def _is_own_key(self, path: str) -> bool:
+        """Who loses the race to make a repository takes its key away: restic would try it, and fail."""
+        if not path.startswith(KEYS) or not self._holds(WRITE):
+            return False
+        grant = self.demand(WRITE)
+        return grant is not None and self._keys.is_writer(path, grant)
+
     def _written(self, path: str, grant: Grant | None) -> None:
         if path.startswith(LOCKS):
             self._locks.wrote(path.removeprefix(LOCKS), grant)
+        elif path.startswith(KEYS):
+            self._keys.wrote(path, grant)
 
     # ---- reading
 

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snappy.bus.grants import Grant
-from snappy.errors import AccessDenied, AlreadyExists, AttemptOver, Corrupt, NotFound, UsageError
+from snappy.errors import AccessDenied, AlreadyExists, AttemptOver, Corrupt, NotFound, RepositoryExists, UsageError
+from snappy.repository import configuration
+from snappy.repository.keys import ScryptCost
+from snappy.repository.store import FileType, Store
 from snappy.targets.local import DurableLocalFileSystem
 from snappy.targets.policy import APPEND_ONLY, PolicyFileSystem, clean
 
@@ -330,3 +333,48 @@ def test_an_upload_is_cut_off_when_its_grant_runs_out() -> None:
     with pytest.raises(AttemptOver, match="attempt 2"):
         guarded.pipe_file("new", CONTENT)
     assert Slow.limits == pytest.approx([10.0, 0.1])
+
+
+# ---- keys
+
+
+def test_a_job_takes_away_the_key_that_it_wrote_and_no_other() -> None:
+    def under(job: str, locks: tuple[str, ...] = ()) -> PolicyFileSystem:
+        return target.asking(lambda _right: Grant(job, 1, "site", "vault", "rlw", 1e12, locks))
+
+    target = policy(APPEND_ONLY)
+    key = f"keys/{NAME}"
+    under("job-1").pipe_file(key, CONTENT)
+    for thief in (target, under("job-2"), under("job-2", (NAME, key))):
+        with pytest.raises(AccessDenied):
+            thief.rm_file(key)
+    under("job-1").rm_file(key)
+    assert not target.exists(key)
+    under("job-2").pipe_file(key, CONTENT)
+    with pytest.raises(AccessDenied):
+        under("job-1").rm_file(key)
+
+
+def test_of_two_that_make_a_repository_the_loser_s_key_goes() -> None:
+    def store(job: str) -> Store:
+        grant = Grant(job, 1, "site", "vault", "rlw", 1e12)
+        return Store(target.asking(lambda _right: grant), "")
+
+    class Late(Store):
+        """Looks before the winner has begun."""
+
+        def exists(self, kind: FileType, name: str) -> bool:
+            return False
+
+        def list(self, kind: FileType) -> list[tuple[str, int]]:
+            return []
+
+    target = policy(APPEND_ONLY)
+    cheap = ScryptCost(n=2, r=1, p=1)
+    configuration.create(store("job-1"), "password", cost=cheap)
+    before = target.find("keys")
+    loser = store("job-2")
+    loser.__class__ = Late
+    with pytest.raises(RepositoryExists):
+        configuration.create(loser, "password", cost=cheap)
+    assert target.find("keys") == before
