@@ -40,6 +40,8 @@ from snappy.jobs.states import FINAL, State
 from snappy.jobs.verbs import Verb
 
 SUBMIT_TRIES = 3
+SNAPSHOTS_SECONDS = 60.0
+"""The source service opens the repository and reads all snapshots before it answers."""
 AUDIT_SECONDS = 600.0
 """A long log is read for as long as it takes."""
 
@@ -127,10 +129,19 @@ class Client:
         return _present((await self._call(verbs.SERVICES_LIST, request)).services)
 
     async def snapshots(self, service: str, target: str, key: str = "default") -> Documents:
-        """The snapshots in the repository at ``target``, as the source service that holds its key sees them."""
+        """All snapshots in the repository at ``target``, as the source service that holds its key sees them, the
+        oldest first. Raises SnapshotNotFound if one is removed meanwhile."""
         verb = verbs.SNAPSHOTS_LIST
         subject = self.bus.subjects.ask(service, verb.noun, verb.verb, self.bus.user)
-        return _present((await self._ask(subject, SnapshotsRequest(target=target, key=key))).snapshots)
+        found: Documents = []
+        more = True
+        while more:
+            before = found[0]["id"] if found else ""
+            request = SnapshotsRequest(target=target, key=key, before=before)
+            reply = await self._ask(subject, request, SNAPSHOTS_SECONDS)
+            found = _present(reply.snapshots) + found
+            more = reply.more
+        return found
 
     async def audit(
         self,

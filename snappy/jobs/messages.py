@@ -323,8 +323,12 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answered with the newest snapshots that fit into one message, the oldest of them first."""
+
     target: Name
     key: Name = "default"
+    before: str = ""
+    """The id of a snapshot: only those that stand before it are wanted."""
     v: int = VERSION
 
 

@@ -22,7 +22,7 @@ from snappy.bus.micro import MicroService
 from snappy.bus.pulling import Puller, again_soon
 from snappy.bus.remote import Grant
 from snappy.config import Allow
-from snappy.errors import BusUnavailable, JobCancelled, SnappyError, UnknownKey, UsageError
+from snappy.errors import BusUnavailable, JobCancelled, SnappyError, SnapshotNotFound, UnknownKey, UsageError
 from snappy.jobs import verbs
 from snappy.jobs.heart import Heart
 from snappy.jobs.kinds import typed_command
@@ -287,7 +287,7 @@ class SourceService:
         password = await asyncio.to_thread(self._passwords, request.key)
         async with self._files(request.target, answer.grant) as files:
             found = await asyncio.to_thread(_read_snapshots, Store(files, ""), password)
-        return Reply(snapshots=found)
+        return Reply(snapshots=_older(found, request.before))
 
     def _may_look(self, caller: str) -> Allow:
         """Who may use a target may also see what is kept there."""
@@ -296,7 +296,8 @@ class SourceService:
     def _fitting(self, reply: Reply) -> bytes:
         """The newest snapshots that one message can hold."""
         body = msgspec.json.encode(reply)
-        while reply.snapshots and len(body) > self._bus.nc.max_payload - 1024:
+        while len(reply.snapshots or ()) > 1 and len(body) > self._bus.nc.max_payload - 1024:
+            assert reply.snapshots is not None
             half = reply.snapshots[len(reply.snapshots) // 2 :]
             reply = msgspec.structs.replace(reply, snapshots=half, more=True)
             body = msgspec.json.encode(reply)
@@ -308,6 +309,14 @@ def _read_snapshots(store: Store, password: str) -> list[dict[str, Any]]:
     with Repository.open(store, password) as repository:
         found = repository.snapshots()
     return [{**msgspec.to_builtins(snap), "id": snap.id, "short_id": snap.id[:8]} for snap in found]
+
+
+def _older(snapshots: list[dict[str, Any]], before: str) -> list[dict[str, Any]]:
+    """Those that stand before the one of that id; all of them for an empty one. Raises SnapshotNotFound."""
+    ids = [snapshot["id"] for snapshot in snapshots]
+    if before and before not in ids:
+        raise SnapshotNotFound(f"the snapshot {before[:8]} was removed while the list was read", hint="ask again")
+    return snapshots[: ids.index(before)] if before else snapshots
 
 
 def _configure_storage(options: dict[str, dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from snappy.bus.subjects import Subjects
 from snappy.errors import BusUnavailable, Denied, InternalError, JobNotFound
 from snappy.frontend.api import Client
 from snappy.jobs.kinds import BackupCommand
-from snappy.jobs.messages import CloudEvent, ErrorInfo, JobRecord, Reply, SubmitRequest
+from snappy.jobs.messages import CloudEvent, ErrorInfo, JobRecord, Reply, SnapshotsRequest, SubmitRequest
 from snappy.jobs.states import State
 from snappy.jobs.verbs import VERBS
 
@@ -115,6 +115,14 @@ async def test_an_answer_without_its_field_is_a_bug_of_theirs() -> None:
     asked, _ = client(Reply())
     with pytest.raises(InternalError):
         await asked.get("j1")
+
+
+async def test_snapshots_that_do_not_fit_into_one_message_are_asked_for_in_turn() -> None:
+    one, two, three = ({"id": name} for name in ("one", "two", "three"))
+    asked, bus = client(Reply(snapshots=[three], more=True), Reply(snapshots=[two], more=True), Reply(snapshots=[one]))
+    assert await asked.snapshots("site1", "vault") == [one, two, three]
+    requests = [msgspec.json.decode(body, type=SnapshotsRequest) for _, body in bus.asked]
+    assert [request.before for request in requests] == ["", "three", "two"]
 
 
 async def test_wait_looks_for_itself_when_no_event_comes() -> None:
