@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.failover import fail_over, standing_by
+from snappy.targets.drafts import PART_SUFFIX
 from tests.support.faults import MIB, Arena, make_noise
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.restic]
@@ -50,14 +51,19 @@ async def found_out(site: Arena, process: str) -> None:
             await asyncio.sleep(0.05)
 
 
+def whole_objects(site: Arena) -> set[str]:
+    """Without what a put that broke off began, which no reader sees and the target takes away in its time."""
+    return {name for name in site.place.objects() if not name.endswith(PART_SUFFIX)}
+
+
 async def test_one_that_wakes_up_after_the_job_is_done_writes_nothing_more(running: Arena) -> None:
     request, sleeper = await frozen_amid(running, make_noise(running.data / "tree", 192 * MIB))
     done = await running.succeeded(request)
     assert [attempt["replica"] for attempt in done["attempts"]] == (["a", "b"] if sleeper == "site1" else ["b", "a"])
-    before = set(running.place.objects())
+    before = whole_objects(running)
     running.thaw(sleeper)
     await found_out(running, sleeper)
-    assert set(running.place.objects()) == before
+    assert whole_objects(running) == before
     running.kill("site1" if sleeper == "site1.b" else "site1.b")
     next_one = await running.succeeded(await running.backup(make_noise(running.data / "more", 8 * MIB)))
     assert next_one["attempts"][-1]["replica"] == ("a" if sleeper == "site1" else "b"), "it still serves"
