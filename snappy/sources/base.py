@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -64,6 +64,15 @@ class Source(Protocol):
     def import_(cls, options: Any, claims: Sequence[str]) -> Sink:
         """Open the place to restore to. ``claims`` are what :meth:`restore_claims` said and the rules let through: no
         symlink in them may be followed, for somebody may have put it there since."""
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """A source that can say beforehand how much there is, so that who watches a backup knows how long it takes."""
+
+    def sizes(self, frozen: Any) -> Iterator[int]:
+        """The size of each file that :meth:`Source.export` will yield, in bytes, roughly. It runs beside ``export``
+        in a thread of its own, and is closed early when the backup is over."""
 
 
 def names() -> list[str]:

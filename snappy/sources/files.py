@@ -17,7 +17,7 @@ from snappy.repository.entries import Entry, Sink
 from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
 from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink
-from snappy.sources.local_tree import LocalTree, plan
+from snappy.sources.local_tree import LocalCensus, LocalTree, plan
 from snappy.sources.object_sink import ObjectSink
 from snappy.sources.object_tree import ObjectTree, folders_above
 from snappy.sources.places import Local, Place, Remote, claimed_place, parse_place
@@ -85,6 +85,13 @@ class FilesSource:
             return self._export_remotes(remotes)
         wanted = plan([place.path for place in self._places])
         return iter(LocalTree(wanted, self._exclusion, one_file_system=self._options.one_file_system))
+
+    def sizes(self, frozen: None) -> Iterator[int]:
+        """The size of each file that a backup will read; of URLs, which would have to be listed twice, nothing."""
+        if all(isinstance(place, Local) for place in self._places):
+            wanted = plan([place.path for place in self._places])
+            tree = LocalCensus(wanted, self._exclusion, one_file_system=self._options.one_file_system)
+            yield from (entry.node.size for entry in tree if entry.node.type == "file" and not entry.error)
 
     def _export_remotes(self, remotes: dict[bytes, Remote]) -> Iterator[Entry]:
         known: set[bytes] = set()

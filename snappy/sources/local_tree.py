@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from snappy.errors import SourceMissing
-from snappy.repository.entries import Entry, Node
+from snappy.repository.entries import Entry, Node, NodeType
 from snappy.repository.paths import join, split
 from snappy.sources.exclusion import Exclusion, Warn
 from snappy.sources.local_node import local_entry
@@ -140,13 +140,16 @@ class LocalTree:
         )
 
     def _take(self, folder: Folder, path: bytes, found: os.stat_result, wanted: Wanted | None) -> Entry:
-        entry = local_entry(path, folder.place(os.path.basename(path)), found)
+        entry = self._describe(folder, path, found)
         if not stat.S_ISDIR(found.st_mode):
             return _not_on_the_way(entry, wanted)
         is_mount_point = self._one_file_system and wanted is None and found.st_dev != folder.device
         if not is_mount_point:  # what is mounted there is left out, the place itself is kept
             self._enter(folder, entry, found, wanted)
         return entry
+
+    def _describe(self, folder: Folder, path: bytes, found: os.stat_result) -> Entry:
+        return local_entry(path, folder.place(os.path.basename(path)), found)
 
     def _enter(self, above: Folder, entry: Entry, found: os.stat_result, wanted: Wanted | None) -> None:
         def warn(message: str) -> None:
@@ -176,6 +179,16 @@ class LocalTree:
         """Close the folder that will be needed last, when the walk is deep."""
         if len(self._stack) > OPEN_FOLDERS:
             self._stack[-OPEN_FOLDERS - 1].close()
+
+
+class LocalCensus(LocalTree):
+    """The same walk for who wants to know how much there is: entries that hold a type and a size alone."""
+
+    def _describe(self, folder: Folder, path: bytes, found: os.stat_result) -> Entry:
+        kind: NodeType = (
+            "dir" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "irregular"
+        )
+        return Entry(path=path, node=Node(name=os.path.basename(path), type=kind, size=found.st_size))
 
 
 def _unreadable(path: bytes, why: str) -> Entry:

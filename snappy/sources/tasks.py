@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -153,7 +154,7 @@ def _backup_blocking(
             _log.info("going on with what is stored", job=shop.hold.job.id, unlisted_packs=repository.load_unlisted())
         parent = _parent(repository, command, host, source.claims())
         archiver = Archiver(repository, parent=parent, progress=shop.progress, cancelled=shop.hold.check)
-        with _listed_if_cancelled(repository):
+        with _listed_if_cancelled(repository), _expected(shop.progress, source, frozen, parent):
             done = archiver.backup(
                 source.export(frozen),
                 paths=source.claims(),
@@ -166,6 +167,37 @@ def _backup_blocking(
                 force=command.force,
             )
         return _backup_result(done, repository)
+
+
+@contextmanager
+def _expected(progress: Progress, source: base.Source, frozen: Any, parent: Snapshot | None) -> Iterator[None]:
+    """Totals for who watches: those of the last time, or those of a census beside the backup."""
+    if parent and parent.summary:
+        progress.expect(files=parent.summary.total_files_processed, size=parent.summary.total_bytes_processed)
+    if (parent and parent.summary) or not isinstance(source, base.Measurable):
+        yield
+        return
+    over = threading.Event()
+    census = threading.Thread(target=_count, args=(progress, source.sizes(frozen), over), name="census", daemon=True)
+    census.start()
+    try:
+        yield
+    finally:
+        over.set()
+        census.join()
+
+
+def _count(progress: Progress, sizes: Iterator[int], over: threading.Event) -> None:
+    files = total = 0
+    try:
+        for size in sizes:
+            files, total = files + 1, total + size
+            if over.is_set():
+                return
+    except (OSError, SnappyError) as error:
+        _log.debug("how much there is is not known", reason=str(error))  # the backup itself tells what it means
+        return
+    progress.expect(files=files, size=total)
 
 
 @contextmanager

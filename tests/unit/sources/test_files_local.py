@@ -369,3 +369,11 @@ def test_one_file_system(mounted: Path) -> None:
 @pytest.mark.needs_root
 def test_one_file_system_named_itself(mounted: Path) -> None:
     assert "a/b/mounted" in below(mounted, export(mounted, mounted / "a" / "b", one_file_system=True))
+
+
+def test_sizes_are_those_of_the_files_that_a_backup_reads(tree: Path) -> None:
+    (tree / "left-out").write_bytes(b"x" * 1000)
+    source = FilesSource(FilesOptions(paths=(str(tree),), exclude=("left-out",)))
+    read = [entry.node.size for entry in source.export(None) if entry.node.type == "file"]
+    assert sum(read) > 0
+    assert list(source.sizes(None)) == read

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreComman
 from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
 from snappy.repository import repo
-from snappy.repository.entries import Problem
+from snappy.repository.entries import Entry, Problem
 from snappy.repository.format import BlobType
 from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
@@ -290,3 +291,43 @@ def test_many_warnings_about_long_names_fit_into_one_message() -> None:
     assert len(told) == tasks.WARNINGS_TOLD
     assert told[0].path.endswith("/end")
     assert len(msgspec.json.encode(told)) < 200_000
+
+
+async def test_who_watches_a_first_backup_learns_how_much_there_is(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, files = threading.Event(), sum(path.is_file() for path in data.rglob("*"))
+    watched, export, expect = shop(store), FilesSource.export, Progress.expect
+
+    def export_later(source: FilesSource, frozen: None) -> Iterator[Entry]:
+        assert counted.wait(10)
+        return export(source, frozen)
+
+    def told(progress: Progress, *, files: int, size: int) -> None:
+        expect(progress, files=files, size=size)
+        counted.set()
+
+    monkeypatch.setattr(FilesSource, "export", export_later)
+    monkeypatch.setattr(Progress, "expect", told)
+    await run(backup(data), watched)
+    assert (watched.progress.files_total, watched.progress.bytes_total) == (files, watched.progress.bytes_done)
+
+
+async def test_who_watches_the_next_backup_is_told_what_the_last_one_took(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await run(backup(data), shop(store))
+    monkeypatch.delattr(FilesSource, "sizes")
+    watched = shop(store)
+    await run(backup(data), watched)
+    assert (watched.progress.files_total, watched.progress.bytes_total) == (first.files, first.bytes_processed)
+
+
+def test_a_census_that_fails_says_nothing() -> None:
+    def sizes() -> Iterator[int]:
+        yield 1
+        raise OSError
+
+    progress = Progress()
+    tasks._count(progress, sizes(), threading.Event())
+    assert (progress.files_total, progress.bytes_total) == (0, 0)
