@@ -57,6 +57,7 @@ def publishes(user: User, subjects: Subjects) -> list[str]:
         case "core":
             kept = [f"$KV.{name}.>" for name in (subjects.jobs_bucket, subjects.holds_bucket, subjects.services_bucket)]
             said = [f"{p}.work.*", f"{p}.control.*", f"{p}.event.*.*.*", f"{p}.schedule.*"]
+            said += [f"{p}.api.audit.recall.{own}"]
             return [*said, *kept, "$JS.API.>", "$JS.ACK.>", "_INBOX.>", ANSWERS_ABROAD]
         case "audit":
             return [*_consumer(subjects.events_stream, subjects.audit_durable), "_INBOX.>", ANSWERS_ABROAD]

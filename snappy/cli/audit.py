@@ -119,5 +119,8 @@ async def _verify_log(arguments: argparse.Namespace) -> int:
         state = await client.audit_verify()
     if state.fault:
         raise Damaged(f"the audit log is damaged: {state.fault}")
-    output.result(state, f"{state.entries} entries, all whole; head {state.head}", as_json=arguments.json)
+    text = f"{state.entries} entries, all whole; head {state.head}"
+    if state.alarm:
+        text += f"\n{state.alarms} alarms, the newest: {state.alarm}"
+    output.result(state, text, as_json=arguments.json)
     return 0

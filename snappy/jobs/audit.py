@@ -23,13 +23,15 @@ from snappy import __version__, log
 from snappy.bus.connection import Bus
 from snappy.bus.micro import MicroService
 from snappy.bus.pulling import Puller
-from snappy.errors import StorageError
+from snappy.errors import Denied, StorageError
 from snappy.jobs.answering import answerer
-from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery
+from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, Memory, RecallRequest
 from snappy.jobs.auditlog import AuditLog
 from snappy.jobs.following import Delivered, Follower, Stand
+from snappy.jobs.ledger import timestamp
+from snappy.jobs.memory import LOST, recollected
 from snappy.jobs.messages import Reply
-from snappy.jobs.verbs import AUDIT_EXPORT, AUDIT_QUERY, AUDIT_VERIFY
+from snappy.jobs.verbs import AUDIT_EXPORT, AUDIT_QUERY, AUDIT_RECALL, AUDIT_VERIFY
 
 _log = log.get(__name__)
 
@@ -38,7 +40,11 @@ QUEUE = "audit"
 BATCH = 256
 RETRY_SECONDS = 1.0
 EVERYBODY = "*"
-ENVELOPE_BYTES = 64 << 10
+ENVELOPE_BYTES = 128 << 10
+CORE = "core"
+"""The core's name on the bus; with another one, it must be among the readers."""
+ALARMS = 1000
+"""More are not counted."""
 
 
 class AuditService:
@@ -111,8 +117,8 @@ class AuditService:
         subjects = self.bus.subjects
         service = MicroService(self.bus, SERVICE, __version__, description="keeps every event, and shows them")
         await service.begin()
-        handlers = ((AUDIT_QUERY, self.query), (AUDIT_VERIFY, self.verify), (AUDIT_EXPORT, self.export))
-        for verb, handler in handlers:
+        reading = ((AUDIT_QUERY, self.query), (AUDIT_VERIFY, self.verify), (AUDIT_EXPORT, self.export))
+        for verb, handler in (*reading, (AUDIT_RECALL, self.recall)):
             answer = answerer(self.bus, verb, handler, private=self._private, refuse=_refuse)
             await service.add(verb.name, subjects.api(verb.noun, verb.verb, "*"), answer, queue=QUEUE)
         return service
@@ -132,7 +138,23 @@ class AuditService:
         return Reply(extract=await asyncio.to_thread(self.log.export, request.first, matches, room=room))
 
     async def verify(self, caller: str, request: msgspec.Struct) -> Reply:
-        return Reply(audit=await asyncio.to_thread(self.log.verify))
+        state = await asyncio.to_thread(self.log.verify)
+        alarms = await asyncio.to_thread(self.log.newest, ALARMS, _is_alarm)
+        newest = _sentence(alarms[0]) if alarms else ""
+        return Reply(audit=msgspec.structs.replace(state, alarms=len(alarms), alarm=newest))
+
+    async def recall(self, caller: str, request: msgspec.Struct) -> Reply:
+        """What the log remembers, for a core whose server came back with less. Raises Denied."""
+        assert isinstance(request, RecallRequest)
+        if self._private and caller != CORE and not self._readers & {caller, EVERYBODY}:
+            raise Denied("only the core recalls jobs")
+        memory = _memory(self.log)
+        if not request.records:
+            return Reply(memory=memory)
+        found = await asyncio.to_thread(recollected, self.log, frozenset(request.jobs))
+        rest = {key: found[key] for key in sorted(found) if key > request.after}
+        kept = dict(list(rest.items())[: len(self._that_fit(list(rest.values())))])
+        return Reply(memory=msgspec.structs.replace(memory, kept=kept, more=len(kept) < len(rest)))
 
     def _matcher(self, caller: str, wanted: AuditFilter) -> Callable[[Mapping[str, Any]], bool]:
         """A caller who is no reader sees its own jobs' entries."""
@@ -181,6 +203,24 @@ def _stand(audit: AuditLog) -> Stand:
     for entry in audit.newest(1, lambda entry: "event" in entry and "late" not in entry):
         return Stand(entry["epoch"], entry["sequence"], entry["time"])
     return Stand()
+
+
+def _memory(audit: AuditLog) -> Memory:
+    for entry in audit.newest(1, lambda entry: "event" in entry and "late" not in entry):
+        event = entry["event"]
+        data = event.get("data") or {}
+        record = data if "event_number" in data else {}
+        return Memory(epoch=entry["epoch"], sequence=entry["sequence"], event=str(event.get("id", "")), record=record)
+    return Memory(epoch=1)
+
+
+def _is_alarm(entry: Mapping[str, Any]) -> bool:
+    return "alarm" in entry or entry.get("event", {}).get("type") == LOST
+
+
+def _sentence(entry: Mapping[str, Any]) -> str:
+    said = entry.get("alarm") or entry["event"]["data"]["reason"]
+    return f"{said} ({timestamp(entry['time'])})"
 
 
 def _sequence(message: Msg) -> int:

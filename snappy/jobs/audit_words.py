@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -55,3 +55,54 @@ class AuditState(msgspec.Struct, frozen=True, kw_only=True):
     segments: int
     head: str
     fault: str = ""
+    alarms: int = 0
+    """Entries that tell of events that are missing, or of a NATS server that came back with less than it had."""
+    alarm: str = ""
+    """The newest of them."""
+
+
+class RecallRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Asked by a core: how far the log is, and with ``records`` what it knows of jobs that are not over, of ``jobs``,
+    and of schedules, a part at a time: keys ``after`` the last one of the part before."""
+
+    records: bool = False
+    jobs: Annotated[list[str], Meta(max_length=1000)] = []
+    after: str = ""
+    v: int = VERSION
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """``epoch``: how often the stream of events began anew, from 1. ``sequence`` and ``event``: where the newest event
+    stood in it, and its id; ``record``: the job's record that it carried, if it was a job's. ``kept`` maps keys of the
+    jobs bucket to the newest records and schedules; ``more``: there are others after them."""
+
+    epoch: int
+    sequence: int = 0
+    event: str = ""
+    record: dict[str, Any] = {}
+    kept: dict[str, dict[str, Any]] = {}
+    more: bool = False
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """The NATS server came back with less than the audit remembers: the newest event's sequence as ``remembered``,
+    and what the stream ended with. What was put back: how many jobs and schedules."""
+
+    reason: str
+    remembered: int
+    found: int
+    jobs: int
+    schedules: int
+
+
+class LossEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """CloudEvents 1.0, JSON format; on ``snappy.event.server.lost-state.<id>``."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    data: Loss
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"

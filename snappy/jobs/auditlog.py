@@ -8,7 +8,7 @@ log is, and a crash can take the file. So the storage is :class:`SegmentStorage`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NoReturn, cast
 
@@ -78,6 +78,10 @@ class AuditLog:
         is decoded: a text that each match holds."""
         found = self._entries().newest_first(containing.encode())
         return list(islice((Document(entry, number) for number, entry in found if matches(entry)), limit))
+
+    def oldest_first(self) -> Iterator[Mapping[str, Any]]:
+        """All of it."""
+        return (entry for _, entry in self._entries().items())
 
     def export(self, first: int, matches: Callable[[Mapping[str, Any]], bool], *, room: int) -> AuditExtract:
         """Entries that match, from the number ``first`` on, with their proof: see :mod:`snappy.jobs.extract`.

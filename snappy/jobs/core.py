@@ -32,6 +32,7 @@ from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
 from snappy.jobs.messages import ErrorInfo, JobRecord
 from snappy.jobs.observers import Observers
+from snappy.jobs.recall import Recall
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.reports import Reports
 from snappy.jobs.schedule_book import ScheduleBook
@@ -74,6 +75,7 @@ class Core:
         self._settings = settings
         self._sweep_seconds = sweep_seconds
         self._private = private_inboxes
+        self._gone: Callable[[str], bool] | None = None
         self.store = JobStore(bus)
         self.ledger = Ledger(bus, self.store, clock)
         self._refusals = Refusals(bus, clock)
@@ -91,6 +93,7 @@ class Core:
         self._schedule_desk = ScheduleDesk(
             book, post, self.reception, private=private_inboxes, largest=lambda: bus.nc.max_payload, clock=clock
         )
+        self.recall = Recall(bus, self.store, self.ledger, book, settings, self._end_gone, clock)
         self.schedules = ScheduleFiring(bus, book, post, self.reception, self._refusals, clock)
         self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, line, stopper, settings, clock)
         self._desk = HoldDesk(
@@ -120,6 +123,7 @@ class Core:
                 group.create_task(self._consume(self.bus.subjects.reports_stream, self._reports.receive))
                 group.create_task(self._consume(self.bus.subjects.schedules_stream, self.schedules.receive))
                 group.create_task(self.schedules.run())
+                group.create_task(self.recall.run())
                 group.create_task(self.sweep.run(self._sweep_seconds))
                 self.ready.set()
         finally:
@@ -136,8 +140,14 @@ class Core:
     async def end_leftovers(self, of: Callable[[str], bool] = lambda _source: True) -> list[JobRecord]:
         """Fail each job that is not over and whose source ``of`` knows to be gone for good: those of stacks that lived
         for one command; after :meth:`prepare`."""
+        self._gone = of
         leftovers = [stored for stored in self.store.records.unfinished() if of(stored.value.source)]
         return [(await self._interrupt(stored)).value for stored in leftovers]
+
+    async def _end_gone(self) -> None:
+        """Of what was put back, end what :meth:`end_leftovers` would have."""
+        if self._gone is not None:
+            await self.end_leftovers(self._gone)
 
     async def _interrupt(self, stored: StoredJob) -> StoredJob:
         error = ErrorInfo.of(Interrupted())

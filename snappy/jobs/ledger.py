@@ -82,6 +82,10 @@ class Ledger:
             await self._sequence(stored.value)
         self.unconfirmed.discard(job)
 
+    def start_over(self) -> None:
+        """Look in the stream again for where events stand: it was made anew."""
+        self._published.clear()
+
     async def _tell(self, record: JobRecord) -> None:
         try:
             await self._publish(record, record.event_after)

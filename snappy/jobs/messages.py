@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from snappy.errors import SnappyError, from_code
-from snappy.jobs.audit_words import AuditExtract, AuditState
+from snappy.jobs.audit_words import AuditExtract, AuditState, Memory
 from snappy.jobs.kinds import VERSION, Name
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
@@ -375,6 +375,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[dict[str, Any]] | None = None
     audit: AuditState | None = None
     extract: AuditExtract | None = None
+    memory: Memory | None = None
     more: bool = False
     """The list was cut at the limit, or where a message ends."""
     v: int = VERSION

@@ -71,6 +71,12 @@ class Mirror(Generic[Value]):
             await asyncio.sleep(SYNC_SECONDS)
         raise BusUnavailable("the bucket's replicas are behind")
 
+    def start_over(self) -> None:
+        """Forget all: the bucket was made anew, and counts from the beginning."""
+        for key in list(self.kept):
+            self.forget(key)
+        self._synced = 0
+
     def get(self, key: str) -> Kept[Value] | None:
         """As this process knows it."""
         return self.kept.get(key)
@@ -184,6 +190,12 @@ class JobStore:
             if (kept := self.records.get(job)) and kept.value.state in FINAL:
                 self.holds.forget(job)  # its removal leaves no trace in the bucket
         return changed
+
+    async def start_over(self) -> None:
+        """Read all three buckets anew."""
+        for mirror in (self.records, self.holds, self.beats):
+            mirror.start_over()
+        await self.sync()
 
     # (submitter, request) -> job id, so that a repeat finds the job
 

@@ -45,6 +45,7 @@ SNAPSHOTS_LIST = Verb("snapshots", "list", messages.SnapshotsRequest, "snapshots
 AUDIT_QUERY = Verb("audit", "query", audit_words.AuditQuery, "entries", "audit")
 AUDIT_VERIFY = Verb("audit", "verify", audit_words.AuditVerifyRequest, "audit", "audit")
 AUDIT_EXPORT = Verb("audit", "export", audit_words.AuditExportRequest, "extract", "audit")
+AUDIT_RECALL = Verb("audit", "recall", audit_words.RecallRequest, "memory", "audit")
 
 JOBS = (JOB_SUBMIT, JOB_GET, JOB_LIST, JOB_CANCEL)
 SCHEDULES = (
@@ -57,5 +58,5 @@ SCHEDULES = (
     SCHEDULE_RUN_NOW,
 )
 EVENTS = (EVENTS_SUBSCRIBE, EVENTS_UNSUBSCRIBE)
-AUDIT = (AUDIT_QUERY, AUDIT_VERIFY, AUDIT_EXPORT)
+AUDIT = (AUDIT_QUERY, AUDIT_VERIFY, AUDIT_EXPORT, AUDIT_RECALL)
 VERBS = (*JOBS, *SCHEDULES, *EVENTS, SERVICES_LIST, SNAPSHOTS_LIST, *AUDIT)

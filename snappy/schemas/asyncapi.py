@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from snappy import __version__
 from snappy.bus import protocol
 from snappy.bus.subjects import Subjects
-from snappy.jobs import kinds, messages, schedule_words
+from snappy.jobs import audit_words, kinds, messages, schedule_words
 from snappy.jobs.states import Event
 from snappy.jobs.verbs import VERBS, Verb
 from snappy.schemas.structs import Document, Struct, all_structs, file_name, file_structs
@@ -161,6 +161,14 @@ CHANNELS = [
         NAMES.event("lock", "removable", "{lock}"),
         "A worker may remove a lock of a job that nobody holds any more, and why.",
         (messages.LockEvent,),
+        "send",
+        stream=NAMES.events_stream,
+    ),
+    Channel(
+        "loss",
+        NAMES.event("server", "lost-state", "{refusal}"),
+        "The NATS server came back with less than the audit remembers, and what was put back.",
+        (audit_words.LossEvent,),
         "send",
         stream=NAMES.events_stream,
     ),
