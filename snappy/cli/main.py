@@ -36,21 +36,31 @@ OTHER_PACKAGE = "python-snappy"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the value is the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(sys.argv[1:] if argv is None else argv)
     _warn_of_other_package()
     try:
-        return _run(arguments)
-    except BrokenPipeError:
+        try:
+            return _run(arguments)
+        except BaseException as error:
+            return _failed(serve.cause_of(error), as_json=arguments.json)
+    except output.ReaderLeft:
         _leave_the_pipe()
         return 1
-    except BaseException as error:
-        return _failed(serve.cause_of(error), as_json=arguments.json)
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(argv)
+    except options.WrongCommandLine as wrong:
+        if "--json" in argv:
+            output.result(output.failure(wrong.error), "", as_json=True)
+        raise
 
 
 def _failed(error: BaseException, *, as_json: bool) -> int:
     if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
         error = Interrupted("interrupted")
-    elif not isinstance(error, Exception):
+    elif not isinstance(error, Exception) or isinstance(error, output.ReaderLeft):
         raise error
     elif not isinstance(error, SnappyError):
         log.get(__name__).error("unexpected error", exc_info=error)
@@ -62,12 +72,11 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     log.setup_for_people(output.note, arguments.log_level or "warning")
     result: int = arguments.run(arguments)
-    sys.stdout.flush()
     return result
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="snappy",
         description="Backup and restore for edge and cloud, driven by NATS, in restic's open repository format.",
         epilog=EXIT_CODES,

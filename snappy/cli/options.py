@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 from snappy import config
+from snappy.cli import output
 from snappy.errors import UsageError
 
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns; argparse gives it no public name."""
+
+
+class WrongCommandLine(SystemExit):
+    """What the parser ends with, once it told the person: the code is that of a UsageError."""
+
+    def __init__(self, error: UsageError) -> None:
+        super().__init__(error.exit_code)
+        self.error = error
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in a line, rather than below a screen of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        error = UsageError(message, hint=f"`{self.prog} --help` says how it is used")
+        output.note(f"{self.prog}: error: {error.message}\nhint: {error.hint}")
+        raise WrongCommandLine(error)
 
 
 def common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
@@ -21,7 +39,18 @@ def common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
     group.add_argument(
         "--json", action="store_true", default=False if top else unset, help="one JSON object on standard output"
     )
-    group.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default=unset)
+    group.add_argument(
+        "--verbose",
+        "-v",
+        action="store_const",
+        const="info",
+        dest="log_level",
+        default=unset,
+        help="the same as --log-level info",
+    )
+    group.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], default=unset, help="what is told on the way"
+    )
 
 
 def command(commands: Commands, name: str, summary: str, **more: Any) -> argparse.ArgumentParser:

@@ -14,9 +14,16 @@ from snappy.errors import SnappyError
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
+class ReaderLeft(Exception):
+    """Who read our standard output went away, as ``head`` does: no error to speak of."""
+
+
 def result(value: Any, text: str, *, as_json: bool) -> None:
-    """Print ``value`` as one JSON line, or ``text``."""
-    print(msgspec.json.encode(value).decode() if as_json else text)
+    """Print ``value`` as one JSON line, or ``text``. Raises ReaderLeft."""
+    try:
+        print(msgspec.json.encode(value).decode() if as_json else text, flush=True)
+    except BrokenPipeError as error:
+        raise ReaderLeft from error
 
 
 def note(text: str) -> None:
@@ -24,11 +31,16 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def failure(error: SnappyError) -> dict[str, Any]:
+    """What ``--json`` prints of an error."""
+    body = {"code": error.code, "message": error.message, "hint": error.hint, "retryable": error.retryable}
+    return {"error": body}
+
+
 def fault(error: SnappyError, *, as_json: bool) -> None:
     """Why a command failed: a sentence and a hint; with ``as_json`` also an object on standard output."""
     if as_json:
-        body = {"code": error.code, "message": error.message, "hint": error.hint, "retryable": error.retryable}
-        print(msgspec.json.encode({"error": body}).decode())
+        result(failure(error), "", as_json=True)
     note(f"snappy: {error.message}")
     if error.hint:
         note(f"hint: {error.hint}")

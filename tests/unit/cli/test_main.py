@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from importlib import metadata
 
 import pytest
 
-from snappy import __version__
+from snappy import __version__, log
 from snappy.cli import main as module
+from snappy.cli import output
 from snappy.cli.main import main
 from snappy.errors import BY_CODE, NoSpace, UsageError, WrongPassword
 
@@ -74,6 +76,19 @@ def test_a_reader_that_went_away_is_no_error_to_shout_about() -> None:
         assert process.wait(30) == 1
 
 
+@pytest.mark.parametrize("error", [BaseExceptionGroup("outer", [output.ReaderLeft()]), NoSpace("told as JSON")])
+def test_a_reader_that_went_away_is_none_wherever_that_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    raising(monkeypatch, error)
+    with open(write, "w") as pipe, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", pipe)
+        assert main(["version", "--json"]) == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -94,6 +109,28 @@ def test_a_typing_error_is_2(capsys: pytest.CaptureFixture[str]) -> None:
         main(["backupp"])
     assert ended.value.code == UsageError.exit_code
     assert "backup" in capsys.readouterr().err
+
+
+def test_a_typing_error_is_told_in_two_lines_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["snapshots", "--json"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 2
+    assert "`snappy snapshots --help`" in printed.err
+    assert json.loads(printed.out)["error"]["message"] == "the following arguments are required: --from"
+
+
+def test_more_is_told_when_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_arguments: object) -> int:
+        log.get("snappy").info("something happened")
+        return 0
+
+    monkeypatch.setattr(module, "_version", run)
+    for words, told in (([], ""), (["-v"], "info: something happened\n"), (["--log-level", "error"], "")):
+        assert main(["version", *words]) == 0
+        assert main([*words, "version"]) == 0
+        assert capsys.readouterr().err == told * 2
 
 
 def test_the_other_package_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
