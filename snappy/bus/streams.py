@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from snappy import log
 from snappy.bus.connection import Bus
 from snappy.bus.subjects import Subjects
 from snappy.errors import BusError, StreamMismatch
@@ -49,6 +50,7 @@ FIRM = (
 """Fields in which an operator's stream may not differ; ``num_replicas`` may be more than asked, never less."""
 
 _API_SECONDS = 10.0
+_log = log.get(__name__)
 _NOT_FOUND = (10014, 10059)
 _NAME_TAKEN = (10058, 10148)
 
@@ -240,7 +242,16 @@ async def _ensure_stream(bus: Bus, stream: Stream, replicas: int) -> None:
     for name in FIRM:
         _compare(f"stream {stream.name}", name, wanted.get(name), found.get(name))
     if found.get("num_replicas", 1) < replicas:
-        _differs(f"stream {stream.name}", "num_replicas", replicas, found.get("num_replicas", 1))
+        await _replicate(bus, stream.name, found | {"num_replicas": replicas}, found.get("num_replicas", 1))
+
+
+async def _replicate(bus: Bus, name: str, config: dict[str, Any], found: int) -> None:
+    """Have more servers keep a stream that was made for ``found``. Raises StreamMismatch if there are not so many."""
+    _log.warning("a stream gets more replicas", stream=name, replicas=config["num_replicas"])
+    answer = await _api(bus, f"STREAM.UPDATE.{name}", config)
+    if "error" in answer:
+        _log.error("the server keeps no more replicas", stream=name, reason=answer["error"].get("description", ""))
+        _differs(f"stream {name}", "num_replicas", config["num_replicas"], found)
 
 
 async def _ensure_consumer(bus: Bus, consumer: Consumer) -> None:

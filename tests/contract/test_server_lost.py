@@ -16,11 +16,13 @@ from nats.errors import Error as NatsError
 from snappy.errors import JobNotFound
 from snappy.frontend.api import Client
 from snappy.jobs.audit import AuditService
+from snappy.jobs.core import Core
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.recall import NOTE
 from snappy.jobs.states import State
-from tests.support.jobs import BACKUP, SETTINGS, Clock, Stack, Worker, jetstream_server
+from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Clock, Stack, Worker, jetstream_server
 from tests.support.natsserver import NatsServer
+from tests.support.roles import standing
 
 
 class Place:
@@ -216,3 +218,20 @@ async def test_only_the_core_recalls(place: Place) -> None:
         subject = bus.subjects.api("audit", "recall", "alice")
         answer = json.loads(await bus.request(subject, b'{"records":true}', timeout=5))
         assert answer["error"]["code"] == "denied"
+
+
+async def test_the_deployed_roles_let_the_core_ask(tmp_path: Path) -> None:
+    async with standing(tmp_path) as ground, AsyncExitStack() as started:
+        audit = AuditService(ground["audit"], tmp_path / "log")
+        core = Core(ground.core, SETTINGS, SIGNING_KEY)
+        started.callback(audit.close)
+        for service in (audit, core):
+            running = asyncio.create_task(service.run())
+            started.push_async_callback(asyncio.wait, {running})
+            started.callback(running.cancel)
+            async with asyncio.timeout(10):
+                await service.ready.wait()
+        stack = Stack("", Clock())
+        stack.core = core
+        await recalled(stack)
+        assert await core.recall.look() is None
