@@ -39,6 +39,7 @@ SUBSCRIBE_SECONDS = 5.0
 ACCOUNT_REPLY = "_R_."
 LOGIN = '""'
 LOGIN_HINT = "check nats.user, and nats.password or nats.nkey_seed"
+SERVER_HINT = "is the server running, and is nats.url right?"
 TLS_HINT = "check nats.tls_ca, nats.tls_certificate and nats.tls_key"
 
 _log = log.get(__name__)
@@ -132,7 +133,7 @@ class Bus:
         reason = f": {self.nc.last_error}" if self.nc.last_error else ""
         return BusUnavailable(
             f"no NATS server answered at {', '.join(servers)} in {timeout:g} s{reason}",
-            hint="is the server running, and is nats.url right?",
+            hint=SERVER_HINT,
         )
 
     async def drain(self) -> None:
@@ -299,7 +300,7 @@ class Bus:
             async with asyncio.timeout(timeout):
                 await self._up.wait()
         except TimeoutError as error:
-            raise BusUnavailable(f"no connection to NATS for {timeout:g} s") from error
+            raise BusUnavailable(f"no connection to NATS for {timeout:g} s", hint=SERVER_HINT) from error
 
     def _check_size(self, body: bytes, headers: dict[str, str] | None) -> None:
         """nats-py does not count headers, and the server cuts the whole connection for one message too large."""

@@ -64,11 +64,15 @@ async def _show(client: Client, job: str, shown: display.Display) -> None:
 async def _tell_retries(client: Client, job: str) -> None:
     async for event in client.events(job):
         if event.data.state is State.RETRYING:
-            error = next((attempt.error for attempt in reversed(event.data.attempts) if attempt.error), None)
-            wait = max(0.0, event.data.not_before - time.time())
-            output.note(
-                f"trying again in {output.duration(wait)}: {error.message if error else 'the worker fell silent'}"
-            )
+            output.note(retry(event.data, time.time()))
+
+
+def retry(record: JobRecord, now: float) -> str:
+    """Why a job is tried again and when, and what may help meanwhile. ``now`` is in Unix seconds."""
+    error = next((attempt.error for attempt in reversed(record.attempts) if attempt.error), None)
+    wait = output.duration(max(0.0, record.not_before - now))
+    told = f"trying again in {wait}: {error.message if error else 'the worker fell silent'}"
+    return f"{told}\nhint: {error.hint}" if error and error.hint else told
 
 
 async def _cancel_when(interrupted: asyncio.Event, client: Client, job: str) -> None:

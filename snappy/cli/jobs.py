@@ -51,7 +51,11 @@ async def _list(arguments: argparse.Namespace) -> int:
             limit=arguments.limit,
         )
     rows = [_row(record) for record in found]
-    text = output.table(("ID", "KIND", "STATE", "CREATED", "SOURCE", "TARGET", "RESULT"), rows) if rows else "no jobs"
+    text = (
+        output.table(("ID", "KIND", "STATE", "CREATED (UTC)", "SOURCE", "TARGET", "RESULT"), rows)
+        if rows
+        else "no jobs"
+    )
     output.result(found, text, as_json=arguments.json)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from snappy.cli import options, output
@@ -28,17 +29,18 @@ async def _snapshots(arguments: argparse.Namespace) -> int:
 def _shown(found: list[dict[str, Any]]) -> str:
     if not found:
         return "no snapshots"
-    return output.table(("ID", "TIME", "HOST", "TAGS", "SIZE", "PATHS"), [_row(each) for each in found])
+    return output.table(("ID", "TIME (UTC)", "HOST", "TAGS", "PATHS", "SIZE"), [_row(each) for each in found])
 
 
 def _row(snapshot: dict[str, Any]) -> list[str]:
+    """What restic shows in the same order; each snapshot's time may be of another zone."""
     processed = (snapshot.get("summary") or {}).get("total_bytes_processed")
     tags = [tag for tag in snapshot.get("tags") or [] if not tag.startswith("snappy-job:")]
     return [
         snapshot["short_id"],
-        snapshot["time"][:19].replace("T", " "),
+        output.moment(datetime.fromisoformat(snapshot["time"]).timestamp()),
         snapshot.get("hostname", ""),
         ",".join(tags),
-        "" if processed is None else output.size(processed),
         ", ".join(snapshot.get("paths") or []),
+        "" if processed is None else output.size(processed),
     ]

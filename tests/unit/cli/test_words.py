@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from snappy.cli import display, follow, output
+from snappy.cli import display, follow, output, snapshots
 from snappy.errors import NotFound
-from snappy.jobs.messages import ErrorInfo, JobRecord, Progress, Result, Warn
+from snappy.jobs.messages import Attempt, ErrorInfo, JobRecord, Progress, Result, Warn
 from snappy.jobs.states import State
 
 RESULT = Result(
@@ -65,6 +65,18 @@ def test_a_restore_and_an_init_in_words() -> None:
     assert follow.summary("init", RESULT) == "made the repository fedcba98"
 
 
+def test_snapshots_in_a_table() -> None:
+    here = {"short_id": "01234567", "time": "2026-01-02T03:04:05.678901+02:00", "hostname": "north", "paths": ["/a"]}
+    there = {**here, "time": "2026-01-02T03:04:05Z", "tags": ["mine", "snappy-job:1"], "paths": ["/a", "/b"]}
+    told = snapshots._shown([here, {**there, "summary": {"total_bytes_processed": 1536}}])
+    assert told.splitlines() == [
+        "ID        TIME (UTC)           HOST   TAGS  PATHS   SIZE",
+        "01234567  2026-01-02 01:04:05  north        /a",
+        "01234567  2026-01-02 03:04:05  north  mine  /a, /b  1.5 KiB",
+    ]
+    assert snapshots._shown([]) == "no snapshots"
+
+
 def test_success_is_0_and_with_warnings_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert follow.tell(record(State.SUCCEEDED, result=RESULT), as_json=False) == 0
     warned = Result(snapshot="ab", warnings=[Warn(path="/a", message="is odd")], warning_count=101)
@@ -72,6 +84,16 @@ def test_success_is_0_and_with_warnings_3(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr()
     assert "warning: /a: is odd\nwarning: and 100 more\n" in printed.err
     assert json.loads(printed.out.splitlines()[-1])["result"]["warning_count"] == 101
+
+
+def test_a_retry_says_why_and_what_may_help() -> None:
+    lost = Attempt(
+        number=1, service="site", replica="r1", started=0.0, error=ErrorInfo(code="bus", message="no", hint="look")
+    )
+    assert follow.retry(record(State.RETRYING, attempts=[lost], not_before=107.5), 100.0) == (
+        "trying again in 7.5 s: no\nhint: look"
+    )
+    assert follow.retry(record(State.RETRYING), 100.0) == "trying again in 0.0 s: the worker fell silent"
 
 
 def test_failure_is_the_errors_code(capsys: pytest.CaptureFixture[str]) -> None:
