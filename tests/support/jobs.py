@@ -35,6 +35,7 @@ SETTINGS = config.Core(hold_seconds=30.0, max_attempts=3, max_lost_attempts=2)
 JETSTREAM = 'jetstream {{ store_dir: "{}", sync_interval: always }}\nmax_payload: 2MB\n'
 BACKUP = {"source": "site1", "target": "vault", "options": {"paths": ["/etc"]}}
 STEP_SECONDS = 4.0
+EVENT_SECONDS = 2.0
 
 
 @contextmanager
@@ -177,8 +178,15 @@ class Stack:
         return record
 
     async def events(self, job: str) -> list[CloudEvent]:
-        """A job's events as they stand in the stream."""
-        return [event for event in await self.all_events() if event.subject == job]
+        """A job's events as they stand in the stream; an event follows its record by a moment, and is waited for."""
+        kept = self.core.store.records.get(job)
+        deadline = asyncio.get_running_loop().time() + EVENT_SECONDS
+        while True:
+            found = [event for event in await self.all_events() if event.subject == job]
+            late = kept is not None and len(found) < kept.value.event_number
+            if not late or asyncio.get_running_loop().time() > deadline:
+                return found
+            await asyncio.sleep(0.02)
 
     async def all_events(self) -> list[CloudEvent]:
         found = [json.loads(body) for body in await self._stored(self.core.bus.subjects.events_stream)]

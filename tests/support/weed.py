@@ -72,7 +72,7 @@ class Weed:
             f"-s3.config={users}",
             "-master.volumeSizeLimitMB=1024",
             "-master.volumePreallocate=false",
-            "-volume.max=100",
+            "-volume.max=5000",  # each bucket takes seven, and a bucket that finds none is an internal error
             "-master.telemetry=false",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",

@@ -120,11 +120,10 @@ def test_what_is_no_snapshot(repository: Repository, document: bytes) -> None:
 
 
 def test_no_snapshot_is_written_once_the_lock_is_lost(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Lost:
-        def check(self) -> None:
-            raise RepositoryLocked
+    def lost() -> None:
+        raise RepositoryLocked
 
-    monkeypatch.setattr(repository, "_lock", Lost())
+    monkeypatch.setattr(repository.store, "fence", lost)
     with pytest.raises(RepositoryLocked):
         repository.save_snapshot(snapshot())
     assert repository.snapshots() == []
