@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, wait
@@ -44,7 +45,7 @@ Message = tuple[bytes, str]
 """A frame as it came, and where its answer goes."""
 
 
-class Transfer:
+class Transfer(ABC):
     """What both directions share: a bounded queue, one task that empties it, and an end."""
 
     def __init__(self, caller: str, path: str, publish: Publish, pool: Executor, clock: Callable[[], float]) -> None:
@@ -78,13 +79,13 @@ class Transfer:
             loop = asyncio.get_running_loop()
             await asyncio.shield(loop.run_in_executor(self._pool, self._release_after_work))
 
+    @abstractmethod
     def release(self) -> None:
         """Let go of what is held; an object that is not complete goes with it."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def handle(self, frame: Frame, reply: str) -> bytes | None:
         """Do what the frame says; the answer, or None where it comes later."""
-        raise NotImplementedError
 
     def answer(self, failure: Failure | None = None) -> bytes:
         return answer_frame(Answer(clock=self._clock(), failure=failure))
