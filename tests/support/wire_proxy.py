@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
+
+from tests.support.background import loop_in_thread
 
 READ_SIZE = 1 << 18
 
@@ -77,17 +78,10 @@ class WireProxy:
 def wire_proxy(upstream: str) -> Iterator[WireProxy]:
     """A proxy before the server at ``upstream``, for the length of the context."""
     proxy = WireProxy(upstream)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
+    with loop_in_thread() as loop:
         asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(10)
         yield proxy
         asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result(10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def spellings(marker: bytes) -> dict[str, bytes]:
