@@ -41,6 +41,7 @@
     ├── JobError
     │   ├── JobNotFound
     │   ├── ScheduleNotFound
+    │   ├── SubscriptionNotFound
     │   ├── JobCancelled
     │   │   └── Replaced           a newer job took its place
     │   ├── DeadlinePassed
@@ -276,6 +277,12 @@ class ScheduleNotFound(JobError, code="schedule-not-found", exit_code=5):
     """There is no such schedule."""
 
     hint = "`snappy schedule list` shows yours"
+
+
+class SubscriptionNotFound(JobError, code="subscription-not-found", exit_code=5):
+    """You are not subscribed to events."""
+
+    hint = "`snappy events subscribe` has them kept for you from then on"
 
 
 class JobCancelled(JobError, code="cancelled", exit_code=9):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from nats.aio.msg import Msg
@@ -55,7 +55,7 @@ class Puller:
         self._repair = repair
         self._trouble = 0
 
-    async def batches(self) -> AsyncIterator[list[Msg]]:
+    async def batches(self) -> AsyncGenerator[list[Msg], None]:
         """For ever: what came, as soon as it came, between one message and ``batch`` of them. None is acknowledged."""
         while True:
             try:

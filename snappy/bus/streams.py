@@ -118,6 +118,16 @@ class Consumer:
         }
 
 
+@dataclass(frozen=True)
+class Observer:
+    """A caller's own consumer, as the server has it. ``unread``: so many messages wait to be acknowledged."""
+
+    stream: str
+    name: str
+    filter: str
+    unread: int
+
+
 def streams(subjects: Subjects) -> list[Stream]:
     """Every stream of the design, without the buckets. With the buckets they reserve 2.5 GiB at most."""
     p = subjects.prefix
@@ -220,6 +230,17 @@ async def ensure_observer(bus: Bus, caller: str, subject: str, *, only_new: bool
     consumer = Consumer(subjects.events_stream, name, subject, only_new=only_new, idle_seconds=OBSERVER_IDLE_SECONDS)
     await _ensure_consumer(bus, consumer)
     return consumer
+
+
+async def observer(bus: Bus, caller: str) -> Observer | None:
+    """What a caller's durable lets through, and how much of that waits; None if it has none."""
+    stream, name = bus.subjects.events_stream, bus.subjects.observer_durable(caller)
+    answer = await _api(bus, f"CONSUMER.INFO.{stream}.{name}")
+    if _code(answer) in _NOT_FOUND:
+        return None
+    if "error" in answer:
+        raise BusError(f"the consumer {stream}.{name} cannot be looked at: {answer['error'].get('description', '')}")
+    return Observer(stream, name, answer["config"]["filter_subject"], answer["num_pending"] + answer["num_ack_pending"])
 
 
 async def remove_observer(bus: Bus, caller: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from snappy import __version__, log, serve
-from snappy.cli import audit, backup, jobs, keys, options, output, restore, schedules, services, snapshots, up
+from snappy.cli import audit, backup, events, jobs, keys, options, output, restore, schedules, services, snapshots, up
 from snappy.errors import InternalError, Interrupted, SnappyError
 
 EXIT_CODES = """\
@@ -20,7 +20,7 @@ exit codes:
   2   the command line or the configuration is wrong
   3   done, with warnings: something was skipped or could not be kept
   4   not allowed, or the job was rejected
-  5   not found: a source's path, a snapshot, a job, a schedule, an object, a bucket
+  5   not found: a source's path, a snapshot, a job, a schedule, a subscription, an object, a bucket
   6   the storage or the bus does not answer or said no
   7   the storage is full
   8   damaged data, or a tree that names a place outside the one given
@@ -30,7 +30,7 @@ exit codes:
   12  wrong password
   130 interrupted (Ctrl-C)
 """
-GROUPS = (up, services, backup, restore, snapshots, jobs, schedules, audit, keys)
+GROUPS = (up, services, backup, restore, snapshots, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 
 from snappy.bus.connection import Bus
 from snappy.errors import BusUnavailable, InternalError
+from snappy.frontend.hearing import each_heard, heard
 from snappy.frontend.schedules import Schedules
 from snappy.frontend.subscriptions import Subscriptions
 from snappy.jobs import verbs
@@ -96,30 +96,37 @@ class Client:
     async def wait(self, job: str, *, poll: float = 5.0) -> JobRecord:
         """The record of a job once it is over. Events are heard at once; the record is looked at every ``poll``
         seconds too, since an event is told at most once to who is not a durable consumer."""
-        async with self._heard(self.bus.subjects.events_of(job)) as heard:
+        async with heard(self.bus, self.bus.subjects.events_of(job)) as told:
             while (record := await self.get(job)).state not in FINAL:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(poll):
-                        await heard.get()
+                        await told.get()
             return record
 
     async def events(self, job: str = "", *, request: str = "") -> AsyncIterator[CloudEvent]:
         """The events of a job, by its id or by one's own request id, from now until it is over."""
         subjects = self.bus.subjects
-        async with self._heard(subjects.events_of(job or "*")) as heard:
+        async with heard(self.bus, subjects.events_of(job or "*")) as told:
             while True:
-                event = _job_event(await heard.get())
+                event = _job_event(await told.get())
                 if event is None or (request and (event.request, event.submitter) != (request, self.bus.user)):
                     continue
                 yield event
                 if event.data.state in FINAL:
                     return
 
+    def live(
+        self, kind: str = "*", event: str = "*", job: str = "*"
+    ) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        """Events of a kind, ``*`` for any, from the moment the context is entered, for ever. None is told again: see
+        :attr:`subscriptions` for those that wait until they are read."""
+        return each_heard(self.bus, self.bus.subjects.event(kind, event, job))
+
     async def progress(self, job: str) -> AsyncIterator[Progress]:
         """How far a job is, some times a second while it runs, for ever."""
-        async with self._heard(self.bus.subjects.progress(job)) as heard:
+        async with heard(self.bus, self.bus.subjects.progress(job)) as told:
             while True:
-                yield msgspec.json.decode((await heard.get()).data, type=Progress)
+                yield msgspec.json.decode((await told.get()).data, type=Progress)
 
     # ---- services, snapshots, audit ------------------------------------------------------------------------------
 
@@ -183,18 +190,6 @@ class Client:
         if reply.error is not None:
             raise reply.error.to_error()
         return reply
-
-    @asynccontextmanager
-    async def _heard(self, subject: str) -> AsyncIterator[asyncio.Queue[Msg]]:
-        """What is published on ``subject`` from now on; the subscription is known to the server before this goes on."""
-        heard: asyncio.Queue[Msg] = asyncio.Queue()
-        subscription = await self.bus.listen(subject, "", heard.put)
-        try:
-            yield heard
-        finally:
-            self.bus.subscriptions.remove(subscription)
-            with suppress(NatsError, OSError):
-                await subscription.unsubscribe()
 
 
 def _present(value: Value | None) -> Value:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Literal
 
 import msgspec
 from nats.aio.msg import Msg
 
 from snappy.bus.connection import Bus
-from snappy.bus.pulling import Puller
-from snappy.errors import InternalError
+from snappy.bus.pulling import Puller, again_soon
+from snappy.errors import BusUnavailable, InternalError
+from snappy.frontend.hearing import decoded
 from snappy.jobs import verbs
-from snappy.jobs.messages import Reply, SubscribeRequest, Subscription, UnsubscribeRequest
+from snappy.jobs.messages import Reply, SubscribeRequest, Subscription, SubscriptionRequest, UnsubscribeRequest
 from snappy.jobs.verbs import Verb
 
 Ask = Callable[[Verb, msgspec.Struct], Awaitable[Reply]]
+Document = dict[str, Any]
+
+AT_ONCE = 64
+"""Events that are asked for with one request."""
+DRY_SECONDS = 0.5
+"""Who reads what waits, and no more, asks after so long a silence whether that was all."""
+LOOK_SECONDS = 10.0
+"""Who reads for ever asks after so long a silence whether it is still subscribed."""
+AT_ONCE_AGAIN = 0.001
+"""Seconds until an event that was delivered and not read may be delivered to the next reader."""
 
 
 class Subscriptions:
@@ -33,22 +46,70 @@ class Subscriptions:
         fields = {"kind": kind, "event": event, "job": job, "start": start}
         return _subscription(await self._ask(verbs.EVENTS_SUBSCRIBE, msgspec.convert(fields, SubscribeRequest)))
 
+    async def get(self) -> Subscription:
+        """What this caller is subscribed to, and how much of it is unread. Raises SubscriptionNotFound."""
+        return _subscription(await self._ask(verbs.EVENTS_SUBSCRIPTION, SubscriptionRequest()))
+
     async def remove(self) -> Subscription:
         """Give it up, and what was not read."""
         return _subscription(await self._ask(verbs.EVENTS_UNSUBSCRIBE, UnsubscribeRequest()))
 
-    async def events(self, subscription: Subscription) -> AsyncIterator[dict[str, Any]]:
-        """The events, for ever, the oldest first. One counts as read when the next is asked for; one that was not
-        comes again after half a minute, so that each is seen at least once."""
-        puller = Puller(self._bus, subscription.stream, subscription.durable)
-        async for batch in puller.batches():
-            for message in batch:
-                yield _decoded(message)
+    async def events(
+        self, subscription: Subscription, *, limit: int = 0, wait: bool = True
+    ) -> AsyncGenerator[Document, None]:
+        """The events, the oldest first: ``limit`` of them, or without ``wait`` until none is unread, else for ever.
+
+        One counts as read when the next is asked for. One that was not comes again, at once if this ends in good
+        order, else after half a minute, so that each is seen at least once. Raises SubscriptionNotFound when the
+        subscription is given up meanwhile.
+        """
+        count = 0
+        async with aclosing(self._messages(subscription, min(limit or AT_ONCE, AT_ONCE), wait)) as messages:
+            async for message in messages:
+                yield decoded(message)
                 await message.ack()
+                if (count := count + 1) == limit:
+                    return
+
+    async def _messages(self, subscription: Subscription, at_once: int, wait: bool) -> AsyncGenerator[Msg, None]:
+        """Those that are not acknowledged in the end are delivered again at once."""
+        puller = Puller(self._bus, subscription.stream, subscription.durable, batch=at_once)
+        async with aclosing(self._batches(puller, wait)) as batches:
+            async for batch in batches:
+                try:
+                    for message in batch:
+                        yield message
+                finally:
+                    for message in batch:
+                        await again_soon(message, AT_ONCE_AGAIN)
+
+    async def _batches(self, puller: Puller, wait: bool) -> AsyncGenerator[list[Msg], None]:
+        async with aclosing(puller.batches()) as batches:
+            while True:
+                async with _task(anext(batches)) as coming:
+                    while not (await asyncio.wait({coming}, timeout=LOOK_SECONDS if wait else DRY_SECONDS))[0]:
+                        if await self._is_dry(wait) and not coming.done():
+                            return
+                yield coming.result()
+
+    async def _is_dry(self, wait: bool) -> bool:
+        """Whether all is read; never for who waits for more, and through an outage."""
+        if not wait:
+            return not (await self.get()).unread
+        with suppress(BusUnavailable):
+            await self.get()
+        return False
 
 
-def _decoded(message: Msg) -> dict[str, Any]:
-    return msgspec.json.decode(message.data, type=dict[str, Any])
+@asynccontextmanager
+async def _task(work: Awaitable[list[Msg]]) -> AsyncIterator[asyncio.Future[list[Msg]]]:
+    """``work`` as a task that ends with the context."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _subscription(reply: Reply) -> Subscription:

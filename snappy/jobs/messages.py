@@ -351,6 +351,10 @@ class UnsubscribeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     v: int = VERSION
 
 
+class SubscriptionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    v: int = VERSION
+
+
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """Where a caller pulls its events: ``$JS.API.CONSUMER.MSG.NEXT.<stream>.<durable>``, each to be acknowledged.
     ``filter`` is the subject that they match."""
@@ -358,6 +362,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     stream: str
     durable: str
     filter: str
+    unread: int | None = None
+    """Events that nobody acknowledged yet; counted where a caller asks about its subscription."""
     v: int = VERSION
 
 

@@ -40,6 +40,7 @@ SCHEDULE_RESUME = Verb("schedule", "resume", schedule_words.ScheduleRequest, "sc
 SCHEDULE_REMOVE = Verb("schedule", "remove", schedule_words.ScheduleRequest, "schedule", "core")
 SCHEDULE_RUN_NOW = Verb("schedule", "run-now", schedule_words.ScheduleRunRequest, "job", "core")
 EVENTS_SUBSCRIBE = Verb("events", "subscribe", messages.SubscribeRequest, "subscription", "core")
+EVENTS_SUBSCRIPTION = Verb("events", "subscription", messages.SubscriptionRequest, "subscription", "core")
 EVENTS_UNSUBSCRIBE = Verb("events", "unsubscribe", messages.UnsubscribeRequest, "subscription", "core")
 SNAPSHOTS_LIST = Verb("snapshots", "list", messages.SnapshotsRequest, "snapshots", "source")
 AUDIT_QUERY = Verb("audit", "query", audit_words.AuditQuery, "entries", "audit")
@@ -57,6 +58,6 @@ SCHEDULES = (
     SCHEDULE_REMOVE,
     SCHEDULE_RUN_NOW,
 )
-EVENTS = (EVENTS_SUBSCRIBE, EVENTS_UNSUBSCRIBE)
+EVENTS = (EVENTS_SUBSCRIBE, EVENTS_SUBSCRIPTION, EVENTS_UNSUBSCRIBE)
 AUDIT = (AUDIT_QUERY, AUDIT_VERIFY, AUDIT_EXPORT, AUDIT_RECALL)
 VERBS = (*JOBS, *SCHEDULES, *EVENTS, SERVICES_LIST, SNAPSHOTS_LIST, *AUDIT)

@@ -12,7 +12,8 @@ import pytest
 
 from snappy.bus import streams
 from snappy.bus.connection import Bus
-from snappy.errors import BusDenied, InvalidCommand
+from snappy.errors import BusDenied, InvalidCommand, SubscriptionNotFound
+from snappy.frontend import subscriptions
 from snappy.frontend.api import Client
 from snappy.jobs.core import Core
 from snappy.jobs.messages import Subscription
@@ -36,14 +37,13 @@ async def tell(ground: Ground, subject: str, number: int) -> None:
     await ground.core.store(subject, b'{"n":%d}' % number)
 
 
-async def read(client: Client, subscription: Subscription, count: int) -> list[Any]:
-    found: list[Any] = []
-    async with asyncio.timeout(10), aclosing(client.subscriptions.events(subscription)) as events:
-        async for event in events:
-            found.append(event["n"])
-            if len(found) > count:
-                return found[:count]
-    return found
+async def read(client: Client, subscription: Subscription, count: int = 0) -> list[Any]:
+    """So many, or all that are unread."""
+    async with (
+        asyncio.timeout(10),
+        aclosing(client.subscriptions.events(subscription, limit=count, wait=bool(count))) as events,
+    ):
+        return [event["n"] async for event in events]
 
 
 @pytest.mark.parametrize("user", ["watcher", "alice"])
@@ -77,6 +77,49 @@ async def test_one_a_caller(ground: Ground) -> None:
     await client.subscriptions.add("restore")
 
 
+async def test_what_is_unread_is_counted_and_read_to_its_end(ground: Ground) -> None:
+    client = Client(ground["watcher"])
+    await client.subscriptions.add("backup")
+    for number in range(200):
+        await tell(ground, "snappy.event.backup.failed.j1", number)
+    mine = await client.subscriptions.get()
+    assert (mine.filter, mine.unread) == ("snappy.event.backup.*.*", 200)
+    assert await read(client, mine) == [*range(200)]
+    assert (await client.subscriptions.get()).unread == 0
+    assert await read(client, mine) == []
+
+
+async def test_what_was_not_read_comes_again_at_once(ground: Ground) -> None:
+    client = Client(ground["watcher"])
+    mine = await client.subscriptions.add()
+    for number in range(9):
+        await tell(ground, "snappy.event.backup.failed.j1", number)
+    async with aclosing(client.subscriptions.events(mine)) as events:
+        assert [(await anext(events))["n"] for _ in range(3)] == [0, 1, 2]
+    assert sorted(await read(client, mine, 3) + await read(client, mine)) == [*range(2, 9)]
+
+
+async def test_who_is_not_subscribed_any_more_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "LOOK_SECONDS", 0.1)
+    client = Client(ground["watcher"])
+    mine = await client.subscriptions.add()
+    events = client.subscriptions.events(mine)
+    waiting = asyncio.create_task(anext(events))
+    await client.subscriptions.remove()
+    async with asyncio.timeout(10):
+        for asking in (waiting, client.subscriptions.get()):
+            with pytest.raises(SubscriptionNotFound, match="watcher is not subscribed"):
+                await asking
+
+
+async def test_who_listens_hears_what_was_meant(ground: Ground) -> None:
+    async with Client(ground["watcher"]).live("backup", "failed") as events:
+        for number, event in enumerate(("succeeded", "failed", "failed")):
+            await tell(ground, f"snappy.event.backup.{event}.j1", number)
+        async with asyncio.timeout(10):
+            assert [(await anext(events))["n"] for _ in range(2)] == [1, 2]
+
+
 async def test_nobody_pulls_from_anothers(ground: Ground) -> None:
     for user in ("alice", "watcher"):
         await Client(ground[user]).subscriptions.add()
@@ -87,7 +130,8 @@ async def test_nobody_pulls_from_anothers(ground: Ground) -> None:
             assert await denied(ground[user], subject)
     for service in ("site1", "vault"):
         assert await denied(ground[service], f"$JS.API.CONSUMER.MSG.NEXT.{stream}.observer-alice")
-        assert await denied(ground[service], f"snappy.api.events.subscribe.{service}")
+        for verb in ("subscribe", "subscription"):
+            assert await denied(ground[service], f"snappy.api.events.{verb}.{service}")
 
 
 async def denied(bus: Bus, subject: str) -> bool:

@@ -18,7 +18,7 @@ from snappy.cli import output
 from snappy.cli.main import main
 from snappy.errors import BY_CODE, NoSpace, UsageError, WrongPassword
 
-COMMANDS = "up core source target audit init backup restore snapshots jobs schedule services keygen version"
+COMMANDS = "up core source target audit init backup restore snapshots jobs events schedule services keygen version"
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

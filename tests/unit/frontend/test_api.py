@@ -70,6 +70,7 @@ async def test_each_verb_is_asked_where_the_table_says() -> None:
         "schedule-remove": lambda c: c.schedules.remove("s1"),
         "schedule-run-now": lambda c: c.schedules.run_now("s1"),
         "events-subscribe": lambda c: c.subscriptions.add(),
+        "events-subscription": lambda c: c.subscriptions.get(),
         "events-unsubscribe": lambda c: c.subscriptions.remove(),
         "services-list": lambda c: c.services("source"),
         "snapshots-list": lambda c: c.snapshots("site1", "vault"),
