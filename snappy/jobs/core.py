@@ -35,10 +35,10 @@ from snappy.jobs.observers import Observers
 from snappy.jobs.recall import Recall
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.reports import Reports
-from snappy.jobs.schedule_book import ScheduleBook
-from snappy.jobs.schedule_desk import ScheduleDesk
-from snappy.jobs.schedule_firing import ScheduleFiring
-from snappy.jobs.schedule_post import SchedulePost
+from snappy.jobs.schedules.book import ScheduleBook
+from snappy.jobs.schedules.desk import ScheduleDesk
+from snappy.jobs.schedules.firing import ScheduleFiring
+from snappy.jobs.schedules.post import SchedulePost
 from snappy.jobs.states import FINAL, Event
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob

@@ -25,8 +25,8 @@ from snappy.jobs.bucket import Bucket
 from snappy.jobs.ledger import Ledger, timestamp
 from snappy.jobs.messages import JobRecord, Reply
 from snappy.jobs.rules import twin_key
-from snappy.jobs.schedule_book import ScheduleBook
 from snappy.jobs.schedule_words import Schedule
+from snappy.jobs.schedules.book import ScheduleBook
 from snappy.jobs.states import FINAL
 from snappy.jobs.store import JobStore
 from snappy.jobs.verbs import AUDIT_RECALL

@@ -18,9 +18,9 @@ from nats.js.errors import NotFoundError
 
 from snappy.errors import BusError, BusUnavailable, InvalidCommand, JobError, ScheduleNotFound, UnknownService
 from snappy.frontend.api import Client
-from snappy.jobs import schedule_desk, schedule_plan
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.schedule_words import Schedule
+from snappy.jobs.schedules import desk, plan
 from snappy.jobs.states import State
 from tests.support.jobs import BACKUP, SETTINGS, Clock, Stack, Worker, jetstream_server
 from tests.support.natsserver import NatsServer
@@ -125,7 +125,7 @@ async def test_at_fires_once_and_is_done(stack: Stack, alice: Client) -> None:
 
 async def test_jitter_becomes_the_jobs_not_before(stack: Stack, alice: Client) -> None:
     added = await alice.schedules.add("spread", "backup", BACKUP, every=1, jitter=600)
-    wait = schedule_plan.jitter(added)
+    wait = plan.jitter(added)
     assert 0 < wait <= 600
     slot = (await fired(stack, "spread")).last_slot
     found = await jobs(stack, 1)
@@ -390,7 +390,7 @@ async def pattern(stack: Stack, subject: str) -> str:
 
 
 async def test_one_may_not_fill_the_bucket(stack: Stack, alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule_desk, "SCHEDULES_PER_OWNER", 1)
+    monkeypatch.setattr(desk, "SCHEDULES_PER_OWNER", 1)
     await alice.schedules.add("one", "backup", BACKUP, cron=NEVER)
     await alice.schedules.add("one", "backup", BACKUP, cron="0 3 * * *", replace=True)
     with pytest.raises(InvalidCommand, match="may have no more"):
@@ -483,8 +483,8 @@ async def test_what_the_server_refuses_is_told_and_leaves_nothing(
 ) -> None:
     """The server's own word: its pattern or its zone is spoilt on the way."""
     spoilt = {10189: {"Nats-Schedule": "0 0 0 0 0 0"}, 10223: {"Nats-Schedule-Time-Zone": "Mars/Olympus"}}[code]
-    headers = schedule_plan.headers
-    monkeypatch.setattr(schedule_plan, "headers", lambda *given: headers(*given) | spoilt)
+    headers = plan.headers
+    monkeypatch.setattr(plan, "headers", lambda *given: headers(*given) | spoilt)
     with pytest.raises(InvalidCommand, match=told):
         await alice.schedules.add("bad", "backup", BACKUP, cron="0 2 * * *")
     assert (await alice.schedules.list(), await standing(stack)) == ([], set())
@@ -494,7 +494,7 @@ async def test_a_message_that_is_not_of_the_schedule_runs_nothing(stack: Stack, 
     """On a server without permissions anybody may publish there; who does not know the definition's id is refused."""
     await alice.schedules.add("nightly", "backup", BACKUP, cron=NEVER)
     bus = await stack.bus("mallory")
-    forged = {schedule_plan.DEFINITION: "guess"}
+    forged = {plan.DEFINITION: "guess"}
     with pytest.raises(BusError, match="invalid scheduler"):  # the server's own word
         await bus.store(bus.subjects.due("nightly"), b"{}", headers=forged | {"Nats-Scheduler": "me"})
     await bus.store(bus.subjects.due("nightly"), b"{}", headers=forged)

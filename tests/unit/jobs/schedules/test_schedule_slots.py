@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snappy.errors import InvalidCommand
-from snappy.jobs.schedule_slots import Cron, Slot, find_zone, resolve
+from snappy.jobs.schedules.slots import Cron, Slot, find_zone, resolve
 
 BERLIN, NEW_YORK, SANTIAGO = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York"), ZoneInfo("America/Santiago")
 

@@ -1,7 +1,7 @@
 """What the core answers about schedules: add, list, get, pause, resume, remove, run-now.
 
 A caller sees and changes its own schedules; with authentication off everybody is the same caller. The bucket is
-written first: what a core that dies leaves undone in JetStream, :mod:`snappy.jobs.schedule_firing` makes good.
+written first: what a core that dies leaves undone in JetStream, :mod:`snappy.jobs.schedules.firing` makes good.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ import msgspec
 
 from snappy.bus.streams import COMMAND_BYTES
 from snappy.errors import InvalidCommand, JobError, ScheduleNotFound, WrongSequence
-from snappy.jobs import schedule_plan
 from snappy.jobs.answering import Handler
 from snappy.jobs.commands import Reception
 from snappy.jobs.kinds import AnyCommand
 from snappy.jobs.messages import Reply
-from snappy.jobs.schedule_book import ScheduleBook, StoredSchedule
-from snappy.jobs.schedule_post import SchedulePost
 from snappy.jobs.schedule_words import (
     Schedule,
     ScheduleAddRequest,
@@ -30,6 +27,9 @@ from snappy.jobs.schedule_words import (
     ScheduleRequest,
     ScheduleRunRequest,
 )
+from snappy.jobs.schedules import plan
+from snappy.jobs.schedules.book import ScheduleBook, StoredSchedule
+from snappy.jobs.schedules.post import SchedulePost
 from snappy.jobs.verbs import (
     SCHEDULE_ADD,
     SCHEDULE_GET,
@@ -96,7 +96,7 @@ class ScheduleDesk:
     async def _wanted(self, caller: str, request: ScheduleAddRequest) -> Schedule:
         """The schedule that is asked for; its job is looked at as if it were submitted now."""
         now = self._clock()
-        when: dict[str, Any] = schedule_plan.timing(request, now)
+        when: dict[str, Any] = plan.timing(request, now)
         command = await self._reception.checked(request.kind, caller, bytes(request.command))
         _check(command, len(request.command))
         schedule = Schedule(
@@ -119,7 +119,7 @@ class ScheduleDesk:
 
     def _started(self, schedule: Schedule) -> Schedule:
         now = self._clock()
-        upcoming = schedule_plan.next_slot(schedule, now)
+        upcoming = plan.next_slot(schedule, now)
         return msgspec.structs.replace(
             schedule, state="active", since=now, next_slot=upcoming.at if upcoming else schedule.at
         )

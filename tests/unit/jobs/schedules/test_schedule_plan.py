@@ -10,9 +10,9 @@ import pytest
 
 from snappy.bus.subjects import REQUEST
 from snappy.errors import InvalidCommand
-from snappy.jobs import schedule_plan
-from snappy.jobs.schedule_plan import Firing
 from snappy.jobs.schedule_words import Schedule, ScheduleAddRequest
+from snappy.jobs.schedules import plan
+from snappy.jobs.schedules.plan import Firing
 
 NOW = datetime.fromisoformat("2026-12-01T12:00:00+00:00").timestamp()
 HOUR = 3600.0
@@ -36,7 +36,7 @@ def asked(**fields: Any) -> ScheduleAddRequest:
     ],
 )
 def test_when(fields: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert schedule_plan.timing(asked(**fields), NOW) == expected
+    assert plan.timing(asked(**fields), NOW) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_when(fields: dict[str, Any], expected: dict[str, Any]) -> None:
 )
 def test_what_can_never_run_or_would_always_is_refused(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidCommand, match=told):
-        schedule_plan.timing(asked(**fields), NOW)
+        plan.timing(asked(**fields), NOW)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_an_interval_of_nothing_does_not_even_decode(fields: dict[str, Any], tol
     ],
 )
 def test_headers(fields: dict[str, Any], pattern: tuple[str, str | None]) -> None:
-    headers = schedule_plan.headers(schedule(**fields), "p.due.nightly")
+    headers = plan.headers(schedule(**fields), "p.due.nightly")
     assert (headers["Nats-Schedule"], headers.get("Nats-Schedule-Time-Zone")) == pattern
     assert (headers["Nats-Schedule-Target"], headers["Snappy-Schedule"]) == ("p.due.nightly", "i1")
 
@@ -93,11 +93,11 @@ def test_what_a_message_says_of_the_next_one(header: str, following: float | Non
 
 def test_the_slot_of_a_firing() -> None:
     every = schedule(every=60)
-    assert schedule_plan.slot_of(every, Firing(NOW + 0.3, NOW + 60)).at == NOW
-    assert schedule_plan.slot_of(every, Firing(NOW + 0.3)).at == NOW + 0.3
-    assert schedule_plan.slot_of(schedule(at=NOW), Firing(NOW + 900)).at == NOW
-    assert schedule_plan.slot_of(schedule(cron="0 9 * * *"), Firing(NOW)).at == NOW - 3 * HOUR
-    assert schedule_plan.slot_of(schedule(cron="0 12 * * *"), Firing(NOW - 0.5)).at == NOW
+    assert plan.slot_of(every, Firing(NOW + 0.3, NOW + 60)).at == NOW
+    assert plan.slot_of(every, Firing(NOW + 0.3)).at == NOW + 0.3
+    assert plan.slot_of(schedule(at=NOW), Firing(NOW + 900)).at == NOW
+    assert plan.slot_of(schedule(cron="0 9 * * *"), Firing(NOW)).at == NOW - 3 * HOUR
+    assert plan.slot_of(schedule(cron="0 12 * * *"), Firing(NOW - 0.5)).at == NOW
 
 
 def test_what_comes_next() -> None:
@@ -106,22 +106,22 @@ def test_what_comes_next() -> None:
         ({"at": NOW + 5}, NOW + 5),
         ({"cron": "0 13 * * *"}, NOW + HOUR),
     ):
-        slot = schedule_plan.next_slot(schedule(**fields), NOW)
+        slot = plan.next_slot(schedule(**fields), NOW)
         assert slot is not None
         assert slot.at == expected
-    assert schedule_plan.next_slot(schedule(at=NOW), NOW) is None
+    assert plan.next_slot(schedule(at=NOW), NOW) is None
 
 
 def test_help_is_needed_where_the_server_would_fire_later() -> None:
     daily = schedule(cron="30 2 * * *", time_zone="Europe/Berlin")
     before = datetime.fromisoformat("2027-03-27T02:30:00+01:00").timestamp()
-    skipped = schedule_plan.next_slot(daily, before)
-    usual = schedule_plan.next_slot(daily, before - HOUR)
-    assert schedule_plan.needs_help(skipped, None)
-    assert not schedule_plan.needs_help(usual, before)
-    assert not schedule_plan.needs_help(usual, None)
-    assert schedule_plan.needs_help(usual, before + 86400)
-    assert not schedule_plan.needs_help(None, None)
+    skipped = plan.next_slot(daily, before)
+    usual = plan.next_slot(daily, before - HOUR)
+    assert plan.needs_help(skipped, None)
+    assert not plan.needs_help(usual, before)
+    assert not plan.needs_help(usual, None)
+    assert plan.needs_help(usual, before + 86400)
+    assert not plan.needs_help(None, None)
 
 
 @pytest.mark.parametrize(
@@ -140,18 +140,18 @@ def test_help_is_needed_where_the_server_would_fire_later() -> None:
 )
 def test_missed_is_what_comes_five_minutes_late(fields: dict[str, Any], slot: Firing, now: float, missed: bool) -> None:
     skipping, catching = schedule(missed="skip", **fields), schedule(**fields)
-    found = schedule_plan.slot_of(skipping, slot)
-    assert schedule_plan.is_missed(skipping, found, now) is missed
-    assert schedule_plan.is_missed(catching, found, now) is False
+    found = plan.slot_of(skipping, slot)
+    assert plan.is_missed(skipping, found, now) is missed
+    assert plan.is_missed(catching, found, now) is False
 
 
 def test_jitter_is_stable_and_spread() -> None:
-    waits = [schedule_plan.jitter(schedule(name=f"s{number}", jitter=600)) for number in range(200)]
-    assert waits == [schedule_plan.jitter(schedule(name=f"s{number}", jitter=600)) for number in range(200)]
+    waits = [plan.jitter(schedule(name=f"s{number}", jitter=600)) for number in range(200)]
+    assert waits == [plan.jitter(schedule(name=f"s{number}", jitter=600)) for number in range(200)]
     assert min(waits) < 60
     assert max(waits) > 540
-    assert schedule_plan.jitter(schedule(name="nightly", jitter=600)) == 391
-    assert schedule_plan.jitter(schedule(jitter=0)) == 0
+    assert plan.jitter(schedule(name="nightly", jitter=600)) == 391
+    assert plan.jitter(schedule(jitter=0)) == 0
 
 
 def test_a_slot_is_a_request_id_by_the_clock_on_the_wall() -> None:
@@ -159,9 +159,9 @@ def test_a_slot_is_a_request_id_by_the_clock_on_the_wall() -> None:
     found = set()
     for offset in ("+02:00", "+01:00"):
         at = datetime.fromisoformat(f"2027-10-31T02:30:00{offset}").timestamp()
-        found.add(schedule_plan.request_of(longest, schedule_plan.slot_of(longest, Firing(at))))
+        found.add(plan.request_of(longest, plan.slot_of(longest, Firing(at))))
     assert found == {f"{'n' * 40}-20271031T0230"}
     every = schedule(name="n" * 40, every=1)
-    request = schedule_plan.request_of(every, schedule_plan.slot_of(every, Firing(NOW, NOW + 1)))
+    request = plan.request_of(every, plan.slot_of(every, Firing(NOW, NOW + 1)))
     assert request == f"{'n' * 40}-20261201T120000Z"
     assert REQUEST.match(request)

@@ -16,10 +16,10 @@ import msgspec
 from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import BusError, InvalidCommand
-from snappy.jobs import schedule_plan
 from snappy.jobs.ledger import timestamp
-from snappy.jobs.schedule_slots import Slot
 from snappy.jobs.schedule_words import Schedule, ScheduleEvent
+from snappy.jobs.schedules import plan
+from snappy.jobs.schedules.slots import Slot
 
 _log = log.get(__name__)
 
@@ -44,20 +44,20 @@ class SchedulePost:
         """Have it fire, from now on; what stood there before is replaced. Raises InvalidCommand with the reason if the
         server does not take it."""
         subjects = self._bus.subjects
-        headers = schedule_plan.headers(schedule, subjects.due(schedule.name))
+        headers = plan.headers(schedule, subjects.due(schedule.name))
         try:
             await self._put(subjects.schedule(schedule.name), schedule, headers)
         except BusError as error:
             if reason := REFUSED.get(error.details.get("err_code", 0)):
                 raise InvalidCommand(f"{reason} of {schedule.name!r}", hint="") from error
             raise
-        await self.help(schedule, schedule_plan.next_slot(schedule, self._clock()), None)
+        await self.help(schedule, plan.next_slot(schedule, self._clock()), None)
 
     async def help(self, schedule: Schedule, upcoming: Slot | None, following: float | None) -> None:
         """Have it fire at ``upcoming`` as well, if the server, which fires next at ``following``, would not."""
-        if upcoming and schedule_plan.needs_help(upcoming, following):
+        if upcoming and plan.needs_help(upcoming, following):
             subjects = self._bus.subjects
-            headers = schedule_plan.headers_at(schedule, upcoming.at, subjects.due(schedule.name))
+            headers = plan.headers_at(schedule, upcoming.at, subjects.due(schedule.name))
             await self._put(subjects.schedule(schedule.name + MOVED), schedule, headers)
 
     async def stop(self, name: str) -> None:

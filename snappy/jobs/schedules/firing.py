@@ -19,15 +19,15 @@ from snappy import log
 from snappy.bus.connection import Bus
 from snappy.bus.pulling import again_soon
 from snappy.errors import BusError, SnappyError, WrongSequence
-from snappy.jobs import schedule_plan
 from snappy.jobs.commands import Reception
 from snappy.jobs.identity import job_id_of
 from snappy.jobs.refusals import Refusals
-from snappy.jobs.schedule_book import ScheduleBook, StoredSchedule
-from snappy.jobs.schedule_plan import DEFINITION, SCHEDULER, Firing
-from snappy.jobs.schedule_post import MOVED, SchedulePost
-from snappy.jobs.schedule_slots import Slot
 from snappy.jobs.schedule_words import Schedule
+from snappy.jobs.schedules import plan
+from snappy.jobs.schedules.book import ScheduleBook, StoredSchedule
+from snappy.jobs.schedules.plan import DEFINITION, SCHEDULER, Firing
+from snappy.jobs.schedules.post import MOVED, SchedulePost
+from snappy.jobs.schedules.slots import Slot
 
 _log = log.get(__name__)
 
@@ -95,8 +95,8 @@ class ScheduleFiring:
 
     async def _run(self, kept: StoredSchedule, message: Msg, firing: Firing) -> None:
         schedule = kept.value
-        slot, now = schedule_plan.slot_of(schedule, firing), self._clock()
-        upcoming = schedule_plan.next_slot(schedule, max(now, firing.at))
+        slot, now = plan.slot_of(schedule, firing), self._clock()
+        upcoming = plan.next_slot(schedule, max(now, firing.at))
         await self.post.help(schedule, upcoming, firing.following)
         job = schedule.last_job
         if slot.at > schedule.last_slot:
@@ -106,7 +106,7 @@ class ScheduleFiring:
 
     async def _submit(self, schedule: Schedule, slot: Slot, message: Msg, now: float) -> str:
         """The id of the job; the newest one's if this run is skipped."""
-        if schedule_plan.is_missed(schedule, slot, now):
+        if plan.is_missed(schedule, slot, now):
             await self.post.tell("skipped", schedule)
             return schedule.last_job
         metadata = message.metadata
@@ -114,10 +114,10 @@ class ScheduleFiring:
         record = await self._reception.accept(
             schedule.kind,
             schedule.owner,
-            msgspec.json.encode(schedule.command | {"request": schedule_plan.request_of(schedule, slot)}),
+            msgspec.json.encode(schedule.command | {"request": plan.request_of(schedule, slot)}),
             job=job_id_of(metadata.stream, metadata.sequence.stream, stored_ns),
             created=now,
-            not_before=slot.at + schedule_plan.jitter(schedule) if schedule.jitter else 0.0,
+            not_before=slot.at + plan.jitter(schedule) if schedule.jitter else 0.0,
         )
         return record.id
 
@@ -157,7 +157,7 @@ class ScheduleFiring:
                 await self._publish_again(schedule.name)
             elif schedule.cron and schedule.name + MOVED not in present:
                 now = self._clock()
-                await self.post.help(schedule, schedule_plan.next_slot(schedule, now), None)
+                await self.post.help(schedule, plan.next_slot(schedule, now), None)
 
     async def _publish_again(self, name: str) -> None:
         fresh = await self.book.get(name)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from snappy.errors import InvalidCommand
-from snappy.jobs.schedule_slots import Cron, Slot, find_zone
 from snappy.jobs.schedule_words import LONGEST_SECONDS, Schedule, ScheduleAddRequest
+from snappy.jobs.schedules.slots import Cron, Slot, find_zone
 
 PATTERN, TARGET, ZONE = "Nats-Schedule", "Nats-Schedule-Target", "Nats-Schedule-Time-Zone"
 NEXT = "Nats-Schedule-Next"
