@@ -127,6 +127,7 @@ class Reception:
         if not TOKEN.match(submitter):
             raise InvalidCommand(f"{submitter!r} is no submitter's name", hint="use a-z, 0-9 and '-'")
         command = parse_command(kind, body)
+        vetting.check_secrets(command)
         try:
             vetting.check_services(command, self._beats())
         except UnknownService:

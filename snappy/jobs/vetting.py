@@ -2,17 +2,44 @@
 the plug-in have such options. The plug-in's values, and whether the submitter may ask, are the source service's to
 judge.
 
-So a secret under a name that no option has never comes to stand in a record.
+So a secret under a name that no option has never comes to stand in a record, nor does one inside a URL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from snappy.errors import BadOptions, UnknownPlugin, UnknownService
+import msgspec
+
+from snappy.errors import BadOptions, InvalidCommand, UnknownPlugin, UnknownService
 from snappy.jobs.kinds import AnyCommand, BackupCommand, RestoreCommand
 from snappy.jobs.messages import Beat
+
+PASSWORD_IN_URL = re.compile(r"://[^/@:\[\]]*:(?!\d{1,5}(?:[/?#,]|$))[^/]")
+"""What follows a user's name; a port is no password, unless an ``@`` follows it."""
+
+
+def check_secrets(command: AnyCommand) -> None:
+    """Raises InvalidCommand if a URL holds a password, and does not repeat it: what is accepted is kept, told to
+    observers and written into the audit log."""
+    for path, text in _texts(msgspec.to_builtins(command), "$"):
+        if PASSWORD_IN_URL.search(text):
+            hint = "put it where the source service finds it: its environment, or its storage_options"
+            raise InvalidCommand(f"a URL may not hold a password - at `{path}`", hint=hint)
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Each text in a value, and where it stands."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _texts(each, f"{path}.{str(name)[:64]}")
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _texts(each, f"{path}[{number}]")
 
 
 def check_services(command: AnyCommand, beats: Iterable[Beat]) -> None:

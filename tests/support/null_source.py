@@ -76,5 +76,5 @@ def overlapping(lines: Iterable[Line]) -> list[tuple[Line, Line]]:
 
 if __name__ == "__main__":
     os.environ["SNAPPY_SOURCE__SITE1__CONCURRENT_JOBS"] = AT_ONCE
-    SourceService._work = do_nothing  # type: ignore[method-assign]
+    SourceService._work = do_nothing  # type: ignore[assignment, method-assign]
     sys.exit(main())

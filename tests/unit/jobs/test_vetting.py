@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from snappy.errors import BadOptions, UnknownPlugin, UnknownService
+from snappy.errors import BadOptions, InvalidCommand, UnknownPlugin, UnknownService
 from snappy.jobs import vetting
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Beat
@@ -78,3 +78,36 @@ def test_a_schema_that_allows_more_is_left_to_the_plugin(schema: Any) -> None:
 
 def test_init_has_no_plugin() -> None:
     vetting.check_plugin("init", InitCommand(source="site1", target="vault"), [beat(files=STRICT)])
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"paths": ["/srv", "s3://key:hunter2@bucket/x"]}, "$.options.paths[1]"),
+        ({"paths": ["s3://key:hunter2/more@bucket"]}, "$.options.paths[0]"),
+        ({"to": "zip://x::sftp://user:1234@host/hunter2"}, "$.options.to"),
+        ({"deep": [{"url": "https://:hunter2@host"}]}, "$.options.deep[0].url"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(options: dict[str, Any], where: str) -> None:
+    with pytest.raises(InvalidCommand) as refused:
+        vetting.check_secrets(backup(options=options))
+    assert f"`{where}`" in refused.value.message
+    assert "hunter2" not in refused.value.message + refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/a:b@c",
+        "s3://user@bucket/x",
+        "http://host:8080/x",
+        "http://host:80",
+        "sftp://user@host:22/a",
+        "http://[::1]:80/",
+        "/srv/a://b",
+        "12:30@noon",
+    ],
+)
+def test_a_port_or_a_path_is_no_password(url: str) -> None:
+    vetting.check_secrets(backup(options={"paths": [url]}, tags=[url], host=url))
