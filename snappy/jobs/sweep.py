@@ -30,6 +30,8 @@ BLIND_SECONDS = 5.0
 RETURN_SECONDS = 8.0
 """So long after an outage a worker renews again at the latest: two seconds between tries to connect, five for one, and
 one until it asks."""
+LEAST_REST = 0.1
+"""Seconds between two looks at least, however much becomes due."""
 KEPT_JOBS = 100_000
 CLEAN_SECONDS = 60.0
 
@@ -65,7 +67,7 @@ class Sweep:
         self._doubtful: dict[str, float] = {}
 
     async def run(self, interval: float = 1.0) -> None:
-        """For ever."""
+        """For ever: every ``interval`` seconds, and when a hold runs out or an attempt may begin in between."""
         while True:
             try:
                 await self.tick()
@@ -75,7 +77,21 @@ class Sweep:
             except Exception:
                 _log.exception("the core failed in looking at its jobs")
                 self._watching_since = None
-            await asyncio.sleep(interval)
+            await asyncio.sleep(self._rest(interval))
+
+    def _rest(self, interval: float) -> float:
+        """Seconds until something becomes due, ``interval`` at most."""
+        now = self._clock()
+        waits = (self._next_moment(stored.value) - now for stored in self._store.records.unfinished())
+        nearest = min((wait for wait in waits if wait > 0.0), default=interval)
+        return min(interval, max(LEAST_REST, nearest))
+
+    def _next_moment(self, record: JobRecord) -> float:
+        """When a hold runs out unless it is renewed, or the next attempt may begin; in Unix seconds."""
+        if record.state is not State.RUNNING:
+            return record.not_before
+        kept = self._store.holds.get(record.id)
+        return kept.value.deadline if kept else 0.0
 
     async def tick(self) -> None:
         """Raises BusError when a bucket does not answer."""

@@ -11,6 +11,7 @@ from snappy.errors import Damaged, SourceError
 from snappy.repository.entries import Entry, Node, Problem
 from snappy.repository.file_storer import FileStorer
 from snappy.repository.format import BlobId, BlobType
+from snappy.repository.journal import UNKNOWN, Journal
 from snappy.repository.paths import ROOT
 from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
@@ -53,7 +54,8 @@ def find_parent(repo: Repository, *, hostname: str, paths: Sequence[str]) -> Sna
 class Archiver:
     """Makes one snapshot. The repository's index must be loaded, and a lock on it held.
 
-    When ``cancelled`` ends it, no snapshot is written; what was stored until then the next backup finds again.
+    When ``cancelled`` ends it, no snapshot is written; what was stored until then the next backup finds again. What
+    ``journal`` knows from an earlier attempt at the same backup is not read again.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Archiver:
         parent: Snapshot | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled = never,
+        journal: Journal | None = None,
         now: Now = utc_now,
     ) -> None:
         heap.tune(heap.FOR_PACKS)
         self._repo, self._parent, self._cancelled, self._now = repo, parent, cancelled, now
         self._progress = progress or Progress()
+        self._journal = journal
         self._problems = Problems()
         self._trees = TreeReader(repo)
         started = now()
@@ -118,7 +122,8 @@ class Archiver:
     def _store(self, entries: Iterable[Entry], force: bool) -> BlobId:
         self._expect_as_before()
         builder = TreeBuilder(self._repo, self._tally, self._load_known(ROOT, self._old_root()))
-        with FileStorer(self._repo, self._tally, self._progress, self._problems, self._cancelled) as files:
+        repo, tally, progress, problems = self._repo, self._tally, self._progress, self._problems
+        with FileStorer(repo, tally, progress, problems, self._cancelled, self._journal) as files:
             for entry in entries:
                 files.check()
                 if self._can_be_kept(entry):
@@ -155,7 +160,7 @@ class Archiver:
             known = self._known_below(folder, entry.path, old)
             builder.enter(entry.path, node, old, known)
         elif node.type == "file" and (force or not self._is_unchanged(entry.path, old, node)):
-            self._submit(builder, files, folder, entry, old)
+            self._read(builder, files, folder, entry, old)
         else:
             if node.type == "file" and old is not None:
                 self._keep_content(old, node)
@@ -166,7 +171,16 @@ class Archiver:
         self._tally.file(old, node, same=True)
         self._progress.add(files=1, size=node.size)
 
-    def _submit(self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None) -> None:
+    def _read(self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None) -> None:
+        """Have the file stored, but for what an earlier attempt at this backup stored of it."""
+        node = entry.node
+        known = self._journal.known(entry) if self._journal else UNKNOWN
+        if known.blobs and known.size == node.size:
+            node.content = known.blobs
+            self._tally.file(old, node)
+            self._progress.add(files=1, size=node.size)
+            builder.place(folder, node)
+            return
         slot = builder.expect(folder)
 
         def stored(node: Node | None) -> None:
@@ -175,7 +189,7 @@ class Archiver:
             self._progress.add(files=1)
             builder.deliver(folder, slot, node)
 
-        files.submit(entry, stored)
+        files.submit(entry, stored, known)
 
     def _is_unchanged(self, path: bytes, old: Node | None, node: Node) -> bool:
         """Whether the parent's content stands for the file's: all that the system says of it is the same."""

@@ -8,6 +8,7 @@ https://cr.yp.to/mac/poly1305-20050329.pdf.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from typing import Self
 
@@ -71,9 +72,9 @@ class SealingKey:
         encrypt, mac_k, mac_r = self._parts
         return encode_json(_MasterKeyFile(mac=_MacKeys(k=mac_k, r=mac_r), encrypt=encrypt))
 
-    def same_as(self, other: SealingKey) -> bool:
-        """Whether both seal alike."""
-        return self._parts == other._parts
+    def stamp(self, purpose: bytes, data: bytes) -> bytes:
+        """32 bytes that nobody without the key can make: HMAC-SHA256, with a key of its own for each purpose."""
+        return hmac.digest(hmac.digest(self._parts[0], purpose, "sha256"), data, "sha256")
 
     def seal(self, data: bytes, random: Random = os.urandom) -> bytes:
         """Encrypt and authenticate; the result is ``OVERHEAD`` bytes longer. Safe in any thread."""

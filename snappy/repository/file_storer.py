@@ -13,6 +13,7 @@ from snappy.errors import SnappyError
 from snappy.repository.chunker import SMALLEST
 from snappy.repository.entries import Entry, Node
 from snappy.repository.format import BlobId, BlobType
+from snappy.repository.journal import UNKNOWN, Journal, Known, file_id
 from snappy.repository.progress import Problems, Progress
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
@@ -25,6 +26,20 @@ CHUNKS_IN_FLIGHT = 3
 
 Stored = Callable[[Node | None], None]
 """Takes a file's node, complete with its content; ``None`` when the file could not be read."""
+
+
+class _Content:
+    """A file's blobs in their order, as they are stored; each is noted in ``journal``."""
+
+    def __init__(self, entry: Entry, known: Known, journal: Journal | None) -> None:
+        self.blobs, self.size = known.blobs, known.size
+        self._file, self._journal = file_id(entry) if journal else b"", journal
+
+    def add(self, blob: BlobId, size: int) -> None:
+        if self._journal:
+            self._journal.note(self._file, len(self.blobs), blob, size)
+        self.blobs.append(blob)
+        self.size += size
 
 
 class FileStorer:
@@ -40,9 +55,10 @@ class FileStorer:
         progress: Progress,
         problems: Problems,
         cancelled: Callable[[], None],
+        journal: Journal | None = None,
     ) -> None:
         self._repo, self._tally, self._progress, self._problems = repo, tally, progress, problems
-        self._cancelled = cancelled
+        self._cancelled, self._journal = cancelled, journal
         self._room = threading.Semaphore(FILES_IN_FLIGHT)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
@@ -63,29 +79,30 @@ class FileStorer:
             raise self._failure
         self._cancelled()
 
-    def submit(self, entry: Entry, stored: Stored) -> None:
-        """Store the file some time soon, then call ``stored`` from another thread. Blocks while many files wait."""
+    def submit(self, entry: Entry, stored: Stored, known: Known = UNKNOWN) -> None:
+        """Store the file, but for what is ``known``, some time soon, then call ``stored`` from another thread. Blocks
+        while many files wait."""
         self._room.acquire()
-        self._readers.submit(self._run, entry, stored)
+        self._readers.submit(self._run, entry, stored, known)
 
     def wait(self) -> None:
         """Until all files are stored; nothing can be submitted then."""
         self._readers.shutdown()
         self._sealers.shutdown()
 
-    def _run(self, entry: Entry, stored: Stored) -> None:
+    def _run(self, entry: Entry, stored: Stored, known: Known) -> None:
         try:
             self.check()
-            stored(self._store(entry))
+            stored(self._store(entry, known))
         except BaseException as error:
             self._failure = self._failure or error
         finally:
             self._room.release()
 
-    def _store(self, entry: Entry) -> Node | None:
+    def _store(self, entry: Entry, known: Known) -> Node | None:
         """The file's node, or ``None`` with a warning."""
         try:
-            return self._read(entry)
+            return self._read(entry, known)
         except SnappyError:
             raise  # the repository's: some of them are an OSError too
         except FileNotFoundError:
@@ -94,35 +111,42 @@ class FileStorer:
             self._problems.add(entry.path, f"it cannot be read: {error.strerror or error}")
         return None
 
-    def _read(self, entry: Entry) -> Node:
+    def _read(self, entry: Entry, known: Known) -> Node:
         node = entry.node
         if entry.open is None:
             raise OSError("the source gave no content")
         with entry.open() as file:
-            content, size = self._store_content(file)
+            content = _Content(entry, self._passed_over(file, known), self._journal)
+            self._store_content(file, content)
+        size = content.size
         changed = entry.changed() if entry.changed else ""
         if not changed and node.size and size != node.size:
             changed = f"it had {node.size} bytes and gave {size}"
         if changed:
             self._problems.add(entry.path, f"its content may be torn: {changed}")
-        node.content, node.size = content, size
+        node.content, node.size = content.blobs, size
         return node
 
-    def _store_content(self, file: BinaryIO) -> tuple[list[BlobId], int]:
-        content: list[BlobId] = []
-        size = 0
-        sealing: deque[Future[BlobId]] = deque()
+    def _passed_over(self, file: BinaryIO, known: Known) -> Known:
+        """What of it the file lets us pass over. A chunk depends on nothing before it: what follows is cut the same."""
+        if not (known.size and file.seekable()):
+            return Known([], 0)
+        file.seek(known.size)
+        self._progress.add(size=known.size)
+        return known
+
+    def _store_content(self, file: BinaryIO, content: _Content) -> None:
+        sealing: deque[tuple[Future[BlobId], int]] = deque()
         for chunk in self._repo.chunks(file):
             self.check()
-            size += len(chunk)
             if len(sealing) >= CHUNKS_IN_FLIGHT:
-                content.append(sealing.popleft().result())
+                _take_first(sealing, content)
             if len(chunk) < SMALLEST and not sealing:  # a small file: handing it over would cost more than it gives
-                content.append(self._save(chunk))
+                content.add(self._save(chunk), len(chunk))
             else:
-                sealing.append(self._sealers.submit(self._save, chunk))
-        content.extend(future.result() for future in sealing)
-        return content, size
+                sealing.append((self._sealers.submit(self._save, chunk), len(chunk)))
+        while sealing:
+            _take_first(sealing, content)
 
     def _save(self, chunk: bytes) -> BlobId:
         saved = self._repo.save_blob(BlobType.DATA, chunk)
@@ -131,3 +155,8 @@ class FileStorer:
             self._tally.blob(BlobType.DATA, len(chunk), saved.stored)
         self._progress.add(size=len(chunk))
         return saved.id
+
+
+def _take_first(sealing: deque[tuple[Future[BlobId], int]], content: _Content) -> None:
+    future, size = sealing.popleft()
+    content.add(future.result(), size)

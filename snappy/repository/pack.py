@@ -53,9 +53,10 @@ class FinishedPack(NamedTuple):
 
 
 class PackBuilder:
-    """Collects sealed blobs of one kind in memory. Not thread-safe."""
+    """Collects sealed blobs of one kind in memory. Not thread-safe. ``apart`` is for whoever uploads the pack."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool = False) -> None:
+        self.apart = apart
         self._parts: list[bytes] = []
         self._blobs: list[PackedBlob] = []
         self.size = 0

@@ -38,7 +38,7 @@ class BlobReader:
         failure = Damaged(f"the {kind.value} blob {blob.hex()[:8]} is in no index")
         for location in locations:
             try:
-                return self.open(location, self._read(location.pack, location.offset, location.length))
+                return self.load_at(location)
             except _UNREADABLE as error:
                 failure = _damaged(location, error)
         raise failure
@@ -58,6 +58,10 @@ class BlobReader:
                 f"{len(missing)} blobs of pack {pack.hex()[:8]} are damaged, the first is {missing[0].id.hex()[:8]}",
                 blobs=missing,
             )
+
+    def load_at(self, location: BlobLocation) -> bytes:
+        """The plain bytes of the one copy that lies there, listed or not. Raises :class:`Damaged` and StorageError."""
+        return self.open(location, self._read(location.pack, location.offset, location.length))
 
     def open(self, location: BlobLocation, sealed: bytes | memoryview) -> bytes:
         """The plain bytes of a blob that was read. Raises :class:`Damaged`."""

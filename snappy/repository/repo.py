@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hmac import compare_digest
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from snappy import log
 from snappy.errors import Damaged, NotFound
@@ -15,6 +16,7 @@ from snappy.repository import configuration, locks, snapshots
 from snappy.repository.chunker import Readable, chunks
 from snappy.repository.compression import Compressor
 from snappy.repository.configuration import Config
+from snappy.repository.crypto import OVERHEAD
 from snappy.repository.documents import Documents
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Random, parse_id
@@ -29,8 +31,24 @@ from snappy.repository.tree import decode_tree, encode_tree
 from snappy.repository.writer import DEFAULT_OPTIONS, BlobWriter, Options, SavedBlob, Stats
 
 _INDEX_READERS = 4
+_APART = b"snappy: set apart"
+_STAMP_SIZE = 32
 
 _LOG = log.get(__name__)
+
+
+class Apart(NamedTuple):
+    """What a writer set apart, and where it lies."""
+
+    location: BlobLocation
+    data: bytes
+
+
+class Unlisted(NamedTuple):
+    """What no index file listed: so many packs, now adopted, and beside them what was set apart."""
+
+    packs: int
+    apart: list[Apart]
 
 
 class Repository:
@@ -121,21 +139,37 @@ class Repository:
             self.index.clear()
             self._add_indexes([file for file in files if file[0] not in superseded])
 
-    def load_unlisted(self) -> int:
+    def load_unlisted(self) -> Unlisted:
         """Learn what lies in packs that no index file lists, and list it with what is saved next: a writer that was
-        lost stored them. After :meth:`load_index`; returns how many packs. Raises StorageError."""
+        lost stored them. What was set apart stays unlisted. After :meth:`load_index`. Raises StorageError."""
         known = self.index.packs()
         packs = [(parse_id(name), size) for name, size in self.store.list(FileType.PACK)]
         unlisted = [pack for pack in packs if pack[0] not in known]
         with ThreadPoolExecutor(_INDEX_READERS, thread_name_prefix="pack-header") as pool:
-            found = [blobs for blobs in pool.map(lambda pack: self._blobs_of(*pack), unlisted) if blobs]
-        for blobs in found:
+            found = list(pool.map(lambda pack: self._look_into(*pack), unlisted))
+        adopted = [blobs for blobs in found if isinstance(blobs, list) and blobs]
+        for blobs in adopted:
             self._writer.adopt(blobs)
-        return len(found)
+        return Unlisted(len(adopted), [one for one in found if isinstance(one, Apart)])
+
+    def save_apart(self, data: bytes) -> None:
+        """Store what is only for a writer that goes on where this one is lost: it finds it with
+        :meth:`load_unlisted`, and can trust that a holder of the key wrote it. No index file lists it before
+        :meth:`flush`; nothing refers to it then, and a prune removes it. Blocks while uploads lag."""
+        self._writer.save_apart(self._master.stamp(_APART, data) + data)
+
+    def list_at_end(self, apart: Apart) -> None:
+        """Let :meth:`flush` list what a lost writer set apart: nobody will need it any more."""
+        self._writer.list_at_end(apart.location)
 
     def has_blob(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether the blob is stored, or was saved here and is on its way."""
         return self._writer.has(kind, blob)
+
+    def stored_size(self, blob: BlobId) -> int | None:
+        """The plain bytes of a data blob that is stored; None if it is not, or not yet."""
+        found = self.index.locations(BlobType.DATA, blob)
+        return (found[0].uncompressed_length or found[0].length - OVERHEAD) if found else None
 
     def save_blob(self, kind: BlobType, data: bytes, blob: BlobId | None = None) -> SavedBlob:
         """Store a blob unless it is there; ``blob`` is its id if the caller knows it. Blocks while uploads lag.
@@ -228,12 +262,20 @@ class Repository:
                 superseded |= content.supersedes
         return superseded
 
-    def _blobs_of(self, pack: PackId, size: int) -> list[BlobLocation]:
+    def _look_into(self, pack: PackId, size: int) -> list[BlobLocation] | Apart:
         try:
-            return [blob.in_pack(pack) for blob in self.pack_blobs(pack, size)]
+            blobs = [blob.in_pack(pack) for blob in self.pack_blobs(pack, size)]
+            return self._set_apart(blobs) or blobs
         except (Damaged, NotFound) as error:
             _LOG.warning("a pack that no index lists cannot be read", pack=pack.hex(), reason=error.message)
             return []
+
+    def _set_apart(self, blobs: list[BlobLocation]) -> Apart | None:
+        if len(blobs) != 1 or blobs[0].kind is not BlobType.DATA:
+            return None
+        data = self._reader.load_at(blobs[0])
+        stamp, rest = data[:_STAMP_SIZE], data[_STAMP_SIZE:]
+        return Apart(blobs[0], rest) if compare_digest(stamp, self._master.stamp(_APART, rest)) else None
 
     def _read_index(self, file: tuple[str, int]) -> IndexContent:
         name, size = file

@@ -95,6 +95,7 @@ class BlobWriter:
         self._pending: set[tuple[BlobType, BlobId]] = set()
         self._index_lock = threading.Lock()  # held while an index file is written
         self._unlisted: list[BlobLocation] = []
+        self._apart: list[BlobLocation] = []
         self._listed_at = clock()
         self.stats = Stats()
 
@@ -112,6 +113,21 @@ class BlobWriter:
             sealed = self._store_new(kind, data, name)
         self.save_index_if_due()
         return SavedBlob(name, True, sealed)
+
+    def save_apart(self, data: bytes) -> None:
+        """Store a blob in a pack of its own, which is listed when all is; blocks while too many are on their way."""
+        self._uploader.raise_failure()
+        with self._all_or_nothing():
+            blob = blob_id(data)
+            sealed, uncompressed = self._seal(data, blob)
+            builder = PackBuilder(apart=True)
+            builder.add(BlobType.DATA, blob, sealed, uncompressed)
+            self._uploader.put(builder)
+
+    def list_at_end(self, blob: BlobLocation) -> None:
+        """List a blob that another set apart together with ours."""
+        with self._lock:
+            self._apart.append(blob)
 
     def adopt(self, blobs: list[BlobLocation]) -> None:
         """Take in blobs that lie in a pack which no index file lists; the next one will."""
@@ -141,14 +157,14 @@ class BlobWriter:
                 self._uploader.put(builder)
             self._uploader.wait()
             with self._index_lock:
-                self._save_index()
+                self._save_whole_index()
         self._uploader.raise_failure()  # another thread may have been listing, and failed
 
     def list_stored(self) -> None:
         """List what was uploaded, and write nothing else from now on: what is left undone is found again."""
         self._uploader.close()
         with self._index_lock:
-            self._save_index()
+            self._save_whole_index()
 
     def close(self) -> None:
         """Drop what was not flushed and end the threads; may be called twice."""
@@ -220,12 +236,19 @@ class BlobWriter:
     def _upload(self, builder: PackBuilder) -> None:
         pack = builder.finish(self._key)
         self._store.save(FileType.PACK, pack.id.hex(), pack.data)
-        self._index.add(pack.blobs)
+        if not builder.apart:
+            self._index.add(pack.blobs)
         with self._lock:
-            self._unlisted.extend(pack.blobs)
+            (self._apart if builder.apart else self._unlisted).extend(pack.blobs)
             self._pending.difference_update((blob.kind, blob.id) for blob in pack.blobs)
             self.stats.packs_written += 1
             self.stats.bytes_stored += len(pack.data)
+
+    def _save_whole_index(self) -> None:
+        with self._lock:
+            self._unlisted += self._apart
+            self._apart = []
+        self._save_index()
 
     def _save_index(self) -> None:
         with self._lock:

@@ -24,6 +24,7 @@ from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreComman
 from snappy.jobs.messages import LockRef, Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.entries import Problem, Sink
+from snappy.repository.journal import Journal
 from snappy.repository.locks import Confirm, LockJob, LockOwner, Named
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
@@ -150,10 +151,15 @@ def _backup_blocking(
         if finished is not None:
             doubt = Warn(path=_shortened(", ".join(source.claims())), message=UNKNOWN)
             return msgspec.structs.replace(_adopted(finished, repository), warnings=[doubt], warning_count=1)
-        if shop.hold.attempt > 1:
-            _log.info("going on with what is stored", job=shop.hold.job.id, unlisted_packs=repository.load_unlisted())
+        journal = _journal(repository, shop.hold)
         parent = _parent(repository, command, host, source.claims())
-        archiver = Archiver(repository, parent=parent, progress=shop.progress, cancelled=shop.hold.check)
+        archiver = Archiver(
+            repository,
+            parent=parent,
+            progress=shop.progress,
+            cancelled=shop.hold.check,
+            journal=None if command.force else journal,
+        )
         with _listed_if_cancelled(repository), _expected(shop.progress, source, frozen, parent):
             done = archiver.backup(
                 source.export(frozen),
@@ -167,6 +173,16 @@ def _backup_blocking(
                 force=command.force,
             )
         return _backup_result(done, repository)
+
+
+def _journal(repository: Repository, hold: Hold) -> Journal:
+    """Of this attempt, with what earlier ones that were lost have stored and read."""
+    journal = Journal(repository, hold.job.id, hold.attempt)
+    if hold.attempt > 1:
+        found = repository.load_unlisted()
+        files = journal.take_up(found.apart)
+        _log.info("going on with what is stored", job=hold.job.id, unlisted_packs=found.packs, files_begun=files)
+    return journal
 
 
 @contextmanager

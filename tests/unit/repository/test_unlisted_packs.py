@@ -31,7 +31,7 @@ def lost_writer() -> Repository:
 def test_what_they_hold_is_known_and_not_stored_again() -> None:
     next_one = reopened(lost_writer())
     assert not any(next_one.has_blob(BlobType.DATA, blob_id(blob)) for blob in BLOBS)
-    assert next_one.load_unlisted() == len(BLOBS)
+    assert next_one.load_unlisted().packs == len(BLOBS)
     assert [next_one.save_blob(BlobType.DATA, blob).new for blob in BLOBS] == [False] * len(BLOBS)
 
 
@@ -43,7 +43,7 @@ def test_the_next_index_lists_them_for_everybody() -> None:
     for blob in BLOBS:
         saved = third.save_blob(BlobType.DATA, blob)
         assert (saved.new, third.load_blob(BlobType.DATA, saved.id)) == (False, blob)
-    assert third.load_unlisted() == 0
+    assert third.load_unlisted().packs == 0
 
 
 def test_a_pack_that_is_listed_is_not_read() -> None:
@@ -52,7 +52,7 @@ def test_a_pack_that_is_listed_is_not_read() -> None:
     next_one, read = reopened(repository), []
     files = next_one.store._fs
     files.before = lambda method, path: read.append((method, path))
-    assert next_one.load_unlisted() == 0
+    assert next_one.load_unlisted().packs == 0
     assert [path for method, path in read if method == "cat_file"] == []
 
 
@@ -60,7 +60,7 @@ def test_one_that_is_damaged_is_left_alone() -> None:
     repository = lost_writer()
     name, size = repository.store.list(FileType.PACK)[0]
     flip(repository.store, f"data/{name[:2]}/{name}", size - 1)
-    assert reopened(repository).load_unlisted() == len(BLOBS) - 1
+    assert reopened(repository).load_unlisted().packs == len(BLOBS) - 1
 
 
 def test_a_storage_that_fails_is_an_error() -> None:
