@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import random
 import secrets
 import ssl
@@ -24,11 +23,12 @@ from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
 from snappy import config, log
-from snappy.bus import login
-from snappy.bus.replies import Replies, Waiters
+from snappy.bus import login, wire
+from snappy.bus.pieces import Payload
+from snappy.bus.replies import Probe, Replies, Waiters
 from snappy.bus.subjects import Subjects, inbox
 from snappy.bus.tuning import tune_process
-from snappy.bus.watchdog import Watchdog, ping
+from snappy.bus.watchdog import Watchdog, ping, that_cannot_raise
 from snappy.errors import BusDenied, BusError, BusFull, BusUnavailable, TooLarge, WrongSequence
 
 MESSAGE_ID = "Nats-Msg-Id"
@@ -43,7 +43,6 @@ SERVER_HINT = "is the server running, and is nats.url right?"
 TLS_HINT = "check nats.tls_ca, nats.tls_certificate and nats.tls_key"
 
 _log = log.get(__name__)
-_last_resort = logging.getLogger(__name__)
 
 
 class Bus:
@@ -56,6 +55,7 @@ class Bus:
 
     def __init__(self, subjects: Subjects, user: str, on_closed: Callable[[], None] | None) -> None:
         self.nc = Client()
+        wire.equip(self.nc)
         self.subjects = subjects
         self.user = user
         self.last_violation = ""
@@ -115,10 +115,10 @@ class Bus:
 
     def _callbacks(self) -> dict[str, Any]:
         return {
-            "error_cb": _that_cannot_raise(self._on_error),
-            "disconnected_cb": _that_cannot_raise(self._on_disconnected),
-            "reconnected_cb": _that_cannot_raise(self._on_reconnected),
-            "closed_cb": _that_cannot_raise(self._on_nats_closed),
+            "error_cb": that_cannot_raise(self._on_error),
+            "disconnected_cb": that_cannot_raise(self._on_disconnected),
+            "reconnected_cb": that_cannot_raise(self._on_reconnected),
+            "closed_cb": that_cannot_raise(self._on_nats_closed),
             "reconnect_to_server_handler": self._next_server,
         }
 
@@ -214,22 +214,22 @@ class Bus:
 
     # ---- talking -------------------------------------------------------------------------------------------------
 
-    async def request(self, subject: str, body: bytes, *, timeout: float) -> bytes:
+    async def request(self, subject: str, body: Payload, *, timeout: float, probe: Probe | None = None) -> bytes:
         """The answer's body. Waits, within ``timeout`` seconds, for a lost connection to come back.
 
         Raises TooLarge, BusDenied, or BusUnavailable: nobody answers there, not in time, or the connection was lost.
         """
-        return (await self._exchange(subject, body, timeout, None)).data
+        return (await self._exchange(subject, body, timeout, probe=probe)).data
 
-    async def publish(self, subject: str, body: bytes, *, headers: dict[str, str] | None = None) -> None:
+    async def publish(self, subject: str, body: Payload, *, headers: dict[str, str] | None = None) -> None:
         """At most once: what matters is a request or a :meth:`store`. Raises TooLarge or BusUnavailable."""
         self._check_size(body, headers)
         try:
-            await self.nc.publish(subject, body, headers=dict(headers) if headers else None)
+            await wire.publish(self.nc, subject, body, headers=headers)
         except (NatsError, OSError) as error:
             raise BusUnavailable(f"cannot publish to NATS: {error}") from error
 
-    async def respond(self, message: Msg, body: bytes) -> None:
+    async def respond(self, message: Msg, body: Payload) -> None:
         """Answer ``message`` without its headers. Whether its reply may be trusted: :meth:`reply_allowed`."""
         if message.reply:
             await self.publish(message.reply, body)
@@ -277,18 +277,18 @@ class Bus:
         raise BusUnavailable(f"nothing was sent to {subject}")
 
     async def _store_once(self, subject: str, body: bytes, headers: dict[str, str], timeout: float) -> PubAck:
-        answer = json.loads((await self._exchange(subject, body, timeout, headers)).data)
+        answer = json.loads((await self._exchange(subject, body, timeout, headers=headers)).data)
         if "error" in answer:
             raise _refusal(subject, answer["error"])
         ack: PubAck = PubAck.from_response(answer)
         return ack
 
-    async def _exchange(self, subject: str, body: bytes, timeout: float, headers: dict[str, str] | None) -> Msg:
-        self._check_size(body, headers)
+    async def _exchange(self, subject: str, body: Payload, timeout: float, **more: Any) -> Msg:
+        self._check_size(body, more.get("headers"))
         deadline = asyncio.get_running_loop().time() + timeout
         await self.wait_up(timeout)
         left = max(0.001, deadline - asyncio.get_running_loop().time())
-        return await self._replies.ask(subject, body, left, dict(headers) if headers else None)
+        return await self._replies.ask(subject, body, left, **more)
 
     async def wait_up(self, timeout: float) -> None:
         """Until there is a connection. Raises BusUnavailable when there is none in ``timeout`` seconds."""
@@ -302,11 +302,11 @@ class Bus:
         except TimeoutError as error:
             raise BusUnavailable(f"no connection to NATS for {timeout:g} s", hint=SERVER_HINT) from error
 
-    def _check_size(self, body: bytes, headers: dict[str, str] | None) -> None:
+    def _check_size(self, body: Payload, headers: dict[str, str] | None) -> None:
         """nats-py does not count headers, and the server cuts the whole connection for one message too large."""
-        head = 16 + sum(len(key.encode()) + len(value.encode()) + 4 for key, value in headers.items()) if headers else 0
-        if len(body) + head > self.nc.max_payload:
-            raise TooLarge(f"a message of {len(body) + head} bytes; the NATS server takes {self.nc.max_payload}")
+        size = wire.message_size(body, headers)
+        if size > self.nc.max_payload:
+            raise TooLarge(f"a message of {size} bytes; the NATS server takes {self.nc.max_payload}")
 
     # ---- listening -----------------------------------------------------------------------------------------------
 
@@ -360,18 +360,6 @@ async def serve(
         bus.start(handle(message))
 
     return await bus.listen(subject, queue, receive)
-
-
-def _that_cannot_raise(callback: Callable[..., Awaitable[None]]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """A callback that raises would end nats-py's loops while it goes on saying that it is connected."""
-
-    async def guarded(*arguments: Any) -> None:
-        try:
-            await callback(*arguments)
-        except Exception:
-            _last_resort.exception("a callback of the NATS connection failed")
-
-    return guarded
 
 
 async def _drain(subscription: Subscription) -> None:

@@ -20,6 +20,7 @@ from snappy.bus.connection import Bus, serve
 from snappy.bus.failures import DirectoryInTheWay, to_wire
 from snappy.bus.grants import Grant
 from snappy.bus.operations import Operations
+from snappy.bus.pieces import Payload
 from snappy.bus.protocol import (
     MESSAGE_OVERHEAD,
     OPERATIONS,
@@ -71,7 +72,7 @@ class Ended(NamedTuple):
     """What is remembered of a transfer."""
 
     caller: str
-    outcome: bytes | None
+    outcome: Payload | None
 
 
 class FileServer:
@@ -224,13 +225,13 @@ class FileServer:
         elif not transfer.feed(message.data, message.reply):
             await self._bus.respond(message, self._refusal(BusError("too many frames are under way")))
 
-    def _outcome(self, token: str, caller: str) -> bytes:
+    def _outcome(self, token: str, caller: str) -> Payload:
         ended = self._ended.get(token)
         if ended is not None and ended.caller == caller and ended.outcome is not None:
             return ended.outcome
         return self._refusal(Unavailable("the target does not know this transfer (any more)"))
 
-    def _refusal(self, error: SnappyError) -> bytes:
+    def _refusal(self, error: SnappyError) -> Payload:
         return answer_frame(Answer(clock=self._clock(), failure=to_wire(error)))
 
     # ---- below

@@ -37,6 +37,8 @@ def servers(url: str) -> list[str]:
     if not found:
         raise UsageError("no NATS server is configured", hint="set nats.url or SNAPPY_NATS_URL")
     for address in found:
+        if address.startswith(("ws://", "wss://")):
+            raise UsageError(f"{without_credentials(address)} is a websocket", hint="use nats:// or tls://")
         if "@" in address:
             raise UsageError(
                 f"the NATS address {without_credentials(address)} holds credentials",
@@ -62,7 +64,7 @@ def options(nats: config.Nats, who: str) -> dict[str, Any]:
         chosen["nkeys_seed_str"] = secrets.read(nats.nkey_seed)
     elif nats.password:
         chosen |= {"user": nats.user, "password": secrets.read(nats.password)}
-    if any(address.startswith(("tls://", "wss://")) for address in chosen["servers"]) or nats.tls_ca:
+    if any(address.startswith("tls://") for address in chosen["servers"]) or nats.tls_ca:
         chosen["tls"] = _tls(nats)
     return chosen
 

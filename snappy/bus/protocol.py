@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from snappy.bus.failures import Failure
+from snappy.bus.pieces import Pieces
 from snappy.errors import BusError, Corrupt
 
 VERSION = 1
@@ -224,15 +225,16 @@ class Frame(NamedTuple):
     rest: memoryview
 
 
-def pack_frame(kind: Kind, offset: int, rest: bytes | memoryview = b"", *, checked: bool = False) -> bytes:
-    return b"".join((_PREFIX.pack(kind, offset, zlib.crc32(rest) if checked else 0), rest))
+def pack_frame(kind: Kind, offset: int, rest: bytes | memoryview = b"", *, checked: bool = False) -> Pieces:
+    """``rest`` is not copied: it must not change until the frame was answered."""
+    return Pieces(_PREFIX.pack(kind, offset, zlib.crc32(rest) if checked else 0), rest)
 
 
 def parse_frame(raw: bytes) -> Frame:
     """Raises BusError for what is no frame, and Corrupt where the CRC does not match."""
     try:
         kind, offset, crc = _PREFIX.unpack_from(raw)
-        rest = memoryview(raw)[PREFIX_SIZE:]
+        rest = memoryview(raw)[PREFIX_SIZE:].toreadonly()
         frame = Frame(Kind(kind), offset, rest)
     except (struct.error, ValueError) as error:
         raise BusError("a message on a data subject is no frame") from error

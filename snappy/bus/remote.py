@@ -14,6 +14,7 @@ import structlog
 
 from snappy.bus.connection import Bus
 from snappy.bus.failures import from_wire
+from snappy.bus.pieces import Payload
 from snappy.bus.protocol import (
     CLOCK_MARGIN,
     Answer,
@@ -25,12 +26,12 @@ from snappy.bus.protocol import (
     pack_frame,
     parse_frame,
 )
+from snappy.bus.replies import PROBE_SECONDS
 from snappy.errors import BusError, BusUnavailable, ClockSkew, SnappyError, Unavailable
 
 log = structlog.get_logger(module=__name__)
 
 ABORT_SECONDS = 2.0
-PROBE_SECONDS = 2.0
 NO_TRANSFER = "none"
 """A transfer token that no target ever gives out."""
 
@@ -155,20 +156,11 @@ class Remote:
         except BusError as error:
             log.info("the target was not told to forget a transfer", reason=error.message)
 
-    async def _while_served(self, bus: Bus, subject: str, payload: bytes) -> bytes:
-        """The answer to a frame. One whose replica is gone is not waited for: nobody else could answer it."""
-        asking = asyncio.create_task(bus.request(subject, payload, timeout=self.patience.frame))
-        try:
-            while not (await asyncio.wait({asking}, timeout=PROBE_SECONDS))[0]:
-                await self._probe(bus, subject)
-            return await asking
-        finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-
     async def _probe(self, bus: Bus, subject: str) -> None:
-        """Raises BusUnavailable if nobody serves the replica of ``subject``. A replica that lives answers for a
-        transfer it does not know; one that is only slow to answer is not gone."""
+        """Raises BusUnavailable if nobody serves the replica of ``subject``: nobody else could answer a frame to it.
+
+        A replica that lives answers for a transfer it does not know; one that is only slow to answer is not gone.
+        """
         asked = monotonic()
         try:
             await bus.request(f"{subject.rpartition('.')[0]}.{NO_TRANSFER}", b"", timeout=PROBE_SECONDS)
@@ -176,9 +168,12 @@ class Remote:
             if monotonic() - asked < PROBE_SECONDS / 2:
                 raise
 
-    async def _send_once(self, subject: str, payload: bytes) -> Frame:
+    async def _send_once(self, subject: str, payload: Payload) -> Frame:
         bus, sent = await self.bus(), self._clock()
-        frame = parse_frame(await self._while_served(bus, subject, payload))
+        answer = await bus.request(
+            subject, payload, timeout=self.patience.frame, probe=lambda: self._probe(bus, subject)
+        )
+        frame = parse_frame(answer)
         if frame.kind is Kind.ANSWER:
             self._judge(decode(frame.rest, Answer), sent)
         return frame

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from snappy.bus import wire
+from snappy.bus.pieces import Payload
 from snappy.bus.subjects import hint_of
 from snappy.errors import BusError, BusUnavailable
 
 STATUS = "Status"
 NO_RESPONDERS = "503"
+PROBE_SECONDS = 2.0
+Probe = Callable[[], Awaitable[None]]
+"""Awaited every :data:`PROBE_SECONDS` that bring no answer; what it raises ends the wait."""
 
 
 class Waiters:
@@ -65,13 +71,22 @@ class Replies:
         if future and not future.done():
             future.set_result(message)
 
-    async def ask(self, subject: str, body: bytes, timeout: float, headers: dict[str, str] | None) -> Msg:
+    async def ask(
+        self,
+        subject: str,
+        body: Payload,
+        timeout: float,
+        headers: dict[str, str] | None = None,
+        probe: Probe | None = None,
+    ) -> Msg:
         """Raises BusUnavailable: nobody answers there, not in time; or what the waiters were failed with."""
         inbox = self._prefix + secrets.token_hex(16)
         answered = self._open[inbox] = self._waiters.expect(subject)
         try:
             async with asyncio.timeout(timeout):
-                await self._nc.publish(subject, body, reply=inbox, headers=headers)
+                await wire.publish(self._nc, subject, body, inbox, headers)
+                while probe and not (await asyncio.wait((answered,), timeout=PROBE_SECONDS))[0]:
+                    await probe()
                 answer: Msg = await answered
         except TimeoutError as error:
             raise BusUnavailable(f"no answer on {subject} in {timeout:.3g} s", hint=hint_of(subject)) from error

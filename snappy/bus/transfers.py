@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from snappy.bus.failures import Failure, to_wire
+from snappy.bus.pieces import Payload
 from snappy.bus.protocol import (
     Answer,
     Commit,
@@ -40,7 +41,7 @@ MAX_EARLY = 16
 MAX_BACKLOG = 8
 """Frames of a put that may wait to be hashed and written."""
 
-Publish = Callable[[str, bytes], Awaitable[None]]
+Publish = Callable[[str, Payload], Awaitable[None]]
 Message = tuple[bytes, str]
 """A frame as it came, and where its answer goes."""
 
@@ -54,7 +55,7 @@ class Transfer(ABC):
         self._queue: asyncio.Queue[Message] = asyncio.Queue(MAX_EARLY)
         self._work: Future[Any] | None = None
         self._over = False
-        self.outcome: bytes | None = None
+        self.outcome: Payload | None = None
         """The answer to whatever comes after the end."""
 
     def feed(self, raw: bytes, reply: str) -> bool:
@@ -84,10 +85,10 @@ class Transfer(ABC):
         """Let go of what is held; an object that is not complete goes with it."""
 
     @abstractmethod
-    async def handle(self, frame: Frame, reply: str) -> bytes | None:
+    async def handle(self, frame: Frame, reply: str) -> Payload | None:
         """Do what the frame says; the answer, or None where it comes later."""
 
-    def answer(self, failure: Failure | None = None) -> bytes:
+    def answer(self, failure: Failure | None = None) -> Payload:
         return answer_frame(Answer(clock=self._clock(), failure=failure))
 
     async def _serve(self, raw: bytes, reply: str) -> None:
@@ -132,7 +133,7 @@ class PutTransfer(Transfer):
         self._early: dict[int, tuple[memoryview, str]] = {}
         self._backlog: deque[memoryview] = deque()
 
-    async def handle(self, frame: Frame, reply: str) -> bytes | None:
+    async def handle(self, frame: Frame, reply: str) -> Payload | None:
         if frame.kind is Kind.WRITE:
             return await self._write(frame.offset, frame.rest, reply)
         self._over = True
@@ -145,7 +146,7 @@ class PutTransfer(Transfer):
     def release(self) -> None:
         self._draft.discard()
 
-    async def _write(self, offset: int, data: memoryview, reply: str) -> bytes | None:
+    async def _write(self, offset: int, data: memoryview, reply: str) -> Payload | None:
         if offset > self._received:
             self._keep(offset, data, reply)
             return None
@@ -175,8 +176,11 @@ class PutTransfer(Transfer):
 
     async def _worked_off(self, *, wait: bool = True) -> None:
         """See to it that a thread writes the backlog. Raises what the one before met."""
-        if self._work is not None and (wait or self._work.done()):
-            await asyncio.wrap_future(self._work)
+        if self._work is not None:
+            if self._work.done():
+                self._work.result()
+            elif wait:
+                await asyncio.wrap_future(self._work)
         if self._backlog:
             self._work = self._pool.submit(self._work_off)
             if wait:
@@ -210,13 +214,13 @@ class GetTransfer(Transfer):
         self._hash = hashlib.sha256()
         self._hashed = 0
 
-    async def handle(self, frame: Frame, reply: str) -> bytes | None:
+    async def handle(self, frame: Frame, reply: str) -> Payload | None:
         if frame.kind is Kind.FETCH:
-            made: bytes = await self._in_thread(self._fetch, frame.offset, parse_length(frame.rest))
+            made: Payload = await self._in_thread(self._fetch, frame.offset, parse_length(frame.rest))
             return made
         self._over = True
         if frame.kind is Kind.CLOSE:
-            digest: bytes = await self._in_thread(self._digest)
+            digest: Payload = await self._in_thread(self._digest)
             return digest
         if frame.kind is Kind.ABORT:
             return self.answer()
@@ -225,7 +229,7 @@ class GetTransfer(Transfer):
     def release(self) -> None:
         self._handle.close()
 
-    def _fetch(self, offset: int, length: int) -> bytes:
+    def _fetch(self, offset: int, length: int) -> Payload:
         data = self._read(offset, min(length, self._frame, self._size - offset))
         if self._digests and offset == self._hashed:
             self._hash.update(data)
@@ -241,11 +245,11 @@ class GetTransfer(Transfer):
             raise Corrupt(f"{self.path!r} ended early")
         return data
 
-    def _digest(self) -> bytes:
+    def _digest(self) -> Payload:
         while self._digests and self._hashed < self._size:
             self._fetch(self._hashed, self._frame)
         return pack_frame(Kind.DIGEST, self._size, self._hash.digest() if self._digests else b"")
 
 
-def answer_frame(answer: Answer) -> bytes:
+def answer_frame(answer: Answer) -> Payload:
     return pack_frame(Kind.ANSWER, 0, encode(answer))

@@ -8,14 +8,27 @@ about that. The ping here is left to be answered late, and waits its turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
+from typing import Any
 
 from nats.aio.client import PING_PROTO, Client
 
 from snappy import log
 
 _log = log.get(__name__)
+
+
+def that_cannot_raise(callback: Callable[..., Awaitable[None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """A callback that raises would end nats-py's loops while it goes on saying that it is connected."""
+
+    async def guarded(*arguments: Any) -> None:
+        try:
+            await callback(*arguments)
+        except Exception:
+            _log.exception("a callback of the NATS connection failed")
+
+    return guarded
 
 
 async def ping(nc: Client, timeout: float) -> bool:

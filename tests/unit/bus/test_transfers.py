@@ -41,12 +41,12 @@ class Caller:
         self.transfer: Transfer
 
     async def publish(self, reply: str, payload: bytes) -> None:
-        self.answers[reply].set_result(parse_frame(payload))
+        self.answers[reply].set_result(parse_frame(bytes(payload)))
 
     def send(self, kind: Kind, offset: int = 0, rest: bytes = b"") -> asyncio.Future[Frame]:
         reply = f"_INBOX.{len(self.answers)}"
         self.answers[reply] = asyncio.get_running_loop().create_future()
-        assert self.transfer.feed(pack_frame(kind, offset, rest), reply)
+        assert self.transfer.feed(bytes(pack_frame(kind, offset, rest)), reply)
         return self.answers[reply]
 
     def piece(self, number: int) -> asyncio.Future[Frame]:
@@ -128,7 +128,7 @@ async def test_frames_far_ahead_of_their_turn_end_the_transfer(files: PolicyFile
 
 async def test_a_flood_is_refused(files: PolicyFileSystem) -> None:
     async with putting(files) as (caller, _):
-        accepted = [caller.transfer.feed(pack_frame(Kind.WRITE, 0, b"x"), "_INBOX.flood") for _ in range(100)]
+        accepted = [caller.transfer.feed(bytes(pack_frame(Kind.WRITE, 0, b"x")), "_INBOX.flood") for _ in range(100)]
         assert accepted == [True] * MAX_EARLY + [False] * (100 - MAX_EARLY)
         caller.answers["_INBOX.flood"] = asyncio.get_running_loop().create_future()
 
@@ -168,7 +168,7 @@ async def test_a_repeated_commit_gets_the_first_one_s_answer(files: PolicyFileSy
             judged(await answer)
         await running
         assert caller.transfer.outcome is not None
-        judged(parse_frame(caller.transfer.outcome))
+        judged(parse_frame(bytes(caller.transfer.outcome)))
     assert files.cat_file("data/x") == CONTENT
 
 
@@ -192,7 +192,7 @@ async def test_an_aborted_put_leaves_nothing(files: PolicyFileSystem) -> None:
 @pytest.mark.parametrize("kind", [Kind.FETCH, Kind.CLOSE, Kind.DATA])
 async def test_a_frame_that_is_none_of_a_put_ends_it(files: PolicyFileSystem, kind: Kind) -> None:
     async with putting(files) as (caller, running):
-        rest = pack_frame(kind, 0, b"", checked=True)
+        rest = bytes(pack_frame(kind, 0, b"", checked=True))
         caller.answers["_INBOX.x"] = asyncio.get_running_loop().create_future()
         caller.transfer.feed(rest, "_INBOX.x")
         with pytest.raises(BusError):
