@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from snappy.cli import options, output
+from snappy.cli import follow, options, output
 from snappy.jobs.messages import EventToken, Subscription
 
 EXAMPLES = """\
@@ -86,7 +86,7 @@ async def _watch(arguments: argparse.Namespace) -> int:
         client.live(arguments.kind, arguments.event, arguments.job) as events,
     ):
         output.note("listening; interrupt to leave")
-        await _print(events, arguments)
+        await follow.unless_interrupted(_print(events, arguments), "no longer listening")
     return 0
 
 
@@ -118,10 +118,15 @@ async def _read(arguments: argparse.Namespace) -> int:
     async with session.for_questions(arguments) as client:
         mine = await client.subscriptions.get()
         events = client.subscriptions.events(mine, limit=arguments.count, wait=arguments.follow)
-        async with aclosing(events):
-            async for event in events:
-                output.result(event, line(event), as_json=arguments.json)
+        await follow.unless_interrupted(_print_all(events, arguments), "no longer reading; what is unread is kept")
     return 0
+
+
+async def _print_all(events: AsyncGenerator[dict[str, Any], None], arguments: argparse.Namespace) -> None:
+    """One that is printed is read, and no other."""
+    async with aclosing(events):
+        async for event in events:
+            output.result(event, line(event), as_json=arguments.json)
 
 
 async def _show(arguments: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snappy.cli import display, output
 from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
@@ -18,6 +18,8 @@ from snappy.jobs.states import State
 if TYPE_CHECKING:
     from snappy.cli.session import Session
     from snappy.frontend.api import Client
+
+Done = TypeVar("Done")
 
 WITH_WARNINGS = 3
 CANCEL_SECONDS = 30.0
@@ -155,17 +157,20 @@ def summary(kind: str, result: Result) -> str:
 
 async def watch(client: Client, job: str, arguments: argparse.Namespace) -> int:
     """Follow a job that somebody submitted; an interrupt leaves it alone."""
+    following = to_the_end(client, await client.get(job), display.choose(quiet=False), asyncio.Event())
+    return tell(await unless_interrupted(following, "no longer watching; the job goes on"), as_json=arguments.json)
+
+
+async def unless_interrupted(work: Coroutine[Any, Any, Done], left: str) -> Done:
+    """What ``work`` comes to; SIGINT or SIGTERM ends it in good order. Raises Interrupted, saying ``left``."""
     with interrupts() as interrupted:
-        ended = asyncio.create_task(
-            to_the_end(client, await client.get(job), display.choose(quiet=False), asyncio.Event())
-        )
-        left = asyncio.create_task(interrupted.wait())
-        await asyncio.wait({ended, left}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (ended, left):
-            if not task.done():
+        tasks = ended, _ = asyncio.create_task(work), asyncio.create_task(interrupted.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.wait(tasks)
     if ended.cancelled():
-        raise Interrupted("no longer watching; the job goes on")
-    return tell(ended.result(), as_json=arguments.json)
+        raise Interrupted(left)
+    return ended.result()
