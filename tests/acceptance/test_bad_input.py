@@ -15,7 +15,7 @@ import pytest
 
 from snappy.jobs.messages import CloudEvent
 from snappy.jobs.states import FINAL
-from tests.support.stack import Shell, Up, secret, snappy_up
+from tests.support.stack import Shell, Up, secret, site_folder, snappy_up
 from tests.support.weed import weed_server
 
 CONFIGURATION = """
@@ -41,10 +41,7 @@ SERVICES = ("site", "vault", "empty")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "data").mkdir()
-    (folder / "data" / "file").write_text("content")
-    secret(folder / "password", "right")
+    folder = site_folder(tmp_path_factory.mktemp("site"))
     secret(folder / "wrong", "wrong")
     return folder
 

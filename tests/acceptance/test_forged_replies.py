@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 from nats.aio.msg import Msg
 
 from snappy import config
@@ -13,7 +11,7 @@ from snappy.bus import streams
 from snappy.bus.connection import Bus, serve
 from snappy.bus.watchdog import ping
 from tests.support.natsserver import nats_server
-from tests.support.roles import DEPLOYED, VICTIM, Ground, expect_only, standing
+from tests.support.roles import DEPLOYED, VICTIM, Ground, expect_only
 
 FORGED = (
     VICTIM,
@@ -27,12 +25,6 @@ FORGED = (
     "$JS.API.STREAM.PURGE.SNAPPY_EVENTS",
     "$JS.API.STREAM.DELETE.SNAPPY_COMMANDS",
 )
-
-
-@pytest.fixture
-async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
-    async with standing(tmp_path) as made:
-        yield made
 
 
 async def send(bus: Bus, subject: str, body: bytes, reply: str) -> None:

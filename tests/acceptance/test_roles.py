@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,9 @@ from nats.aio.msg import Msg
 from snappy.bus import connection, roles, streams
 from snappy.bus.connection import Bus, serve
 from snappy.errors import BusDenied, BusError, BusFull, SnappyError
-from tests.support.roles import VICTIM, Ground, deployed, expect_only, standing
+from tests.support.roles import VICTIM, Ground, deployed, expect_only
 
 OTHERS = ("audit", "site1", "vault", "alice", "watcher")
-
-
-@pytest.fixture
-async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
-    async with standing(tmp_path) as made:
-        yield made
 
 
 async def denied(bus: Bus, subject: str) -> bool:

@@ -9,31 +9,11 @@ import pytest
 
 from snappy.bus.connection import Bus
 from snappy.errors import BusDenied, BusError
-from tests.support.stack import Shell, secret, snappy_up
-
-CONFIGURATION = """
-[source.site]
-keys.default = {{ file = "{folder}/password" }}
-[source.site.allow.alice]
-kinds = ["*"]
-plugins = ["files"]
-targets = ["vault"]
-read = ["{folder}/data"]
-[target.vault]
-url = "{folder}/vault"
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "file").write_text("content")
-    secret(tmp_path / "password", "right")
-    return tmp_path
+from tests.support.stack import Shell, site_up
 
 
 def test_a_schedule_from_add_to_remove(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"]) as up:
+    with site_up(folder) as up:
         shell = up.shell(tmp_path_factory.mktemp("alice"), "alice")
         job = ["--", "backup", folder / "data", "--to", "vault", "--source", "site", "--init"]
         added = shell.run("schedule", "add", "often", "--every", "1s", "--json", *job).expect(0).json()

@@ -12,32 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import Shell, Up, secret, snappy_up
-
-CONFIGURATION = """
-[source.site]
-keys.default = {{ file = "{folder}/password" }}
-[source.site.allow.alice]
-kinds = ["*"]
-plugins = ["files"]
-targets = ["vault"]
-read = ["{folder}/data"]
-[target.vault]
-url = "{folder}/vault"
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "file").write_text("content")
-    secret(tmp_path / "password", "right")
-    return tmp_path
+from tests.support.stack import Shell, Up, site_and_vault, site_up
 
 
 @pytest.fixture(params=[[], ["--split"]], ids=["one process", "split"])
 def up(folder: Path, request: pytest.FixtureRequest) -> Iterator[Up]:
-    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], *request.param) as running:
+    with site_up(folder, *request.param) as running:
         yield running
 
 
@@ -65,7 +45,7 @@ def test_jobs_are_done(up: Up, folder: Path, tmp_path: Path) -> None:
 def test_commands_of_the_owner_find_the_running_server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """By the state folder: a target's name goes to it, and a path joins it with a source and a target of its own."""
     shell = Shell(tmp_path_factory.mktemp("owner"), environ={"SNAPPY_STATE_DIR": str(folder / "state")})
-    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"]):
+    with site_up(folder):
         shell.run("backup", folder / "data", "--to", "vault", "--source", "site", "--init").expect(0)
         shell.with_password("backup", folder / "data", "--to", "./own", "--init").expect(0)
         jobs = shell.run("jobs", "list", "--json").expect(0).json()
@@ -90,7 +70,7 @@ asyncio.run(main())
 
 def test_up_waits_for_the_end_of_a_command_that_owns_the_server(folder: Path) -> None:
     """It must not stand on a server that a passing command takes away with it."""
-    (folder / "snappy.toml").write_text(CONFIGURATION.format(folder=folder))
+    (folder / "snappy.toml").write_text(site_and_vault(folder))
     shell = Shell(folder)
     owner = [sys.executable, "-c", PASSING, str(shell.state_dir)]
     with subprocess.Popen(owner, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as passing:
@@ -109,12 +89,12 @@ def test_up_waits_for_the_end_of_a_command_that_owns_the_server(folder: Path) ->
 
 
 def test_one_process_says_that_the_split_is_off(folder: Path) -> None:
-    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"]):
+    with site_up(folder):
         assert "--split" in (folder / "up.log").read_text()
 
 
 def test_sigterm_ends_everything_cleanly(folder: Path) -> None:
-    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], "--split") as up:
+    with site_up(folder, "--split") as up:
         below = children(up.process.pid)
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(30) == 0, (folder / "up.log").read_text()
@@ -122,7 +102,7 @@ def test_sigterm_ends_everything_cleanly(folder: Path) -> None:
 
 
 def test_a_killed_parent_takes_its_children_with_it(folder: Path) -> None:
-    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], "--split") as up:
+    with site_up(folder, "--split") as up:
         below = children(up.process.pid)
         assert sum("snappy.cli.child" in command for command in below.values()) == 4
         up.process.kill()
@@ -130,7 +110,7 @@ def test_a_killed_parent_takes_its_children_with_it(folder: Path) -> None:
 
 
 def test_a_dead_child_ends_the_whole(folder: Path) -> None:
-    with snappy_up(folder, CONFIGURATION.format(folder=folder), ["site", "vault"], "--split") as up:
+    with site_up(folder, "--split") as up:
         victim = next(pid for pid, command in children(up.process.pid).items() if "snappy.cli.child" in command)
         os.kill(victim, signal.SIGKILL)
         assert up.process.wait(60) == 1

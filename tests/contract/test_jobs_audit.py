@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,7 @@ from snappy.jobs import extract
 from snappy.jobs.audit import AuditService
 from snappy.jobs.audit_words import AuditFilter
 from snappy.jobs.auditlog import AuditLog
-from tests.support.jobs import BACKUP, Stack, Worker, jetstream_server, stack_on
-
-
-@pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with jetstream_server(tmp_path_factory.mktemp("nats")) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def stack(server_url: str) -> AsyncIterator[Stack]:
-    async with stack_on(server_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def site(stack: Stack) -> Worker:
-    return await stack.worker()
-
-
-@pytest.fixture
-async def alice(stack: Stack) -> Client:
-    return Client(await stack.bus("alice"))
+from tests.support.jobs import BACKUP, Stack, Worker
 
 
 @asynccontextmanager

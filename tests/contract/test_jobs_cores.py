@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from nats.errors import Error as NatsError
 
 from snappy import config
@@ -20,25 +16,14 @@ from snappy.frontend.api import Client
 from snappy.jobs.core import Core
 from snappy.jobs.messages import HoldRequest
 from snappy.jobs.states import FINAL, State
-from tests.support.jobs import BACKUP, Clock, Stack, Worker, jetstream_server
+from tests.support.jobs import BACKUP, Clock, RealClock, Stack, Worker
+from tests.support.natsserver import NatsServer
 
 JOBS = 120
 KILLS = 6
 KILL_EVERY = 0.25
 SETTINGS = config.Core(hold_seconds=2.0, max_lost_attempts=50)
 FINAL_EVENTS = {"succeeded", "failed", "cancelled", "rejected"}
-
-
-@pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("nats")
-    with jetstream_server(folder) as server:
-        yield server.url
-
-
-class RealClock(Clock):
-    def __call__(self) -> float:
-        return time.time()
 
 
 async def work(worker: Worker) -> None:
@@ -63,9 +48,9 @@ async def deliver_again_after(stack: Stack, seconds: float) -> None:
         await js.add_consumer(stream, known.evolve(ack_wait=seconds))
 
 
-async def test_a_claim_is_asked_again_of_another_core(server_url: str) -> None:
+async def test_a_claim_is_asked_again_of_another_core(server: NatsServer) -> None:
     """The core that granted it died, and the other one was not told of it."""
-    stack = Stack(server_url, Clock())
+    stack = Stack(server.url, Clock())
     await stack.start_core()
     await stack.target()
     site = await stack.worker()
@@ -101,8 +86,8 @@ async def all_over(stack: Stack) -> list[State]:
         await asyncio.sleep(0.1)
 
 
-async def test_every_command_ends_once_whatever_core_dies(server_url: str) -> None:
-    stack = Stack(server_url, RealClock())
+async def test_every_command_ends_once_whatever_core_dies(server: NatsServer) -> None:
+    stack = Stack(server.url, RealClock())
     await stack.start_core(SETTINGS, sweep_seconds=0.2)
     await stack.target()
     await deliver_again_after(stack, 1.0)

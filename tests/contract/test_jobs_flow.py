@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -14,30 +12,7 @@ from snappy.bus.grants import GrantChecker
 from snappy.errors import AttemptOver, JobError, JobNotFound
 from snappy.frontend.api import Client
 from snappy.jobs.states import State
-from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Stack, Worker, jetstream_server, stack_on
-
-
-@pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("nats")
-    with jetstream_server(folder) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def stack(server_url: str) -> AsyncIterator[Stack]:
-    async with stack_on(server_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def site(stack: Stack) -> Worker:
-    return await stack.worker()
-
-
-@pytest.fixture
-async def alice(stack: Stack) -> Client:
-    return Client(await stack.bus("alice"))
+from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Stack, Worker
 
 
 async def publish(stack: Stack, command: Any, *, kind: str = "backup", user: str = "alice", **options: Any) -> None:

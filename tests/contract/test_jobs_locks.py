@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,27 +12,10 @@ from snappy.frontend.api import Client
 from snappy.jobs.dead_locks import ASKED_AT_ONCE, STALE_SECONDS
 from snappy.jobs.messages import HoldAnswer, LockRef
 from snappy.jobs.states import State
-from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Stack, Worker, jetstream_server, stack_on
+from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Stack, Worker
 
 LOCK = "ab" * 32
 CHECKER = GrantChecker(SIGNING_KEY.public_text())
-
-
-@pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with jetstream_server(tmp_path_factory.mktemp("nats")) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def stack(server_url: str) -> AsyncIterator[Stack]:
-    async with stack_on(server_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def alice(stack: Stack) -> Client:
-    return Client(await stack.bus("alice"))
 
 
 @pytest.fixture

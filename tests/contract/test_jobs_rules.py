@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,25 +15,8 @@ from snappy.jobs.ledger import timestamp
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.states import State
 from snappy.jobs.stopping import STOP_SECONDS
-from tests.support.jobs import BACKUP, SETTINGS, Clock, Stack, Worker, jetstream_server, stack_on
-
-
-@pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("nats")
-    with jetstream_server(folder) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def stack(server_url: str) -> AsyncIterator[Stack]:
-    async with stack_on(server_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def site(stack: Stack) -> Worker:
-    return await stack.worker()
+from tests.support.jobs import BACKUP, SETTINGS, Clock, Stack, Worker
+from tests.support.natsserver import NatsServer
 
 
 class Submitter(Client):
@@ -313,8 +294,8 @@ async def limited(url: str, limits: config.Limits, cores: int = 1) -> Stack:
 
 
 @pytest.mark.parametrize("limits", LIMITS, ids=str)
-async def test_no_more_attempts_at_once_than_the_limit(server_url: str, limits: config.Limits) -> None:
-    stack = await limited(server_url, limits)
+async def test_no_more_attempts_at_once_than_the_limit(server: NatsServer, limits: config.Limits) -> None:
+    stack = await limited(server.url, limits)
     site, alice = await stack.worker(), await submitter(stack)
     jobs = [(await submit(alice)).id for _ in range(4)]
     held = [await site.claimed() for _ in range(2)]
@@ -330,8 +311,8 @@ async def test_no_more_attempts_at_once_than_the_limit(server_url: str, limits: 
     await stack.close()
 
 
-async def test_another_service_and_another_key_are_not_kept_waiting(server_url: str) -> None:
-    stack = await limited(server_url, config.Limits(key=1))
+async def test_another_service_and_another_key_are_not_kept_waiting(server: NatsServer) -> None:
+    stack = await limited(server.url, config.Limits(key=1))
     one, two, alice = await stack.worker(), await stack.worker("site2"), await submitter(stack)
     jobs = [(await submit(alice, **named)).id for named in ({}, {}, {"key": "other"}, {"source": "site2"})]
     assert [await claimed(one), await claimed(one), await claimed(two)] == [jobs[0], jobs[2], jobs[3]]
@@ -339,9 +320,9 @@ async def test_another_service_and_another_key_are_not_kept_waiting(server_url: 
     await stack.close()
 
 
-async def test_several_cores_together_keep_the_limit(server_url: str) -> None:
+async def test_several_cores_together_keep_the_limit(server: NatsServer) -> None:
     """Claims at the same moment may both give way; they never both pass."""
-    stack = await limited(server_url, config.Limits(target=3), cores=3)
+    stack = await limited(server.url, config.Limits(target=3), cores=3)
     workers = [await stack.worker(f"site{number}") for number in range(1, 5)]
     alice = await submitter(stack)
     for number in range(1, 5):
@@ -358,8 +339,8 @@ async def test_several_cores_together_keep_the_limit(server_url: str) -> None:
     await stack.close()
 
 
-async def test_a_limited_job_is_called_for_no_more_often_than_there_is_room(server_url: str) -> None:
-    stack = await limited(server_url, config.Limits(source=1))
+async def test_a_limited_job_is_called_for_no_more_often_than_there_is_room(server: NatsServer) -> None:
+    stack = await limited(server.url, config.Limits(source=1))
     site, alice = await stack.worker(), await submitter(stack)
     for _ in range(5):
         await submit(alice)

@@ -22,28 +22,12 @@ from snappy.jobs.messages import JobRecord
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.schedules import desk, plan
 from snappy.jobs.states import State
-from tests.support.jobs import BACKUP, SETTINGS, Clock, Stack, Worker, jetstream_server
+from tests.support.jobs import BACKUP, SETTINGS, RealClock, Stack, Worker, jetstream_server
 from tests.support.natsserver import NatsServer
 
 NEVER = "0 0 29 2 *"
 SOON = 12.0
 """Seconds within which a schedule of every second must have done what a test waits for, on a busy machine."""
-
-
-class RealClock(Clock):
-    """The machine's, set forward by ``ahead`` seconds."""
-
-    ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    folder: Path = tmp_path_factory.mktemp("nats")
-    with jetstream_server(folder) as running:
-        yield running
 
 
 @pytest.fixture
@@ -54,11 +38,6 @@ async def stack(server: NatsServer) -> AsyncIterator[Stack]:
     await stack.worker()
     yield stack
     await stack.close()
-
-
-@pytest.fixture
-async def alice(stack: Stack) -> Client:
-    return Client(await stack.bus("alice"))
 
 
 async def jobs(stack: Stack, count: int) -> list[JobRecord]:

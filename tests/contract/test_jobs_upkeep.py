@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
@@ -18,31 +17,9 @@ from snappy.jobs.messages import ErrorInfo, Result, Warn
 from snappy.jobs.refusals import PAUSE_SECONDS
 from snappy.jobs.states import State
 from snappy.jobs.sweep import RETURN_SECONDS
-from tests.support.jobs import BACKUP, SETTINGS, Stack, Worker, jetstream_server, stack_on
+from tests.support.jobs import BACKUP, SETTINGS, Stack, Worker
 
 DAY = 86400.0
-
-
-@pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with jetstream_server(tmp_path_factory.mktemp("nats")) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def stack(server_url: str) -> AsyncIterator[Stack]:
-    async with stack_on(server_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def site(stack: Stack) -> Worker:
-    return await stack.worker()
-
-
-@pytest.fixture
-async def alice(stack: Stack) -> Client:
-    return Client(await stack.bus("alice"))
 
 
 async def test_a_call_that_nobody_followed_is_made_again(stack: Stack, site: Worker, alice: Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -52,6 +53,15 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class RealClock(Clock):
+    """The machine's, set forward by ``ahead`` seconds."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
 
 
 class Worker:

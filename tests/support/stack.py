@@ -182,6 +182,39 @@ def snappy_up(folder: Path, configuration: str, services: Sequence[str], *argume
         process.wait(SECONDS)
 
 
+SITE_AND_VAULT = """
+[source.site]
+keys.default = {{ file = "{folder}/password" }}
+[source.site.allow.alice]
+kinds = ["*"]
+plugins = ["files"]
+targets = ["vault"]
+read = ["{folder}/data"]
+[target.vault]
+url = "{folder}/vault"
+"""
+
+
+def site_and_vault(folder: Path) -> str:
+    """The configuration of a source service that may back up ``folder/data`` for alice, and of a target."""
+    return SITE_AND_VAULT.format(folder=folder)
+
+
+@contextmanager
+def site_up(folder: Path, *arguments: str) -> Iterator[Up]:
+    """``snappy up`` with them; ``folder`` needs what :func:`site_folder` makes."""
+    with snappy_up(folder, site_and_vault(folder), ["site", "vault"], *arguments) as up:
+        yield up
+
+
+def site_folder(folder: Path) -> Path:
+    """``folder``, with something to back up and the repository's password."""
+    (folder / "data").mkdir()
+    (folder / "data" / "file").write_text("content")
+    secret(folder / "password", "right")
+    return folder
+
+
 # ---- in this process -------------------------------------------------------------------------------------------------
 
 
