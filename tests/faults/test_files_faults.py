@@ -51,11 +51,15 @@ class Target:
     def __init__(self, url: str, folder: Path) -> None:
         self._command = [sys.executable, "-c", TARGET_PROGRAM, url, str(folder)]
         self.start()
+        self.wait_ready()
 
     def start(self) -> None:
+        """In a thread that lasts: the process dies with it."""
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=die_with_parent
         )
+
+    def wait_ready(self) -> None:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 
@@ -127,7 +131,8 @@ async def test_a_put_goes_on_when_the_target_is_started_again(server: NatsServer
         with source.open("rb") as file:
             putting = asyncio.create_task(fs.objects.write_file(NAME, file, len(CONTENT), "create", count))
             await killed.wait()
-            await asyncio.to_thread(target.start)
+            target.start()
+            await asyncio.to_thread(target.wait_ready)
             await putting
         assert sum(sent) > len(CONTENT)
         assert (folder / NAME).read_bytes() == CONTENT
@@ -174,7 +179,7 @@ async def test_a_put_goes_on_when_the_nats_server_is_started_again(server: NatsS
         with source.open("rb") as file:
             putting = asyncio.create_task(fs.objects.write_file(NAME, file, len(CONTENT), "create", count))
             await reached.wait()
-            await asyncio.to_thread(server.restart)
+            await server.restart_meanwhile()
             await putting
         assert (folder / NAME).read_bytes() == CONTENT
         assert await fs._cat_file(NAME) == CONTENT
@@ -188,7 +193,7 @@ async def test_a_get_goes_on_when_the_nats_server_is_started_again(server: NatsS
         fs = caller(server.url)
         pieces = (await fs.objects.download(NAME, 0, None)).pieces()
         got = [bytes(await anext(pieces))]
-        await asyncio.to_thread(server.restart)
+        await server.restart_meanwhile()
         got += [bytes(piece) async for piece in pieces]
         assert b"".join(got) == CONTENT
         await fs.aclose()

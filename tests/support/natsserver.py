@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -37,6 +38,7 @@ class NatsServer:
         self.port = port
         self._ready = threading.Event()
         self._start()
+        self._wait_ready()
 
     @property
     def url(self) -> str:
@@ -49,8 +51,15 @@ class NatsServer:
     def restart(self) -> None:
         """Kill the server and start another on the same port."""
         self.kill()
-        self._ready.clear()
         self._start()
+        self._wait_ready()
+
+    async def restart_meanwhile(self) -> None:
+        """The same, while the loop goes on. Only the waiting is another thread's: the server dies with the thread that
+        started it."""
+        self.kill()
+        self._start()
+        await asyncio.to_thread(self._wait_ready)
 
     def kill(self) -> None:
         self._process.kill()
@@ -67,12 +76,15 @@ class NatsServer:
         self._reader.join()
 
     def _start(self) -> None:
+        self._ready.clear()
         command = [program(), "-c", str(self.config), "-a", "127.0.0.1", "-p", str(self.port)]
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def _wait_ready(self) -> None:
         if not self._ready.wait(START_SECONDS) or self._process.poll() is not None:
             raise RuntimeError("nats-server did not start:\n" + "\n".join(self.lines))
 
