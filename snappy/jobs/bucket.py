@@ -73,14 +73,6 @@ class Bucket:
             raise _error(answer)
         return bool(answer["purged"])
 
-    async def last_revision(self) -> int:
-        """The newest revision of the whole bucket, as its leader has it."""
-        answer = await self._ask(f"STREAM.INFO.{self.stream}", {})
-        if "error" in answer:
-            raise _error(answer)
-        revision: int = answer["state"]["last_seq"]
-        return revision
-
     async def changes(self, after: int, keys: str = ">") -> AsyncIterator[Entry]:
         """The newest value of each key of a pattern that changed after the revision ``after``, by revision."""
         more = True

@@ -196,16 +196,6 @@ def is_stale(lock: LockFile, now: datetime) -> bool:
     return lock.hostname == socket.gethostname() and not _is_alive(lock.pid)
 
 
-def remove_stale_locks(store: Store, documents: Documents, now: datetime | None = None) -> int:
-    """Remove what dead holders left; returns how many. A lock of a job of Snappy is left to whoever knows that its
-    attempt is over."""
-    moment = now or datetime.now(UTC)
-    stale = [name for name, lock in read_locks(store, documents) if not lock.snappy and is_stale(lock, moment)]
-    for name in stale:
-        store.remove(FileType.LOCK, name)
-    return len(stale)
-
-
 def _earlier_attempts(owner: LockOwner) -> Confirm:
     """Attempt n+1 exists only because n is over and may write no more: its lock keeps others out for nothing."""
 

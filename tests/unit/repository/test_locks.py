@@ -19,7 +19,7 @@ from snappy.repository import locks
 from snappy.repository.compression import Compressor
 from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
-from snappy.repository.locks import Lock, LockFile, LockJob, LockOwner, Named, hold, read_locks, remove_stale_locks
+from snappy.repository.locks import Lock, LockFile, LockJob, LockOwner, Named, hold, read_locks
 from snappy.repository.store import FileType, Store
 from tests.support.engine import OWNER, Interposed, memory_store
 
@@ -367,11 +367,3 @@ def test_a_thread_keeps_it_fresh_and_retries(rig: Rig, monkeypatch: pytest.Monke
         assert refreshed.wait(20)
     assert failures == []
     assert rig.names() == []
-
-
-def test_stale_locks_are_removed_on_request_but_not_those_of_jobs(rig: Rig) -> None:
-    rig.leave()
-    job = rig.leave(snappy=LockJob("job-2", 3))
-    fresh = rig.leave(time=START + timedelta(hours=1))
-    assert remove_stale_locks(rig.store, rig.documents, START + timedelta(hours=1)) == 1
-    assert sorted(rig.names()) == sorted([job, fresh])
