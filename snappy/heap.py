@@ -16,7 +16,7 @@ ARENA_MAX = -8
 """Parameters of glibc's ``mallopt`` (its malloc.h); other C libraries have no such function."""
 
 KEPT = 64 << 20
-ARENAS = 2
+ARENAS = 1
 FOR_PACKS = 4 << 20
 FOR_FRAMES = 32 << 20
 """The most that glibc takes."""
