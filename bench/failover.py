@@ -2,13 +2,15 @@
 
     python -m bench.failover                 # 2 GiB, killed at half of it, holds of five seconds
     python -m bench.failover --size 256MiB --hold 3 --rounds 3
+    python -m bench.failover --files 1             # all of it in one file
 
 A whole site runs in processes of its own: nats-server under ``deploy/nats.conf``, core, audit, target and two
 replicas of one source service. The data neither compress nor repeat, so that what one backup stores is their size.
 Counted where the packs lie, past every service:
 
 * *seconds*: from the kill to the first pack that the second attempt stored;
-* *sent*: bytes of the packs that the second attempt stored, beside what was missing when the first one died.
+* *sent*: bytes of the packs that the second attempt stored, beside what was missing when the first one died;
+* *read*: bytes of the source that the second attempt read, as its result says.
 
 The line ``waited for`` says where the seconds went: until the core knew that the attempt was lost, until another
 replica had the job, until the first new pack.
@@ -44,6 +46,7 @@ class Failover(NamedTuple):
     finished: float
     stored_before: int
     stored_after: int
+    read: int
     size: int
 
     @property
@@ -59,7 +62,8 @@ class Failover(NamedTuple):
         sent = self.stored_after - self.stored_before
         return (
             f"resumed after {self.resumed:.1f} s, finished after {self.finished:.1f} s; "
-            f"sent {sent / MIB:.0f} MiB where {self.missing / MIB:.0f} were missing ({self.surplus:+.1%})\n"
+            f"sent {sent / MIB:.0f} MiB and read {self.read / MIB:.0f} where {self.missing / MIB:.0f} were missing "
+            f"({self.surplus:+.1%} sent)\n"
             f"waited for: the loss {self.lost:.1f} s, the claim {self.claimed - self.lost:.1f} s, "
             f"the first pack {self.resumed - self.claimed:.1f} s"
         )
@@ -104,15 +108,16 @@ async def fail_over(site: Arena, tree: Path, size: int) -> Failover:
         finished,
         stored - before,
         stored_in(repository) - before,
+        done["result"]["bytes_read"],
         size,
     )
 
 
-def measure(size: int, hold_seconds: float) -> Failover:
+def measure(size: int, hold_seconds: float, files: int) -> Failover:
     folder = Path(tempfile.mkdtemp(prefix="snappy-failover-"))
     try:
         with standing_by(folder, hold_seconds) as site:
-            return asyncio.run(fail_over(site, make_noise(site.data / "tree", size), size))
+            return asyncio.run(fail_over(site, make_noise(site.data / "tree", size, size // files), size))
     finally:
         shutil.rmtree(folder)
 
@@ -131,10 +136,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--size", type=_size, default=_size("2GiB"), help="of the data, in MiB or GiB")
     parser.add_argument("--hold", type=float, default=5.0, help="seconds that a hold lasts")
+    parser.add_argument("--files", type=int, default=256, help="how many files the data are")
     parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
     for _ in range(given.rounds):
-        print(measure(given.size, given.hold), flush=True)
+        print(measure(given.size, given.hold, given.files), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from bench.failover import fail_over, standing_by
+from snappy.repository.journal import LEAST_STEP
 from snappy.targets.drafts import PART_SUFFIX
 from tests.support.faults import MIB, Arena, make_noise
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.restic]
 
 HOLD = 3.0
+IN_WORK = 32 * MIB
+"""What was being read when it died: two files, in chunks of at most 8 MiB."""
 OVER = "the attempt is over; what it stored stays for the next one"
 
 
@@ -24,12 +27,22 @@ def running(tmp_path: Path) -> Iterator[Arena]:
         yield made
 
 
-@pytest.mark.parametrize("size", [256 * MIB, pytest.param(2048 * MIB, marks=pytest.mark.long)])
-async def test_what_the_killed_one_stored_is_not_sent_again(running: Arena, size: int, restic: str) -> None:
-    measured = await fail_over(running, make_noise(running.data / "tree", size), size)
+@pytest.mark.parametrize(
+    ("size", "files"),
+    [
+        (256 * MIB, 32),
+        (256 * MIB, 1),
+        pytest.param(2048 * MIB, 256, marks=pytest.mark.long),
+    ],
+)
+async def test_what_the_killed_one_stored_is_neither_sent_nor_read_again(
+    running: Arena, size: int, files: int, restic: str
+) -> None:
+    measured = await fail_over(running, make_noise(running.data / "tree", size, size // files), size)
     print(measured)
     assert measured.stored_before >= size // 2
     assert measured.surplus <= 0.15, measured
+    assert measured.read <= measured.missing + LEAST_STEP + IN_WORK, measured
     assert running.place.locks() == []
     running.expect_sound(restic)
 
