@@ -32,6 +32,7 @@
     │   └── UnsafePath             a tree tried to write outside the place given
     ├── BusError
     │   ├── BusUnavailable         no server, or nobody answered
+    │   │   └── Garbled            a message was damaged on its way: ask again
     │   ├── BusFull                a stream is at its limit: slow down, try again
     │   ├── BusDenied              the server's permissions or its password check said no
     │   ├── TooLarge               a message that the server would not take
@@ -235,6 +236,12 @@ class BusDenied(BusError, code="bus-denied", exit_code=4):
     """The NATS server's permissions do not allow that."""
 
     hint = "compare the user's permissions with deploy/nats.conf"
+
+
+class Garbled(BusUnavailable, code="garbled"):
+    """A message was damaged on its way."""
+
+    hint = "with TLS (nats.tls_ca) the connection itself notices that"
 
 
 class BusFull(BusError, code="bus-full", exit_code=7, retryable=True):

@@ -29,10 +29,9 @@ from snappy.bus.protocol import (
     OpenAnswer,
     Read,
     ReadAnswer,
-    crc_of,
-    decode,
-    encode,
     frame_size,
+    seal,
+    unseal,
 )
 from snappy.bus.transfers import GetTransfer, PutTransfer, Transfer, answer_frame
 from snappy.errors import BusError, SnappyError, Unavailable
@@ -137,12 +136,12 @@ class FileServer:
             answer = await self._answer(name, caller, message.data)
         except SnappyError as error:
             answer = Answer(failure=to_wire(error))
-        await self._bus.respond(message, encode(msgspec.structs.replace(answer, clock=self._clock())))
+        await self._bus.respond(message, seal(msgspec.structs.replace(answer, clock=self._clock())))
 
     async def _answer(self, name: str, caller: str, raw: bytes) -> Answer:
         if name not in OPERATIONS:
             raise BusError(f"a target has no operation {name!r}")
-        request = decode(raw, OPERATIONS[name].request)
+        request = unseal(raw, OPERATIONS[name].request)
         path: str = getattr(request, "path", "")
         try:
             return await self._perform(name, caller, request)
@@ -293,4 +292,4 @@ def _inline(files: PolicyFileSystem, request: Read, frame: int) -> ReadAnswer:
 
 
 def _data(data: bytes) -> ReadAnswer:
-    return ReadAnswer(data=data, crc=crc_of(data), size=len(data))
+    return ReadAnswer(data=data, size=len(data))

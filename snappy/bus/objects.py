@@ -1,7 +1,7 @@
 """Whole objects and ranges of a target, sent and fetched by the cheapest way that fits, and again where that is safe.
 
 What fits one message takes one request; what does not is a transfer in frames. A transfer that the target lost (it
-was restarted, or another replica took over) is begun anew once.
+was restarted, or another replica took over), or whose bytes were damaged on their way, is begun anew once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from typing import BinaryIO, TypeVar
 
 from snappy.bus.downloads import Download
-from snappy.bus.protocol import MESSAGE_OVERHEAD, Answer, Mode, Put, crc_of, named_hash
+from snappy.bus.protocol import MESSAGE_OVERHEAD, Answer, Mode, Put, named_hash
 from snappy.bus.remote import Remote
 from snappy.bus.uploads import Upload
-from snappy.errors import AccessDenied, AlreadyExists, BusUnavailable, NotFound, SnappyError, Unavailable
+from snappy.errors import AccessDenied, AlreadyExists, BusUnavailable, Corrupt, NotFound, SnappyError, Unavailable
 
 PIECE = 4 << 20
 """Bytes read at a time from a file that is sent."""
@@ -88,7 +88,7 @@ class Objects:
 
     async def _send(self, path: str, content: bytes, mode: Mode) -> None:
         if len(content) + len(path.encode()) <= await self._remote.max_payload() - MESSAGE_OVERHEAD:
-            request = Put(path=path, data=content, crc=crc_of(content), mode=mode)
+            request = Put(path=path, data=content, mode=mode)
             await self._remote.ask("put", request, Answer)
             return
         async with self.upload(path, mode, len(content)) as upload:
@@ -117,14 +117,14 @@ class Objects:
     # ---- again
 
     async def _once(self, path: str, send: Callable[[], Awaitable[None]], done: Callable[[], Awaitable[bool]]) -> None:
-        """``send``, and once more where the transfer was lost; a name that an earlier try took is a success.
+        """``send``, and once more where the transfer was lost or damaged; a name that an earlier try took is a success.
 
         Of an object that is named by its SHA-256 every try may be one more: of the storage's own client, or of a
         caller whose grant ran out between the object and the answer.
         """
         try:
             await self._unless_done(send, done, lost=bool(named_hash(path)))
-        except (BusUnavailable, Unavailable):
+        except (BusUnavailable, Unavailable, Corrupt):
             await self._unless_done(send, done, lost=True)
 
     async def _unless_done(
@@ -139,7 +139,7 @@ class Objects:
     async def _again(self, fetch: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await fetch()
-        except (BusUnavailable, Unavailable):
+        except (BusUnavailable, Unavailable, Corrupt):
             return await fetch()
 
 

@@ -1,16 +1,18 @@
 """The messages of the filesystem over NATS.
 
 *Control operations* are requests on ``<prefix>.fs.<target>.<operation>.<caller>``: one MessagePack struct each way
-(:data:`OPERATIONS`). Every request carries the caller's grant, every answer the target's clock and either a result or
-a :class:`~snappy.bus.failures.Failure`.
+(:data:`OPERATIONS`), behind its CRC-32 (ISO 3309) in 4 bytes, big endian. Every request carries the caller's grant,
+every answer the target's clock and either a result or a :class:`~snappy.bus.failures.Failure`.
 
 *Frames* carry what is too large for one message, as requests on
 ``<prefix>.data.<target>.<replica>.<caller>.<transfer>``. A frame is one payload without headers::
 
     kind    1 byte
     offset  8 bytes, big endian, bytes from the start of the transfer
-    crc     4 bytes, big endian, CRC-32 (ISO 3309) of the rest; 0 where a SHA-256 covers it (WRITE)
+    crc     4 bytes, big endian, CRC-32 of kind and offset, and of the rest but for a WRITE's, which a SHA-256 covers
     rest    bytes
+
+A message that was damaged on its way is refused with :class:`~snappy.errors.Garbled`, has no effect, and is sent again.
 
 A put is OPEN, WRITE..., COMMIT; frames may arrive in any order within the window and may be repeated. A get is READ,
 FETCH..., CLOSE. What fits one message takes one request: PUT, or READ with its data inline.
@@ -28,7 +30,7 @@ import msgspec
 
 from snappy.bus.failures import Failure
 from snappy.bus.pieces import Pieces
-from snappy.errors import BusError, Corrupt
+from snappy.errors import BusError, Garbled
 
 VERSION = 1
 CLOCK_MARGIN = 2.0
@@ -97,7 +99,6 @@ class Put(Request, kw_only=True, frozen=True):
 
     path: str
     data: bytes
-    crc: int
     mode: Mode = "overwrite"
 
 
@@ -165,10 +166,9 @@ class OpenAnswer(Answer, kw_only=True, frozen=True):
 
 
 class ReadAnswer(OpenAnswer, kw_only=True, frozen=True):
-    """``data`` with its CRC-32, or a transfer of ``size`` bytes."""
+    """``data``, or a transfer of ``size`` bytes."""
 
     data: bytes | None = None
-    crc: int = 0
     size: int = 0
 
 
@@ -214,9 +214,10 @@ class Commit(msgspec.Struct, kw_only=True, frozen=True):
     v: int = VERSION
 
 
-_PREFIX = struct.Struct(">BQI")
+_HEAD = struct.Struct(">BQ")
+_CRC = struct.Struct(">I")
 _LENGTH = struct.Struct(">I")
-PREFIX_SIZE = _PREFIX.size
+PREFIX_SIZE = _HEAD.size + _CRC.size
 
 
 class Frame(NamedTuple):
@@ -225,27 +226,31 @@ class Frame(NamedTuple):
     rest: memoryview
 
 
-def pack_frame(kind: Kind, offset: int, rest: bytes | memoryview = b"", *, checked: bool = False) -> Pieces:
+def pack_frame(kind: Kind, offset: int, rest: bytes | memoryview = b"") -> Pieces:
     """``rest`` is not copied: it must not change until the frame was answered."""
-    return Pieces(_PREFIX.pack(kind, offset, zlib.crc32(rest) if checked else 0), rest)
+    head = _HEAD.pack(kind, offset)
+    return Pieces(head + _CRC.pack(_frame_crc(kind, head, rest)), rest)
 
 
 def parse_frame(raw: bytes) -> Frame:
-    """Raises BusError for what is no frame, and Corrupt where the CRC does not match."""
+    """Raises BusError for what is no frame, and Garbled where the CRC does not match."""
     try:
-        kind, offset, crc = _PREFIX.unpack_from(raw)
-        rest = memoryview(raw)[PREFIX_SIZE:].toreadonly()
-        frame = Frame(Kind(kind), offset, rest)
-    except (struct.error, ValueError) as error:
+        kind, offset = _HEAD.unpack_from(raw)
+        crc: int = _CRC.unpack_from(raw, _HEAD.size)[0]
+    except struct.error as error:
         raise BusError("a message on a data subject is no frame") from error
-    if (crc or frame.kind is Kind.DATA) and zlib.crc32(rest) != crc:
-        raise Corrupt("a frame was damaged on its way")
-    return frame
+    rest = memoryview(raw)[PREFIX_SIZE:].toreadonly()
+    if _frame_crc(kind, raw[: _HEAD.size], rest) != crc:
+        raise Garbled("a frame was damaged on its way")
+    try:
+        return Frame(Kind(kind), offset, rest)
+    except ValueError as error:
+        raise BusError("a message on a data subject is no frame") from error
 
 
-def crc_of(data: bytes | memoryview) -> int:
-    """CRC-32 (ISO 3309), as in gzip."""
-    return zlib.crc32(data)
+def _frame_crc(kind: int, head: bytes, rest: bytes | memoryview) -> int:
+    crc = zlib.crc32(head)
+    return crc if kind == Kind.WRITE else zlib.crc32(rest, crc)
 
 
 def pack_length(length: int) -> bytes:
@@ -269,6 +274,7 @@ def frame_size(*max_payloads: int) -> int:
 # ---- MessagePack -------------------------------------------------------------------------------------------------
 
 encode = msgspec.msgpack.Encoder().encode
+"""For what lies in a frame, which has a CRC of its own."""
 Message = TypeVar("Message", bound=msgspec.Struct)
 _DECODERS: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
@@ -284,3 +290,17 @@ def decode(raw: bytes | memoryview, kind: type[Message]) -> Message:
     if abs(version - VERSION) > 1:
         raise BusError(f"the message has version {version}, this side speaks {VERSION}", hint="upgrade the older side")
     return message
+
+
+def seal(message: msgspec.Struct) -> Pieces:
+    """A control message as it is sent."""
+    body = encode(message)
+    return Pieces(_CRC.pack(zlib.crc32(body)), body)
+
+
+def unseal(raw: bytes, kind: type[Message]) -> Message:
+    """Raises Garbled where the CRC does not match, else as :func:`decode`."""
+    body = memoryview(raw)[_CRC.size :]
+    if len(raw) < _CRC.size or zlib.crc32(body) != _CRC.unpack_from(raw)[0]:
+        raise Garbled(f"a {kind.__name__} was damaged on its way")
+    return decode(body, kind)

@@ -22,9 +22,10 @@ from snappy.bus.protocol import (
     Kind,
     Request,
     decode,
-    encode,
     pack_frame,
     parse_frame,
+    seal,
+    unseal,
 )
 from snappy.bus.replies import PROBE_SECONDS
 from snappy.errors import BusError, BusUnavailable, ClockSkew, SnappyError, Unavailable
@@ -115,10 +116,10 @@ class Remote:
 
     async def _ask_once(self, operation: str, request: Request, kind: type[Result]) -> Result:
         bus = await self.bus()
-        body = encode(msgspec.structs.replace(request, grant=self.grant()))
+        body = seal(msgspec.structs.replace(request, grant=self.grant()))
         sent = self._clock()
         raw = await bus.request(bus.subjects.fs(self.target, operation, bus.user), body, timeout=self.patience.answer)
-        answer = decode(raw, kind)
+        answer = unseal(raw, kind)
         self._judge(answer, sent)
         return answer
 

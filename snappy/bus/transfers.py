@@ -30,7 +30,7 @@ from snappy.bus.protocol import (
     parse_frame,
     parse_length,
 )
-from snappy.errors import BusError, Corrupt, SnappyError
+from snappy.errors import BusError, Corrupt, Garbled, SnappyError
 from snappy.targets.policy import GuardedDraft
 
 log = structlog.get_logger(module=__name__)
@@ -94,6 +94,8 @@ class Transfer(ABC):
     async def _serve(self, raw: bytes, reply: str) -> None:
         try:
             answer = await self.handle(parse_frame(raw), reply)
+        except Garbled as error:  # it comes again
+            answer = self.answer(to_wire(error, self.path))
         except Exception as error:
             self._over = True
             if not isinstance(error, SnappyError):
@@ -234,7 +236,7 @@ class GetTransfer(Transfer):
         if self._digests and offset == self._hashed:
             self._hash.update(data)
             self._hashed += len(data)
-        return pack_frame(Kind.DATA, offset, data, checked=True)
+        return pack_frame(Kind.DATA, offset, data)
 
     def _read(self, offset: int, length: int) -> bytes:
         if length <= 0:

@@ -176,7 +176,7 @@ CHANNELS = [
     Channel(
         "files",
         NAMES.fs("{target}", "{op}", "{caller}"),
-        "A file operation at a target, in MessagePack; it carries a grant.",
+        "A file operation at a target: MessagePack behind its CRC-32 (4 bytes, big endian). It carries a grant.",
         FILE_REQUESTS,
         answers=FILE_ANSWERS,
     ),
@@ -257,7 +257,7 @@ def _messages() -> Document:
 
 
 def _message(struct: Struct) -> Document:
-    packed = {"contentType": "application/msgpack"} if struct in file_structs() else {}
+    packed = {"contentType": "application/octet-stream"} if struct in file_structs() else {}
     return {"name": _name(struct), "payload": {"$ref": f"./{file_name(struct)}"}, **packed}
 
 

@@ -31,7 +31,7 @@ def job_structs() -> list[Struct]:
 
 
 def file_structs() -> list[Struct]:
-    """Every message of the filesystem over NATS; on the bus they are MessagePack, with bytes as they are."""
+    """Every message of the filesystem over NATS; on the bus they are MessagePack behind a CRC-32."""
     return [*_structs_of(protocol), Failure]
 
 

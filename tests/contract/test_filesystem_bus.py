@@ -22,7 +22,7 @@ from snappy import config
 from snappy.bus.connection import Bus
 from snappy.bus.fileserver import FileServer, Limits
 from snappy.bus.filesystem import SnappyFileSystem
-from snappy.bus.protocol import OPERATIONS, Kind, Open, OpenAnswer, PathRequest, decode, encode, pack_frame
+from snappy.bus.protocol import OPERATIONS, Kind, Open, OpenAnswer, PathRequest, pack_frame, seal, unseal
 from snappy.bus.remote import Patience
 from snappy.bus.uploads import Upload
 from snappy.errors import (
@@ -417,9 +417,9 @@ async def test_an_answer_goes_to_an_inbox_alone(stock_nats: NatsServer) -> None:
         subject = stage.bus.subjects.fs(stage.target, "exists", "mallory")
         data = stage.bus.subjects.data(stage.target, stage.server.replica, "mallory", "0" * 32)
         for where in (subject, data):
-            await mallory.nc.publish(where, encode(PathRequest(path="x")), reply="danger.delete.all")
+            await mallory.nc.publish(where, seal(PathRequest(path="x")), reply="danger.delete.all")
         for where in (subject, data):
-            assert await mallory.request(where, encode(PathRequest(path="x")), timeout=5)
+            assert await mallory.request(where, seal(PathRequest(path="x")), timeout=5)
         assert sorted(attacks) == [(data, "danger.delete.all"), (subject, "danger.delete.all")]
         assert heard.pending_msgs == 0
         await mallory.drain()
@@ -432,8 +432,8 @@ async def test_an_answer_goes_to_the_caller_s_own_inbox(stock_nats: NatsServer) 
         mallory = await stage.connect("mallory")
         heard = await mallory.nc.subscribe("_INBOX.alice.>")
         subject = stage.bus.subjects.fs(stage.target, "exists", "mallory")
-        await mallory.nc.publish(subject, encode(PathRequest(path="x")), reply="_INBOX.alice.1")
-        await mallory.request(subject, encode(PathRequest(path="x")), timeout=5)
+        await mallory.nc.publish(subject, seal(PathRequest(path="x")), reply="_INBOX.alice.1")
+        await mallory.request(subject, seal(PathRequest(path="x")), timeout=5)
         assert attacks == [(subject, "_INBOX.alice.1")]
         assert heard.pending_msgs == 0
         await mallory.drain()
@@ -460,18 +460,18 @@ async def test_tokens_are_random(stage: Stage) -> None:
     found = set()
     for number in range(5):
         request = Open(path=f"x{number}", max_payload=1 << 20)
-        found.add(decode(await bus.request(subject, encode(request), timeout=5), OpenAnswer).transfer)
+        found.add(unseal(await bus.request(subject, seal(request), timeout=5), OpenAnswer).transfer)
     assert {len(token) for token in found} == {32}
     assert len(found) == 5
     await bus.drain()
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"\xff" * 50, encode(PathRequest(path="x", v=99)), b"\x81\xa4path\xc0"])
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff" * 50, seal(PathRequest(path="x", v=99)), b"\x81\xa4path\xc0"])
 async def test_nonsense_is_answered_and_harms_nobody(stage: Stage, fs: SnappyFileSystem, body: bytes) -> None:
     bus = await stage.connect("site1")
     for name in [*OPERATIONS, "no-such-operation"]:
         answer = await bus.request(bus.subjects.fs(stage.target, name, "site1"), body, timeout=5)
-        assert b"bus" in answer
+        assert b"\xa3bus" in answer or b"\xa7garbled" in answer
     data = bus.subjects.data(stage.target, stage.server.replica, "site1", "0" * 32)
     assert b"unavailable" in await bus.request(data, body, timeout=5)
     assert await fs._ls("") == []
@@ -641,8 +641,8 @@ async def test_an_abandoned_read_gives_its_place_back(stock_nats: NatsServer) ->
 async def test_a_flood_of_frames_is_refused(stage: Stage) -> None:
     bus = await stage.connect("site1")
     request = Open(path="x", max_payload=1 << 20)
-    opened = decode(
-        await bus.request(bus.subjects.fs(stage.target, "open", "site1"), encode(request), timeout=5), OpenAnswer
+    opened = unseal(
+        await bus.request(bus.subjects.fs(stage.target, "open", "site1"), seal(request), timeout=5), OpenAnswer
     )
     subject = bus.subjects.data(stage.target, opened.replica, "site1", opened.transfer)
     frame = pack_frame(Kind.WRITE, 1 << 40, bytes(1000))

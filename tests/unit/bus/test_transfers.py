@@ -192,7 +192,7 @@ async def test_an_aborted_put_leaves_nothing(files: PolicyFileSystem) -> None:
 @pytest.mark.parametrize("kind", [Kind.FETCH, Kind.CLOSE, Kind.DATA])
 async def test_a_frame_that_is_none_of_a_put_ends_it(files: PolicyFileSystem, kind: Kind) -> None:
     async with putting(files) as (caller, running):
-        rest = bytes(pack_frame(kind, 0, b"", checked=True))
+        rest = bytes(pack_frame(kind, 0, b""))
         caller.answers["_INBOX.x"] = asyncio.get_running_loop().create_future()
         caller.transfer.feed(rest, "_INBOX.x")
         with pytest.raises(BusError):
