@@ -35,6 +35,7 @@ from snappy.jobs.messages import (
     ServicesRequest,
     SnapshotsRequest,
     SubmitRequest,
+    read_answer,
 )
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.verbs import Verb
@@ -186,7 +187,7 @@ class Client:
 
     async def _ask(self, subject: str, request: msgspec.Struct, timeout: float | None = None) -> Reply:
         body = await self.bus.request(subject, msgspec.json.encode(request), timeout=timeout or self.timeout)
-        reply = msgspec.json.decode(body, type=Reply)
+        reply = read_answer(body, Reply)
         if reply.error is not None:
             raise reply.error.to_error()
         return reply

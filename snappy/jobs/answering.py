@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import InternalError, InvalidCommand, SnappyError
+from snappy.jobs.kinds import read
 from snappy.jobs.messages import ErrorInfo, Reply
 from snappy.jobs.verbs import Verb
 
@@ -50,7 +51,7 @@ async def _reply(verb: Verb, handler: Handler, caller: str, body: bytes) -> Repl
 
 def _request(verb: Verb, body: bytes) -> msgspec.Struct:
     try:
-        request: msgspec.Struct = msgspec.json.decode(body or b"{}", type=verb.request)
+        request: msgspec.Struct = read(body or b"{}", verb.request)
     except msgspec.DecodeError as error:
         raise InvalidCommand(str(error), hint=f"see schemas/ for the fields of {verb.noun}.{verb.verb}") from error
     return request

@@ -28,6 +28,7 @@ from snappy.jobs.answering import answerer
 from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, Memory, RecallRequest
 from snappy.jobs.auditlog import AuditLog
 from snappy.jobs.following import Delivered, Follower, Stand
+from snappy.jobs.kinds import read
 from snappy.jobs.ledger import timestamp
 from snappy.jobs.memory import LOST, recollected
 from snappy.jobs.messages import Reply
@@ -241,6 +242,6 @@ def _delivered(message: Msg) -> Delivered:
 
 def _decoded(body: bytes) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        return read(body, dict[str, Any])
     except msgspec.DecodeError:
         return {"undecodable": body.decode(errors="replace")}

@@ -9,7 +9,7 @@ import msgspec
 from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import BusDenied, BusError
-from snappy.jobs.messages import Beat, HoldAnswer, HoldRequest
+from snappy.jobs.messages import Beat, HoldAnswer, HoldRequest, read_answer
 
 SECONDS = 5.0
 RETRY_SECONDS = 0.5
@@ -29,7 +29,7 @@ class Heart:
     async def once(self) -> None:
         """One beat. Raises BusError when no core heard it, or what the core answered."""
         body = await self._bus.request(self._subject, self._body, timeout=ANSWER_SECONDS)
-        answer = msgspec.json.decode(body, type=HoldAnswer)
+        answer = read_answer(body, HoldAnswer)
         if answer.error:
             raise answer.error.to_error()
 

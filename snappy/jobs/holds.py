@@ -31,6 +31,7 @@ from snappy.jobs.answering import FORGED_REPLY
 from snappy.jobs.attempts import Attempts
 from snappy.jobs.calls import Calls
 from snappy.jobs.dead_locks import DeadLocks
+from snappy.jobs.kinds import read
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
@@ -271,6 +272,6 @@ class HoldDesk:
 
 def _request(body: bytes) -> HoldRequest:
     try:
-        return msgspec.json.decode(body or b"{}", type=HoldRequest)
+        return read(body or b"{}", HoldRequest)
     except msgspec.DecodeError as error:
         raise InvalidCommand(str(error)) from error

@@ -6,7 +6,7 @@ Unknown fields are refused, so that a typing error is answered. ``schemas/`` is 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -96,13 +96,24 @@ COMMANDS: dict[str, type[Command]] = {"init": InitCommand, "backup": BackupComma
 AnyCommand = InitCommand | BackupCommand | RestoreCommand
 
 
+Message = TypeVar("Message")
+
+
+def read(body: bytes, schema: type[Message]) -> Message:
+    """What ``body``, JSON, says. Raises msgspec.DecodeError alone, also for what is no UTF-8."""
+    try:
+        return msgspec.json.decode(body, type=schema)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"JSON is malformed: a text is no UTF-8 ({error.reason})") from error
+
+
 def parse_command(kind: str, body: bytes) -> AnyCommand:
     """The command in a message. Raises InvalidCommand with the path of the fault."""
     schema = COMMANDS.get(kind)
     if schema is None:
         raise InvalidCommand(f"there is no job kind {kind!r}", hint=f"known are: {', '.join(COMMANDS)}")
     try:
-        command: AnyCommand = msgspec.json.decode(body, type=schema)  # type: ignore[assignment]
+        command: AnyCommand = read(body, schema)  # type: ignore[assignment]
     except msgspec.DecodeError as error:
         raise InvalidCommand(str(error)) from error
     if command.v != VERSION:

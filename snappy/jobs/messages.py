@@ -8,18 +8,29 @@ module.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from snappy.errors import SnappyError, from_code
+from snappy.errors import Garbled, SnappyError, from_code
 from snappy.jobs.audit_words import AuditExtract, AuditState, Memory
-from snappy.jobs.kinds import VERSION, Name
+from snappy.jobs.kinds import VERSION, Name, read
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
 
 EventToken = Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,62})$")]
+
+Answer = TypeVar("Answer")
+
+
+def read_answer(body: bytes, schema: type[Answer]) -> Answer:
+    """What a service answered. Raises Garbled where that makes no sense."""
+    try:
+        return read(body, schema)
+    except msgspec.DecodeError as error:
+        raise Garbled(f"an answer cannot be read: {error}") from error
+
 
 # ---- the record --------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from snappy.errors import BusError, InternalError, SnappyError, WrongSequence
 from snappy.jobs.audit_words import Loss, LossEvent, Memory, RecallRequest
 from snappy.jobs.bucket import Bucket
 from snappy.jobs.ledger import Ledger, timestamp
-from snappy.jobs.messages import JobRecord, Reply
+from snappy.jobs.messages import JobRecord, Reply, read_answer
 from snappy.jobs.rules import twin_key
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.schedules.book import ScheduleBook
@@ -215,7 +215,7 @@ class Recall:
         verb, subjects = AUDIT_RECALL, self._bus.subjects
         subject = subjects.api(verb.noun, verb.verb, self._bus.user)
         answer = await self._bus.request(subject, msgspec.json.encode(request), timeout=ANSWER_SECONDS)
-        reply = msgspec.json.decode(answer, type=Reply)
+        reply = read_answer(answer, Reply)
         if reply.error is not None:
             raise reply.error.to_error()
         if reply.memory is None:

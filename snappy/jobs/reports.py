@@ -17,6 +17,7 @@ from snappy.bus.pulling import again_soon
 from snappy.bus.subjects import WorkerSubject, token
 from snappy.errors import BusError, InternalError, UsageError, WrongSequence
 from snappy.jobs.attempts import Attempts
+from snappy.jobs.kinds import read
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.line import Line
 from snappy.jobs.messages import ErrorInfo, JobRecord, Report, Result
@@ -70,7 +71,7 @@ class Reports:
     async def _read(self, message: Msg) -> Report | None:
         """None for what is no report: it is told, and taken from the queue."""
         try:
-            report = msgspec.json.decode(message.data, type=Report)
+            report = read(message.data, Report)
             token(report.job)
         except (msgspec.DecodeError, UsageError) as error:
             worker = self._bus.subjects.parse_worker(message.subject)

@@ -17,6 +17,7 @@ from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import BusUnavailable, WrongSequence
 from snappy.jobs.bucket import Bucket, Entry
+from snappy.jobs.kinds import read
 from snappy.jobs.messages import Beat, Hold, JobRecord
 from snappy.jobs.rules import WAITING, twin_key
 from snappy.jobs.states import FINAL
@@ -109,7 +110,7 @@ class Mirror(Generic[Value]):
     def _read(self, key: str, entry: Entry) -> bool:
         """A value that cannot be read (of a far newer core, of a hand at the bucket) must not stop all others."""
         try:
-            value = msgspec.json.decode(entry.value, type=self._schema)
+            value = read(entry.value, self._schema)
         except msgspec.DecodeError as error:
             _log.error("a value in a bucket cannot be read", key=self._start + key, error=str(error))
             return False

@@ -18,7 +18,7 @@ import msgspec
 from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import AttemptOver, BusError, InternalError, JobCancelled, SnappyError
-from snappy.jobs.messages import HoldAnswer, HoldRequest, LockRef
+from snappy.jobs.messages import HoldAnswer, HoldRequest, LockRef, read_answer
 
 RENEWALS = 3
 """How often a hold is renewed before it would run out."""
@@ -147,8 +147,8 @@ class Hold:
         asked = self._clock()
         try:
             body = await self._bus.request(self._subject, self._request(), timeout=ANSWER_SECONDS)
-            answer = msgspec.json.decode(body, type=HoldAnswer)
-        except (BusError, msgspec.MsgspecError) as error:
+            answer = read_answer(body, HoldAnswer)
+        except BusError as error:
             _log.warning("the hold was not renewed", job=self.job.id, reason=str(error))
             return False
         if answer.error:

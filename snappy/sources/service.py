@@ -25,7 +25,7 @@ from snappy.config import Allow
 from snappy.errors import BusUnavailable, JobCancelled, SnappyError, SnapshotNotFound, UnknownKey, UsageError
 from snappy.jobs import verbs
 from snappy.jobs.heart import Heart
-from snappy.jobs.kinds import typed_command
+from snappy.jobs.kinds import read, typed_command
 from snappy.jobs.messages import (
     Beat,
     Control,
@@ -35,6 +35,7 @@ from snappy.jobs.messages import (
     Reply,
     Result,
     SnapshotsRequest,
+    read_answer,
 )
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
@@ -141,7 +142,7 @@ class SourceService:
         """Raises what the core answered, or BusError."""
         subject = self._bus.subjects.hold(verb, self.name, self.replica)
         body = await self._bus.request(subject, msgspec.json.encode(request), timeout=ANSWER_SECONDS)
-        answer = msgspec.json.decode(body, type=HoldAnswer)
+        answer = read_answer(body, HoldAnswer)
         if answer.error:
             raise answer.error.to_error()
         return answer
@@ -164,7 +165,7 @@ class SourceService:
         """Claim, and only then acknowledge: a call that was not answered comes again."""
         try:
             answer, asked = await self._claim()
-        except (SnappyError, msgspec.MsgspecError) as error:
+        except SnappyError as error:
             _log.warning("a call was not answered", reason=str(error))
             await again_soon(call)
             return False
@@ -256,7 +257,7 @@ class SourceService:
 
     async def _on_control(self, message: Msg) -> None:
         try:
-            control = msgspec.json.decode(message.data, type=Control)
+            control = read(message.data, Control)
         except msgspec.MsgspecError as error:
             _log.warning("a control message was not understood", reason=str(error))
             return
@@ -279,7 +280,7 @@ class SourceService:
 
     async def _list_snapshots(self, caller: str, body: bytes) -> Reply:
         try:
-            request = msgspec.json.decode(body, type=SnapshotsRequest)
+            request = read(body, SnapshotsRequest)
         except msgspec.MsgspecError as error:
             return Reply(error=ErrorInfo(code="invalid-command", message=str(error)))
         allow.check(allow.Ask(kind="snapshots", target=request.target), self._may_look(caller), caller)

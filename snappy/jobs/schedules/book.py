@@ -8,6 +8,7 @@ import msgspec
 from snappy import log
 from snappy.bus.connection import Bus
 from snappy.jobs.bucket import Bucket, Entry
+from snappy.jobs.kinds import read
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.store import Kept
 
@@ -47,7 +48,7 @@ class ScheduleBook:
 def _read(entry: Entry) -> StoredSchedule | None:
     """None for what a far newer core wrote: it must not stop all others."""
     try:
-        return Kept(msgspec.json.decode(entry.value, type=Schedule), entry.revision)
+        return Kept(read(entry.value, Schedule), entry.revision)
     except msgspec.DecodeError as error:
         _log.error("a schedule cannot be read", key=entry.key, error=str(error))
         return None
