@@ -1,231 +1,293 @@
 """Random faults against random jobs, one after the other, until every kind has struck often enough.
 
     python -m bench.soak                               # 300 faults that count, at least 10 of each kind
-    python -m bench.soak --minutes 20 --seed 7
+    python -m bench.soak --minutes 20 --seed 7 --report soak.md
     python -m bench.soak --minutes 5 --only "stop source" --broken fencing  # must end red
 
-A site of real processes runs under the rights of ``deploy/nats.conf``: a core, the audit, a target in a folder, and
-two replicas of one source service. Each round makes a tree of noise, backs it up and restores it, and strikes each of
-the two jobs once. The next fault follows when the last was recovered. Ends with 0 only if no job and no byte was lost,
-nothing was done or told twice, nothing was stuck, every job succeeded, the audit log is whole and restic finds every
-byte of the repository sound.
+Sites of real processes run under the rights of ``deploy/nats.conf``, one layout after the other (:mod:`tests.support.
+layouts`), each several times: a core, the audit, a target, and two replicas of one source service. Each round backs a
+tree of noise up, none of whose chunks is known, and restores it; each of the two jobs is struck again and again as long
+as at least 64 MiB of it are still to come. The next fault follows when the last was recovered. Ends with 0 only if no
+job and no byte was lost, nothing was done or told twice, nothing was stuck, every job succeeded that could, the audit
+logs are whole and restic finds every byte of the repositories sound.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import secrets
 import shutil
-import statistics
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.tally import Tally
 from tests.support import tools
-from tests.support.faults import MIB, Arena, arena, make_noise
-from tests.support.site import ROLES
-from tests.support.storms import FAULTS, Fault, Scene, Stuck
+from tests.support.faults import MIB, make_noise, stir
+from tests.support.layouts import LAYOUTS, Ground, Layout
+from tests.support.storms import IN_FLIGHT, LOOK_SECONDS, Client, Fault, Flow, Scene, Stuck
 
-SIZE = 96 * MIB
-EARLIEST, LATEST = 4 * MIB, 28 * MIB
-"""A job is struck when so many of its bytes have arrived, so that at least 64 MiB are still to come."""
-ENOUGH, ENOUGH_EACH = 300, 10
+SIZES = ((64, 1), (12, 8), (2, 48))
+"""Files of the noise: how many of so many MiB."""
+SIZE = sum(count * mib for count, mib in SIZES) * MIB
+SMALL = 64 << 10
+EARLIEST, LATEST = 4 * MIB, 24 * MIB
+"""The next fault comes when so many more bytes have arrived."""
+SLACK = 8 * MIB
+"""What may arrive between the look and the fault."""
+ENOUGH, ENOUGH_EACH, EACH_PASS = 300, 10, 5
+JOB_SECONDS = 240.0
+MOST_OF_ONE_JOB = 6
 BROKEN = {"fencing": {name: [sys.executable, "-m", "bench.unfenced"] for name in ("site1", "site1.b", "vault")}}
 
 
-@dataclass
-class Tally:
-    """What is known so far. ``lost``, ``twice``, ``stuck``, ``failed`` and ``unsound`` say what went wrong."""
+class Visit:
+    """One layout, from its start until each of its faults has struck ``quota`` times in the whole soak."""
 
-    jobs: int = 0
-    bytes: int = 0
-    struck: Counter[str] = field(default_factory=Counter)
-    missed: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    jobs_lost: int = 0
-    bytes_lost: int = 0
-    twice: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    unsound: list[str] = field(default_factory=list)
-
-    @property
-    def red(self) -> bool:
-        return bool(
-            self.jobs_lost
-            or self.bytes_lost
-            or self.twice
-            or self.stuck
-            or self.failed
-            or self.unsound
-            or not self.jobs
-        )
-
-    def enough(self) -> bool:
-        each = min(self.struck[fault.name] for fault in FAULTS)
-        return self.struck.total() >= ENOUGH and each >= ENOUGH_EACH
-
-
-class Soak:
-    """One run. ``restic`` is the program that judges."""
-
-    def __init__(self, site: Arena, dice: random.Random, restic: str, faults: Sequence[Fault] = FAULTS) -> None:
-        self.site, self._dice, self._restic, self._faults = site, dice, restic, faults
+    def __init__(self, ground: Ground, tally: Tally, faults: Sequence[Fault], dice: random.Random, quota: int) -> None:
+        self.site, self._ground, self._tally, self._faults = ground.site, ground, tally, faults
+        self._dice, self._quota = dice, quota
+        self._tree = self.site.data / "noise"
         self._saved: dict[str, str] = {}
         """The snapshot that each backup says it made."""
-        self.tally = Tally()
 
     async def run(self, until: float) -> None:
         """Rounds until ``until`` (monotonic seconds), until it is enough, or until something stuck."""
+        for number, (count, mib) in enumerate(SIZES):
+            make_noise(self._tree / str(number), count * mib * MIB, mib * MIB)
+        make_noise(self.site.data / "small", SMALL, SMALL)
         number = 0
-        while time.monotonic() < until and not self.tally.enough() and not self.tally.stuck:
+        while self._wanted() and time.monotonic() < until and not self._tally.stuck:
             number += 1
             try:
                 await self._round(f"round-{number}")
             except (Stuck, AssertionError) as stuck:
-                self.tally.stuck.append(str(stuck)[:600])
-        await self._judge()
+                self._tally.stuck.append(str(stuck)[:2000])
+                print(f"stuck: {str(stuck)[:8000]}", flush=True)
+
+    def _wanted(self) -> list[Fault]:
+        return [fault for fault in self._faults if self._tally.of(fault) < self._quota]
 
     async def _round(self, name: str) -> None:
-        tree, back = self.site.data / name, self.site.folder / "back" / name
-        make_noise(tree, SIZE, self._dice.choice((1, 8, 48)) * MIB)
-        try:
-            saved = await self._job(self.site.backup(tree), self.site.folder / "repository" / "data")
-            if saved.get("state") != "succeeded":
-                return
-            self._saved[saved["id"]] = saved["result"]["snapshot"]
-            brought = await self._job(self.site.restore(name, saved["result"]["snapshot"]), back)
-            if brought.get("state") == "succeeded":
-                self._compare(name, tree)
-        finally:
-            shutil.rmtree(tree, ignore_errors=True)
-            shutil.rmtree(back, ignore_errors=True)
+        back = self.site.folder / "back" / name
+        for folder in self._tree.iterdir():
+            stir(folder)
+        saved = await self._job("backup", Flow(self._ground.stored, SIZE, self._ground.suffix), str(self._tree))
+        if saved.get("state") != "succeeded":
+            return
+        back.mkdir(parents=True)
+        brought = await self._job("restore", Flow(back, SIZE, anew=True), saved["result"]["snapshot"], str(back))
+        if brought.get("state") == "succeeded":
+            self._compare(name)
+        shutil.rmtree(back)
 
-    async def _job(self, asked: Awaitable[str], folder: Path) -> dict[str, Any]:
-        """One job with one fault. Its record at the end."""
-        fault = self._choose()
-        request = await asked
-        self.tally.jobs += 1
-        if fault.in_transit:
-            await self.site.amid(request, folder, self._dice.randrange(EARLIEST, LATEST))
-        else:
-            await asyncio.sleep(self._dice.uniform(0.0, 1.0))
-        seconds = await fault.strike(Scene(self.site, request, folder, self._dice))
-        record = await self._ended(request, fault)
-        self._note(fault, seconds, record)
+    # ---- one job -----------------------------------------------------------------------------------------------------
+
+    async def _job(self, kind: str, flow: Flow, *what: str) -> dict[str, Any]:
+        """One job with the faults that it meets. Its record at the end."""
+        fault = self._choose(kind)
+        client, request = await self._submit(kind, fault.by_client, *what)
+        scene = Scene(self.site, self._ground, request, flow, self._dice, client)
+        struck: list[Fault] = []
+        while await self._moment(scene):
+            self._tally.note(fault, kind, await self._strike(fault, kind, scene))
+            struck.append(fault)
+            if fault.last or len(struck) == MOST_OF_ONE_JOB:
+                break
+            fault = self._choose(kind, submitted=True)
+        record = await self._ended(request, struck)
+        for also in scene.also:
+            await self._ended(also, struck)
+        if client:
+            assert await client.ended() == 0, f"the command line said something else\n{self.site.log('alice')[-2000:]}"
         return record
 
-    def _choose(self) -> Fault:
-        """A kind of fault that has struck least often, or any other one time in two."""
-        if self._dice.random() < 0.5:
-            return self._dice.choice(self._faults)
-        fewest = min(self.tally.struck[fault.name] for fault in self._faults)
-        return self._dice.choice([fault for fault in self._faults if self.tally.struck[fault.name] == fewest])
+    async def _submit(self, kind: str, by_client: bool, *what: str) -> tuple[Client | None, str]:
+        """Of a backup the path, of a restore the snapshot and the place."""
+        if by_client:
+            request = secrets.token_hex(8)
+            options = ["--init", "--to", "vault"] if kind == "backup" else ["--from", "vault", "--to", what[1]]
+            return Client(self.site, kind, what[0], *options, "--source", "site1", "--request", request), request
+        if kind == "backup":
+            return None, await self.site.backup(Path(what[0]))
+        return None, await self.site.restore(Path(what[1]).name, what[0])
 
-    async def _ended(self, request: str, fault: Fault) -> dict[str, Any]:
+    def _choose(self, kind: str, *, submitted: bool = False) -> Fault:
+        """One that has struck least often amid such jobs; what only a command line's job can meet, at its start."""
+        fits = [fault for fault in self._faults if kind in fault.phases and not (submitted and fault.by_client)]
+        wanted = [fault for fault in fits if self._tally.of(fault) < self._quota] or fits or list(self._faults)
+        fewest = min(self._tally.struck[fault.name, kind] for fault in wanted)
+        return self._dice.choice([fault for fault in wanted if self._tally.struck[fault.name, kind] == fewest])
+
+    async def _moment(self, scene: Scene) -> bool:
+        """Wait until a random part more has arrived; whether enough of the job is left then."""
+        arrived = scene.flow.arrived()
+        latest = scene.flow.size - IN_FLIGHT - SLACK
+        if arrived + EARLIEST >= latest:
+            return False
+        wanted = min(latest, arrived + self._dice.randrange(EARLIEST, LATEST))
+        deadline, asked = time.monotonic() + JOB_SECONDS, time.monotonic()
+        while scene.flow.arrived() < wanted:
+            if time.monotonic() - asked > 1.0:
+                asked = time.monotonic()
+                if await scene.over():
+                    return False
+            if asked > deadline:
+                raise Stuck(f"the moment for a fault never came: {await self.site.record(scene.request)}")
+            await asyncio.sleep(LOOK_SECONDS)
+        return scene.flow.left() >= IN_FLIGHT
+
+    async def _strike(self, fault: Fault, kind: str, scene: Scene) -> Any:
+        began = time.monotonic()
+        blow = await fault.strike(scene)
+        after = f"{blow.seconds:5.1f} s, {blow.followed}" if blow else "did not count"
+        number = self._tally.total + bool(blow)
+        print(f"{number:4} {fault.name:<28} {kind:<8} {after} [{time.monotonic() - began:.1f} s]", flush=True)
+        return blow
+
+    # ---- what must hold ----------------------------------------------------------------------------------------------
+
+    async def _ended(self, request: str, struck: Sequence[Fault]) -> dict[str, Any]:
+        names = ", ".join(fault.name for fault in struck) or "nothing"
+        self._tally.jobs += 1
         try:
-            record = await self.site.final(request, 240.0)
+            record = await self.site.final(request, JOB_SECONDS)
         except AssertionError as error:
-            self.tally.jobs_lost += not await self.site.record(request)
-            raise Stuck(f"{fault.name}: {str(error)[:600]}") from error
+            self._tally.jobs_lost += not await self.site.record(request)
+            raise Stuck(f"after {names}: {error}") from error
         if record["state"] != "succeeded":
-            self.tally.failed.append(f"{fault.name}: {record.get('error')}")
+            self._failed(record, struck, names)
+        elif record["kind"] == "backup":
+            self._saved[record["id"]] = record["result"]["snapshot"]
         try:
             await self.site.expect_told_once(record)
         except AssertionError as error:
-            self.tally.twice.append(f"{fault.name}: {str(error)[:300]}")
+            self._tally.twice.append(f"{names}: {str(error)[:300]}")
         return record
 
-    def _note(self, fault: Fault, seconds: float | None, record: Mapping[str, Any]) -> None:
-        if seconds is None:
-            self.tally.missed[fault.name] += 1
+    def _failed(self, record: Mapping[str, Any], struck: Sequence[Fault], names: str) -> None:
+        error = record.get("error") or {}
+        excuse = next((fault.name for fault in struck if error.get("code") in fault.excuses), "")
+        said = f"{record['kind']} {record['state']} with {error.get('code')}: {error.get('message')}"
+        if excuse:
+            self._tally.excused.append(f"{said}; excused by: {excuse}")
         else:
-            self.tally.struck[fault.name] += 1
-            self.tally.seconds[fault.name].append(seconds)
-        after = "did not count" if seconds is None else f"{seconds:5.1f} s"
-        attempts = len(record.get("attempts") or [])
-        print(f"{self.tally.struck.total():4} {fault.name:<18} {record['kind']:<8} {after}, attempts {attempts}")
+            self._tally.failed.append(f"{said}; struck by: {names}")
+        print(f"     {said}", flush=True)
 
-    def _compare(self, name: str, tree: Path) -> None:
+    def _compare(self, name: str) -> None:
         try:
-            self.tally.bytes += self.site.expect_same(name, tree)
+            self._tally.bytes += self.site.expect_same(name, self._tree)
         except AssertionError as error:
-            self.tally.bytes_lost += SIZE
-            self.tally.unsound.append(str(error)[:300])
+            self._tally.bytes_lost += SIZE
+            self._tally.unsound.append(str(error)[:300])
 
-    async def _judge(self) -> None:
-        """What must hold of the whole at the end."""
-        for question in (self._known_to_the_audit, self._sound, self._without_twins):
+    async def judge(self, restic: str) -> None:
+        """What must hold of the whole at the end. Asked for twins last: who writes late has done it by then."""
+        for question in (self._audit_is_whole, self._repository_is_sound, self._no_twins):
             try:
-                await question()
+                await question(restic)
             except (AssertionError, TimeoutError) as error:
-                self.tally.unsound.append(str(error)[-300:])
+                self._tally.unsound.append(str(error)[-300:])
 
-    async def _known_to_the_audit(self) -> None:
+    async def _audit_is_whole(self, _restic: str) -> None:
         await self.site.expect_audit_whole()
 
-    async def _without_twins(self) -> None:
-        """A job that ran once at a time left one snapshot. Asked last: who writes late has done it by then."""
-        found = await asyncio.to_thread(self.site.snapshots_by_job, self._restic)
+    async def _repository_is_sound(self, restic: str) -> None:
+        await asyncio.to_thread(self.site.expect_sound, restic)
+
+    async def _no_twins(self, restic: str) -> None:
+        """A job that ran once at a time left one snapshot."""
+        found = await asyncio.to_thread(self.site.snapshots_by_job, restic)
         for job in sorted({*found, *self._saved}):
             if found.get(job) != [self._saved.get(job)]:
-                self.tally.twice.append(f"job {job} says {self._saved.get(job)}, restic finds {found.get(job)}")
-
-    async def _sound(self) -> None:
-        await asyncio.to_thread(self.site.expect_sound, self._restic)
+                self._tally.twice.append(f"job {job} says {self._saved.get(job)}, restic finds {found.get(job)}")
 
 
-def table(tally: Tally) -> str:
-    """In Markdown: a line a kind of fault, then what was lost."""
-    lines = ["| fault | struck | did not count | p50 | max |", "|---|---|---|---|---|"]
-    for fault in FAULTS:
-        taken = tally.seconds[fault.name]
-        middle, longest = (f"{statistics.median(taken):.1f} s", f"{max(taken):.1f} s") if taken else ("", "")
-        lines.append(
-            f"| {fault.name} | {tally.struck[fault.name]} | {tally.missed[fault.name]} | {middle} | {longest} |"
-        )
-    lines += [
-        "",
-        f"{tally.jobs} jobs, {tally.struck.total()} faults that count, {tally.bytes // MIB} MiB restored and compared.",
-        f"Lost: {tally.jobs_lost} jobs, {tally.bytes_lost} bytes. Done or told twice: {len(tally.twice)}. "
-        f"Stuck: {len(tally.stuck)}. Failed: {len(tally.failed)}. Other complaints: {len(tally.unsound)}.",
-    ]
-    return "\n".join([*lines, *tally.twice, *tally.stuck, *tally.failed, *tally.unsound])
+class Soak:
+    """Visits to the layouts in turn, until every fault has struck often enough."""
+
+    def __init__(self, given: argparse.Namespace, restic: str) -> None:
+        self._given, self._restic = given, restic
+        self._dice = random.Random(given.seed)
+        wanted = [layout for layout in LAYOUTS if self._faults_of(layout)]
+        self._layouts = [layout for layout in wanted if layout.possible()]
+        self.tally = Tally([fault for layout in self._layouts for fault in self._faults_of(layout)])
+        self.tally.layouts = {layout.name: layout.wants for layout in wanted if not layout.possible()}
+
+    def _faults_of(self, layout: Layout) -> list[Fault]:
+        only = self._given.only
+        return [fault for fault in layout.faults if not only or fault.name in only or layout.name in only]
+
+    def run(self, folder: Path) -> None:
+        until = time.monotonic() + self._given.minutes * 60
+        quota = 0
+        while not self._enough():
+            quota += EACH_PASS
+            for layout in self._layouts:
+                if time.monotonic() > until or self.tally.stuck:
+                    return
+                self._visit(layout, folder / f"{layout.name}-{quota}", quota, until)
+
+    def _enough(self) -> bool:
+        each = min((self.tally.of(fault) for fault in self.tally.faults), default=ENOUGH)
+        return self.tally.total >= ENOUGH and each >= ENOUGH_EACH
+
+    def _visit(self, layout: Layout, folder: Path, quota: int, until: float) -> None:
+        began = time.monotonic()
+        folder.mkdir()
+        with layout.make(folder, BROKEN.get(self._given.broken, {})) as ground:
+            visit = Visit(ground, self.tally, self._faults_of(layout), self._dice, quota)
+            print(f"layout {layout.name}, ready after {time.monotonic() - began:.1f} s", flush=True)
+            asyncio.run(visit.run(until))
+            asked = time.monotonic()
+            asyncio.run(visit.judge(self._restic))
+            print(f"layout {layout.name}, judged in {time.monotonic() - asked:.1f} s", flush=True)
+        shutil.rmtree(folder)
 
 
 def main() -> int:
+    kinds = [fault.name for layout in LAYOUTS for fault in layout.faults]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="stop after so long, however many have struck")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
     parser.add_argument("--broken", choices=list(BROKEN), help="run a build that must not pass")
-    parser.add_argument("--only", choices=[fault.name for fault in FAULTS], help="one kind of fault")
-    parser.add_argument("--folder", help="where the site's files go; by default the system's temporary folder")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[*kinds, *(layout.name for layout in LAYOUTS)],
+        help="this kind of fault, or those of this layout; may be given several times",
+    )
+    parser.add_argument("--folder", help="where the sites' files go; by default the system's temporary folder")
+    parser.add_argument("--report", type=Path, help="write the table there too, and beside it as JSON")
     given = parser.parse_args()
     restic = tools.restic()
     if restic is None:
         parser.error(f"restic is needed: {tools.MAKE_SERVICES}")
+    return _run(given, restic)
+
+
+def _run(given: argparse.Namespace, restic: str) -> int:
     print(f"seed {given.seed}", flush=True)
+    began = time.monotonic()
+    soak = Soak(given, restic)
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="soak-") as folder:
-        tally = _soak(Path(folder), given, restic)
-    print(table(tally), flush=True)
-    print("red" if tally.red else "green", flush=True)
-    return int(tally.red)
-
-
-def _soak(folder: Path, given: argparse.Namespace, restic: str) -> Tally:
-    processes = [*ROLES, "site1.b"]
-    with arena(folder, processes=processes, programs=BROKEN.get(given.broken, {})) as site:
-        faults = [fault for fault in FAULTS if given.only in (None, fault.name)]
-        soak = Soak(site, random.Random(given.seed), restic, faults)
-        asyncio.run(soak.run(time.monotonic() + given.minutes * 60))
-        return soak.tally
+        soak.run(Path(folder))
+    minutes = (time.monotonic() - began) / 60
+    colour = "red" if soak.tally.red else "green"
+    told = f"Seed {given.seed}, {minutes:.1f} minutes.\n\n{soak.tally.table()}"
+    print(told, colour, sep="\n", flush=True)
+    if given.report:
+        given.report.write_text(f"{told}\n\nThe soak ended {colour}.\n")
+        document = {"seed": given.seed, "minutes": minutes, **soak.tally.to_json()}
+        given.report.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    return int(soak.tally.red)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ async def grant_ran_out(record: dict[str, Any]) -> None:
 
 async def removals(site: Arena) -> list[dict[str, Any]]:
     """What the audit tells of locks."""
-    answer = await site._ask("snappy.api.audit.query.alice", {"limit": 1000}, 10.0)
+    answer = await site.ask("snappy.api.audit.query.alice", {"limit": 1000}, 10.0)
     events = [entry.get("event", {}) for entry in answer["entries"]]
     return [event["data"] for event in events if event.get("type") == "io.snappy.lock.removable"]
 
@@ -66,7 +66,7 @@ async def test_the_lock_of_a_job_that_failed_by_a_lost_attempt(running: Arena) -
 async def test_the_lock_of_a_job_that_was_cancelled_while_its_source_was_silent(running: Arena) -> None:
     request = await killed_amid(running)
     job = (await running.record(request))["id"]
-    await running._ask("snappy.api.job.cancel.alice", {"job": job}, 10.0)
+    await running.ask("snappy.api.job.cancel.alice", {"job": job}, 10.0)
     cancelled = await running.final(request)
     assert cancelled["state"] == "cancelled"
     await grant_ran_out(cancelled)

@@ -10,13 +10,14 @@ import asyncio
 import base64
 import json
 import os
+import random
 import secrets
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from tests.support import raw_nats
 from tests.support.compare import Options, compare
 from tests.support.mortal import die_with_parent
 from tests.support.places import Place, in_folder
-from tests.support.roles import deployed
+from tests.support.roles import Deployment, deployed
 from tests.support.site import FINAL, ROLES, Site
 from tests.support.weed import Weed
 
@@ -34,6 +35,7 @@ MIB = 1 << 20
 LOOK_SECONDS = 0.01
 ASK_SECONDS = 0.1
 JOB_SECONDS = 120.0
+HOLD_SECONDS = 3.0
 UNREACHABLE = (OSError, TimeoutError, EOFError, ValueError, raw_nats.ServerError)
 """What a request meets whose server is gone, is starting, or has no core behind it."""
 
@@ -44,9 +46,9 @@ class Arena(Site):
     ``steady`` is the folder of what a role keeps that must outlive its process: the streams and the audit log.
     """
 
-    def __init__(self, folder: Path, place: Place, core: Mapping[str, Any], steady: Path) -> None:
+    def __init__(self, folder: Path, place: Place, core: Mapping[str, Any], steady: Path, audit: Path) -> None:
         super().__init__(folder, place.target, dict(core))
-        self.place, self.steady = place, steady
+        self.place, self.steady, self.audit = place, steady, audit
         self.programs: dict[str, list[str]] = {}
         """What stands in for ``snappy`` in the processes named."""
 
@@ -57,7 +59,11 @@ class Arena(Site):
     # ---- processes -----------------------------------------------------------------------------------------------
 
     def _audit_section(self, own: Path) -> str:
-        return f'[audit]\npath = {json.dumps(str(self.steady / "audit"))}\nreaders = ["alice"]'
+        return f'[audit]\npath = {json.dumps(str(self.audit))}\nreaders = ["alice"]'
+
+    def _alice_section(self, _own: Path) -> str:
+        """Of a command line: it has no role."""
+        return ""
 
     def start(self, user: str, program: list[str] | None = None) -> None:
         """Start a process, for the first time or again, with the configuration that it always had."""
@@ -68,7 +74,7 @@ class Arena(Site):
         environ = {"PATH": os.environ["PATH"], "HOME": str(configuration.parent)}
         if name == "site1":
             environ["SNAPPY_SOURCE__SITE1__REPLICA"] = replica or "a"
-        command = program or self.programs.get(user) or [str(Path(sys.executable).with_name("snappy"))]
+        command = program or self._program(user)
         with self._log_of(user).open("ab") as log:
             self.processes[user] = subprocess.Popen(
                 [*command, *ROLES[name], "--config", str(configuration)],
@@ -78,6 +84,24 @@ class Arena(Site):
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )
+
+    def run_client(self, *command: str) -> subprocess.Popen[bytes]:
+        """A command line of alice's."""
+        configuration = self.folder / "alice" / "snappy.toml"
+        if not configuration.exists():
+            self.configure("alice")
+        with self._log_of("alice").open("ab") as log:
+            return subprocess.Popen(
+                [*self._program("alice"), *command, "--config", str(configuration)],
+                env={"PATH": os.environ["PATH"], "HOME": str(configuration.parent)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+
+    def _program(self, user: str) -> list[str]:
+        return self.programs.get(user) or [str(Path(sys.executable).with_name("snappy"))]
 
     def kill(self, user: str) -> None:
         """With SIGKILL; returns when the process is gone. It must have been alive."""
@@ -130,7 +154,7 @@ class Arena(Site):
         """A job as the core knows it now; empty where there is none, or no core."""
         try:
             async with asyncio.timeout(5):
-                answer = await self._ask("snappy.api.job.get.alice", {"request": request}, 3.0)
+                answer = await self.ask("snappy.api.job.get.alice", {"request": request}, 3.0)
         except UNREACHABLE:
             return {}
         return answer.get("job") or {}
@@ -157,7 +181,7 @@ class Arena(Site):
         deadline = monotonic() + JOB_SECONDS
         while monotonic() < deadline:
             try:
-                answer = await self._ask(subject, body, 5.0)
+                answer = await self.ask(subject, body, 5.0)
                 if enough(answer):
                     return answer
             except UNREACHABLE:
@@ -165,8 +189,10 @@ class Arena(Site):
             await asyncio.sleep(ASK_SECONDS)
         raise AssertionError(f"{subject} was not answered\n{self._logs()}")
 
-    async def _ask(self, subject: str, body: object, seconds: float, user: str = "alice") -> dict[str, Any]:
-        async with raw_nats.connect(self.server.url, user, self.password(user)) as client:
+    async def ask(self, subject: str, body: object, seconds: float, user: str = "alice") -> dict[str, Any]:
+        """The answer to one request, whoever asks. Raises one of :data:`UNREACHABLE`."""
+        url = random.choice(self.server.url.split(","))
+        async with asyncio.timeout(2 * seconds), raw_nats.connect(url, user, self.password(user)) as client:
             answer = await client.request(subject, json.dumps(body).encode(), timeout=seconds)
             found: dict[str, Any] = json.loads(answer.body)
             return found
@@ -182,7 +208,7 @@ class Arena(Site):
         sequence = 1
         while True:
             asked = {"seq": sequence, "next_by_subj": f"snappy.event.*.*.{job}"}
-            answer = await self._ask("$JS.API.STREAM.MSG.GET.SNAPPY_EVENTS", asked, 10.0, "core")
+            answer = await self.ask("$JS.API.STREAM.MSG.GET.SNAPPY_EVENTS", asked, 10.0, "core")
             if "error" in answer:
                 return found
             found.append(json.loads(base64.b64decode(answer["message"]["data"])))
@@ -191,7 +217,7 @@ class Arena(Site):
     async def audited(self, job: str) -> int:
         """How many entries of a job the audit shows; none while it does not answer."""
         try:
-            answer = await self._ask("snappy.api.audit.query.alice", {"job": job}, 3.0)
+            answer = await self.ask("snappy.api.audit.query.alice", {"job": job}, 3.0)
         except UNREACHABLE:
             return 0
         return len(answer.get("entries") or [])
@@ -285,23 +311,30 @@ class MortalWeed(Weed):
 
 def bytes_below(folder: Path) -> int:
     """Bytes allocated for all files below a folder that others write to; none if it is not there."""
-    return sum(found.st_blocks * 512 for found in _files(folder))
+    return sum(found.st_blocks * 512 for found in files_below(folder))
 
 
-def newest_below(folder: Path) -> float:
-    """When a file below the folder was last written to, in Unix seconds; 0 if there is none."""
-    return max((found.st_mtime for found in _files(folder)), default=0.0)
-
-
-def _files(folder: Path) -> Iterator[os.stat_result]:
+def files_below(folder: Path, suffix: str = "") -> Iterator[os.stat_result]:
+    """All plain files whose names end so, as they are found while others write."""
     for top, _, names in os.walk(folder):
         for name in names:
+            if not name.endswith(suffix):
+                continue
             try:
                 found = os.lstat(os.path.join(top, name))
             except FileNotFoundError:
                 continue
             if stat.S_ISREG(found.st_mode):
                 yield found
+
+
+def stir(folder: Path, every: int = MIB // 4) -> None:
+    """Change a few bytes of each file ``every`` so many, so that no chunk of it is known to a repository any more."""
+    for path in folder.iterdir():
+        with path.open("r+b") as file:
+            for offset in range(0, path.stat().st_size, every):
+                file.seek(offset)
+                file.write(os.urandom(8))
 
 
 def make_noise(folder: Path, size: int, file_size: int = 8 * MIB) -> Path:
@@ -321,15 +354,25 @@ def arena(
     processes: Sequence[str] = tuple(ROLES),
     programs: Mapping[str, list[str]] | None = None,
     steady: Path | None = None,
+    audit: Path | None = None,
+    servers: Callable[[Path], AbstractContextManager[Deployment]] = deployed,
+    wire: Callable[[str], AbstractContextManager[Any]] | None = None,
 ) -> Iterator[Arena]:
-    """A running site with these processes; by default its target is a folder, and its holds last three seconds."""
-    made = Arena(folder, place or in_folder(folder), {"hold_seconds": 3.0, **(core or {})}, steady or folder)
+    """A running site with these processes; by default its target is a folder, and its holds last three seconds.
+
+    The server's files lie below ``steady``, and so does the audit log unless ``audit`` says where. Between the server
+    and all processes stands what ``wire`` makes of the server's url.
+    """
+    settled = steady or folder
+    settings = {"hold_seconds": HOLD_SECONDS, **(core or {})}
+    made = Arena(folder, place or in_folder(folder), settings, settled, audit or settled / "audit")
     made.programs |= programs or {}
     with ExitStack() as stack:
         (made.steady / "nats").mkdir()
-        made.server = stack.enter_context(deployed(made.steady / "nats"))
+        made.server = stack.enter_context(servers(made.steady / "nats"))
         straight: Any = SimpleNamespace(url=made.server.url)
-        made.proxies = dict.fromkeys(ROLES, straight)
+        between = stack.enter_context(wire(made.server.url)) if wire else straight
+        made.proxies = {**dict.fromkeys(ROLES, between), "alice": straight}
         stack.callback(made.stop)
         for name in processes:
             made.start(name)

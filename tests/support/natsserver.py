@@ -51,6 +51,10 @@ class NatsServer:
     def restart(self) -> None:
         """Kill the server and start another on the same port."""
         self.kill()
+        self.start()
+
+    def start(self) -> None:
+        """Again, after :meth:`kill`."""
         self._start()
         self._wait_ready()
 

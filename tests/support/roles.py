@@ -53,6 +53,12 @@ class Deployment:
 @contextmanager
 def deployed(folder: Path, names: Sequence[tuple[roles.Role, str]] = roles.EXAMPLE) -> Iterator[Deployment]:
     """``deploy/nats.conf`` as it lies there for the example's users; made by the same generator for others."""
+    with nats_server(folder, prepare(folder, names)) as server:
+        yield Deployment(server, folder)
+
+
+def prepare(folder: Path, names: Sequence[tuple[roles.Role, str]] = roles.EXAMPLE) -> str:
+    """The text of a server's configuration; its users' passwords are written to ``folder``, as are its files."""
     text = DEPLOYED.read_text() if names == roles.EXAMPLE else _made(names)
     for theirs, ours in MACHINE.items():
         assert theirs in text
@@ -64,8 +70,7 @@ def deployed(folder: Path, names: Sequence[tuple[roles.Role, str]] = roles.EXAMP
         (folder / f"{name}.password").write_text(password)
         lines.append(f'{name.replace("-", "_")}_password: "{password}"\n')
     (folder / "secrets.conf").write_text("".join(lines))
-    with nats_server(folder, text) as server:
-        yield Deployment(server, folder)
+    return text
 
 
 def _made(names: Sequence[tuple[roles.Role, str]]) -> str:

@@ -128,7 +128,8 @@ class Site:
     async def wait_ready(self) -> None:
         """Until the core lists the source service and the target service."""
         deadline = monotonic() + START_SECONDS
-        async with raw_nats.connect(self.server.url, "alice", self.password("alice")) as client:
+        url = self.server.url.split(",")[0]  # any of a cluster
+        async with raw_nats.connect(url, "alice", self.password("alice")) as client:
             while {"site1", "vault"} - await self._services(client):
                 for user, process in self.processes.items():
                     assert process.poll() is None, self.log(user)[-4000:]

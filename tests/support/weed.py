@@ -73,6 +73,7 @@ class Weed:
             "-master.volumeSizeLimitMB=1024",
             "-master.volumePreallocate=false",
             "-volume.max=5000",  # each bucket takes seven, and a bucket that finds none is an internal error
+            "-master.electionTimeout=1s",  # it elects itself at each start; the stock ten seconds would be waited for
             "-master.telemetry=false",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
