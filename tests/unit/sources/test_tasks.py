@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from snappy.config import Allow
 from snappy.errors import (
     AccessDenied,
+    AttemptOver,
     BadOptions,
     Damaged,
     NotARepository,
@@ -30,7 +33,8 @@ from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
 from snappy.repository import repo
 from snappy.repository.entries import Entry, Problem
-from snappy.repository.format import BlobType
+from snappy.repository.format import MIB, BlobType
+from snappy.repository.journal import Journal
 from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
@@ -187,6 +191,34 @@ async def test_a_later_attempt_without_a_snapshot_makes_one(store: Store, data: 
     await run(backup(data), shop(store, Hold(job="another")))
     await run(backup(data), shop(store, Hold(attempt=2)))
     assert len(snapshots(store)) == 2
+
+
+class Mortal(Hold):
+    """One whose attempt is over as soon as so many bytes are done."""
+
+    def __init__(self, progress: Progress, size: int) -> None:
+        super().__init__(attempt=1)
+        self._progress, self._size = progress, size
+
+    def check(self) -> None:
+        if self._progress.bytes_done >= self._size:
+            raise AttemptOver
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_the_next_attempt_reads_what_the_lost_one_did_not(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    monkeypatch.setattr(tasks, "Journal", partial(Journal, least_step=MIB))
+    (data / "file").write_bytes(os.urandom(100 * MIB))
+    progress = Progress()
+    lost = msgspec.structs.replace(shop(store, Mortal(progress, 60 * MIB)), progress=progress)
+    with pytest.raises(AttemptOver):
+        await run(backup(data, force=force), lost)
+    assert snapshots(store) == []
+    done = await run(backup(data, force=force), shop(store, Hold(attempt=2)))
+    assert (done.bytes_processed, done.files_new) == (100 * MIB, 1)
+    assert done.bytes_read == 100 * MIB if force else 0 < done.bytes_read < 95 * MIB
 
 
 async def test_no_repository_is_made_unasked(store: Store, files: MemoryFileSystem, data: Path) -> None:
