@@ -133,6 +133,10 @@ class FaultyStorage:
         self._specs.pop(name, None)
         self._save()
 
+    def end_all(self) -> None:
+        self._specs.clear()
+        self._save()
+
     def strikes(self) -> list[list[str]]:
         """Of each strike so far: the plan's name, the fault, the operation, the path."""
         return [line.split("\t") for line in (self.folder / "struck").read_text().splitlines()]

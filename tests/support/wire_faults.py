@@ -103,9 +103,11 @@ class Message:
 class Plan:
     """One planned fault; made by :meth:`FaultyWire.plan`. ``struck`` says how often it has happened so far."""
 
-    def __init__(self, fault: WireFault, which: Which, times: int, seconds: float, overtakers: int) -> None:
-        self.fault, self.which, self.times = fault, which, times
+    def __init__(self, fault: WireFault, which: Which, times: int, every: int, seconds: float, overtakers: int) -> None:
+        self.fault, self.which, self.times, self.every = fault, which, times, every
         self.seconds, self.overtakers = seconds, overtakers
+        self.met = 0
+        """How many messages fitted so far, struck or not."""
         self.struck = 0
         self.subjects: list[str] = []
         """Of the messages that were struck."""
@@ -117,9 +119,15 @@ class Plan:
         """Whether ``message`` is to be struck; if so, it has to be followed by :meth:`happened` or :meth:`missed`."""
         with self._changed:
             free = not self._ended and self.struck + self._pending < self.times
-            taken = free and self.which.fits(message) and (self.fault is not WireFault.FLIP or bool(message.payload))
+            if not free or not self._fits(message):
+                return False
+            self.met += 1
+            taken = self.met % self.every == 0
             self._pending += taken
             return taken
+
+    def _fits(self, message: Message) -> bool:
+        return self.which.fits(message) and (self.fault is not WireFault.FLIP or bool(message.payload))
 
     def happened(self, message: Message) -> None:
         with self._changed:
@@ -175,15 +183,16 @@ class FaultyWire:
         which: Which = Which(),
         times: int = 1,
         *,
+        every: int = 1,
         seconds: float = 2.0,
         overtakers: int = 1,
     ) -> Plan:
-        """Strike the next ``times`` messages that fit ``which``.
+        """Strike the next ``times`` messages that fit ``which``, or one of ``every`` so many.
 
         ``seconds``: of a delay; and the longest that a message is held back to be overtaken by ``overtakers`` others
         (where that many do not come, it is sent, and does not count). A message is struck by one plan alone.
         """
-        made = Plan(fault, which, times, seconds, overtakers)
+        made = Plan(fault, which, times, every, seconds, overtakers)
         self.plans.append(made)
         return made
 
