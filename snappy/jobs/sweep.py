@@ -27,6 +27,8 @@ LATE_SECONDS = 5.0
 """So long after a change another core's event should be in the stream."""
 BLIND_SECONDS = 5.0
 """A core that did not look for so long may have been stopped, and must not judge at once."""
+STALL_SECONDS = 1.5
+"""The same, as far as it is known that it wanted to look earlier."""
 RETURN_SECONDS = 8.0
 """So long after an outage a worker renews again at the latest: two seconds between tries to connect, five for one, and
 one until it asks."""
@@ -77,7 +79,14 @@ class Sweep:
             except Exception:
                 _log.exception("the core failed in looking at its jobs")
                 self._watching_since = None
-            await asyncio.sleep(self._rest(interval))
+            await self._sleep(self._rest(interval))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Who sleeps for longer than it wanted to was stopped: there may be renewals that wait to be read."""
+        until = self._clock() + seconds
+        await asyncio.sleep(seconds)
+        if self._clock() > until + STALL_SECONDS:
+            self._watching_since = None
 
     def _rest(self, interval: float) -> float:
         """Seconds until something becomes due, ``interval`` at most."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -83,7 +83,8 @@ async def _ask(client: raw_nats.RawClient, subject: str, body: object) -> dict[s
 
 def expect_told_once(log: Log) -> None:
     """Each job's events are numbered without a gap or a repeat; one accepted it or rejected it, one ended it."""
-    assert len({event.id for event in log.told}) == len(log.told)
+    repeated = [id for id, count in Counter(event.id for event in log.told).items() if count > 1]
+    assert not repeated, f"told more than once: {repeated}"
     for job, events in log.by_job().items():
         names = [event.name for event in events]
         assert [event.id for event in events] == [f"{job}/{number + 1}" for number in range(len(events))], names
