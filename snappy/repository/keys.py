@@ -108,9 +108,7 @@ def find_keys(store: Store, password: str) -> list[StoredKey]:
 
 def open_key(store: Store, name: str, size: int, password: str) -> StoredKey:
     """Open one key file. Raises :class:`Unauthentic` for another password's, :class:`Damaged` for a bad file."""
-    data = store.load(FileType.KEY, name, 0, size)
-    if hashlib.sha256(data).hexdigest() != name:
-        raise Damaged(f"the key {name[:8]} is damaged: its name is not its SHA-256")
+    data = store.load_named(FileType.KEY, name, size)
     file = decode_json(data, KeyFile, f"the key {name[:8]}")
     _check_cost(file, name)
     sealing = SealingKey.from_scrypt(password, file.salt, file.N, file.r, file.p)

@@ -59,3 +59,14 @@ def test_faulty_memory_is_noticed_before_anything_is_written(monkeypatch: pytest
 def test_an_unknown_encoding(plain: bytes) -> None:
     with pytest.raises(Damaged):
         unwrap(plain)
+
+
+def test_bytes_that_only_a_reading_harmed_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = memory_store()
+    documents = Documents(store, KEY, None)
+    name = documents.save(FileType.INDEX, JSON)
+    whole = store.load(FileType.INDEX, name)
+    harmed = [whole[:-1] + bytes([whole[-1] ^ 1])]
+    monkeypatch.setattr(store, "load", lambda *_asked: harmed.pop() if harmed else whole)
+    assert documents.load(FileType.INDEX, name) == JSON
+    assert not harmed
