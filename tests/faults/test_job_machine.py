@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +92,9 @@ class Jobs(RuleBasedStateMachine):
         return self.back_up_anew()
 
     @rule(target=trees, files=st.lists(st.binary(max_size=3000), min_size=1, max_size=5))
+    def another_tree(self, files: list[bytes]) -> str:
+        return self.plant(files)
+
     def plant(self, files: list[bytes]) -> str:
         """A tree that never changes: what a backup of it must hold is known, whenever it runs."""
         name = f"tree-{self.tally.examples}-{len(self.contents)}"
@@ -330,7 +334,8 @@ def test_whatever_is_asked_and_whatever_breaks(
     running: Arena, storage: FaultyStorage, restic: str, chosen: settings, least: int
 ) -> None:
     tally = Tally()
-    run_state_machine_as_test(lambda: Jobs(running, storage, restic, tally), settings=chosen)
+    machine: Any = partial(Jobs, running, storage, restic, tally)
+    run_state_machine_as_test(machine, settings=chosen)
     log = asyncio.run(event_log.read(running))
     met = [moment for moment in tally.moments if event_log.in_transition(log.by_job().values(), moment)]
     print(f"{tally.examples} examples: {dict(sorted(tally.steps.items()))}; {dict(tally.ends)}; {dict(storage.counts)}")
