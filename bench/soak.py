@@ -30,11 +30,12 @@ from typing import Any
 from bench.tally import Tally
 from tests.support import tools
 from tests.support.faults import MIB, make_noise, stir
-from tests.support.layouts import LAYOUTS, Ground, Layout
-from tests.support.storms import IN_FLIGHT, LOOK_SECONDS, Client, Fault, Flow, Scene, Stuck
+from tests.support.grounds import Ground, Layout
+from tests.support.layouts import LAYOUTS
+from tests.support.storms import IN_FLIGHT, LOOK_SECONDS, Blow, Client, Fault, Flow, Later, Scene, Stuck
 
-SIZES = ((64, 1), (12, 8), (2, 48))
-"""Files of the noise: how many of so many MiB."""
+SIZES = ((2, 48), (12, 8), (64, 1))
+"""Files of the noise: how many of so many MiB, in the order in which they are stored and restored."""
 SIZE = sum(count * mib for count, mib in SIZES) * MIB
 SMALL = 64 << 10
 EARLIEST, LATEST = 4 * MIB, 24 * MIB
@@ -44,6 +45,8 @@ SLACK = 8 * MIB
 ENOUGH, ENOUGH_EACH, EACH_PASS = 300, 10, 5
 JOB_SECONDS = 240.0
 MOST_OF_ONE_JOB = 6
+MOST_OF_ONE_KIND = 0.6
+"""Of the faults of one kind may strike backups alone, or restores."""
 BROKEN = {"fencing": {name: [sys.executable, "-m", "bench.unfenced"] for name in ("site1", "site1.b", "vault")}}
 
 
@@ -54,6 +57,7 @@ class Visit:
         self.site, self._ground, self._tally, self._faults = ground.site, ground, tally, faults
         self._dice, self._quota = dice, quota
         self._tree = self.site.data / "noise"
+        self._began = time.monotonic()
         self._saved: dict[str, str] = {}
         """The snapshot that each backup says it made."""
 
@@ -67,7 +71,7 @@ class Visit:
             number += 1
             try:
                 await self._round(f"round-{number}")
-            except (Stuck, AssertionError) as stuck:
+            except (Stuck, AssertionError, OSError, TimeoutError) as stuck:
                 self._tally.stuck.append(str(stuck)[:2000])
                 print(f"stuck: {str(stuck)[:8000]}", flush=True)
 
@@ -83,6 +87,8 @@ class Visit:
             return
         back.mkdir(parents=True)
         brought = await self._job("restore", Flow(back, SIZE, anew=True), saved["result"]["snapshot"], str(back))
+        if brought.get("state") != "succeeded":  # what excused that is mended
+            brought = await self._ended(await self.site.restore(name, saved["result"]["snapshot"]), [])
         if brought.get("state") == "succeeded":
             self._compare(name)
         shutil.rmtree(back)
@@ -92,16 +98,23 @@ class Visit:
     async def _job(self, kind: str, flow: Flow, *what: str) -> dict[str, Any]:
         """One job with the faults that it meets. Its record at the end."""
         fault = self._choose(kind)
-        client, request = await self._submit(kind, fault.by_client, *what)
+        client, request = await self._submit(kind, bool(fault and fault.by_client), *what)
         scene = Scene(self.site, self._ground, request, flow, self._dice, client)
         struck: list[Fault] = []
-        while await self._moment(scene):
-            self._tally.note(fault, kind, await self._strike(fault, kind, scene))
+        later: list[tuple[Fault, Later]] = []
+        while fault and await self._moment(scene):
+            blow = await self._strike(fault, kind, scene)
+            if callable(blow):
+                later.append((fault, blow))
+            else:
+                self._note(fault, kind, blow)
             struck.append(fault)
             if fault.last or len(struck) == MOST_OF_ONE_JOB:
                 break
             fault = self._choose(kind, submitted=True)
         record = await self._ended(request, struck)
+        for deferred, recover in later:
+            self._note(deferred, kind, await recover(record))
         for also in scene.also:
             await self._ended(also, struck)
         if client:
@@ -118,12 +131,22 @@ class Visit:
             return None, await self.site.backup(Path(what[0]))
         return None, await self.site.restore(Path(what[1]).name, what[0])
 
-    def _choose(self, kind: str, *, submitted: bool = False) -> Fault:
-        """One that has struck least often amid such jobs; what only a command line's job can meet, at its start."""
-        fits = [fault for fault in self._faults if kind in fault.phases and not (submitted and fault.by_client)]
-        wanted = [fault for fault in fits if self._tally.of(fault) < self._quota] or fits or list(self._faults)
+    def _choose(self, kind: str, *, submitted: bool = False) -> Fault | None:
+        """One that has struck least often amid such jobs, of those that have not struck enough; what only a command
+        line's job can meet, at its start."""
+        wanted = [
+            fault for fault in self._faults if self._is_wanted(fault, kind) and not (submitted and fault.by_client)
+        ]
+        if not wanted:
+            return None
         fewest = min(self._tally.struck[fault.name, kind] for fault in wanted)
         return self._dice.choice([fault for fault in wanted if self._tally.struck[fault.name, kind] == fewest])
+
+    def _is_wanted(self, fault: Fault, kind: str) -> bool:
+        most = self._quota if len(fault.phases) == 1 else MOST_OF_ONE_KIND * self._quota
+        return (
+            kind in fault.phases and self._tally.of(fault) < self._quota and self._tally.struck[fault.name, kind] < most
+        )
 
     async def _moment(self, scene: Scene) -> bool:
         """Wait until a random part more has arrived; whether enough of the job is left then."""
@@ -143,13 +166,20 @@ class Visit:
             await asyncio.sleep(LOOK_SECONDS)
         return scene.flow.left() >= IN_FLIGHT
 
-    async def _strike(self, fault: Fault, kind: str, scene: Scene) -> Any:
+    async def _strike(self, fault: Fault, kind: str, scene: Scene) -> Blow | Later | None:
         began = time.monotonic()
-        blow = await fault.strike(scene)
-        after = f"{blow.seconds:5.1f} s, {blow.followed}" if blow else "did not count"
-        number = self._tally.total + bool(blow)
-        print(f"{number:4} {fault.name:<28} {kind:<8} {after} [{time.monotonic() - began:.1f} s]", flush=True)
-        return blow
+        try:
+            return await fault.strike(scene)
+        except (Stuck, AssertionError) as error:
+            raise Stuck(f"{fault.name} amid a {kind}: {error}") from error
+        finally:
+            self._tally.spent[fault.name] += time.monotonic() - began
+
+    def _note(self, fault: Fault, kind: str, blow: Blow | None) -> None:
+        self._tally.note(fault, kind, blow)
+        after = f"{blow.seconds:5.1f} s, {blow.followed} {blow.whom}" if blow else "did not count"
+        passed = time.monotonic() - self._began
+        print(f"{self._tally.total:4} {passed:6.0f} s {fault.name:<28} {kind:<8} {after}", flush=True)
 
     # ---- what must hold ----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from tests.support.faults import MIB
 from tests.support.storms import PHASES, Blow, Fault
 
 MOST_EXCUSED = 0.05
-"""Of all jobs."""
+"""Of all jobs, where they are enough for a share to mean something."""
+ENOUGH_JOBS = 100
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Tally:
     """By kind of fault and kind of job."""
     missed: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    spent: Counter[str] = field(default_factory=Counter)
+    """Seconds from each fault until the next could follow."""
     followed: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     whom: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     layouts: dict[str, str] = field(default_factory=dict)
@@ -50,7 +53,7 @@ class Tally:
     @property
     def red(self) -> bool:
         complaints = (self.twice, self.stuck, self.failed, self.unsound)
-        too_many = len(self.excused) >= max(1, MOST_EXCUSED * self.jobs)
+        too_many = self.jobs >= ENOUGH_JOBS and len(self.excused) >= MOST_EXCUSED * self.jobs
         return bool(self.jobs_lost or self.bytes_lost or any(complaints) or too_many or not self.jobs)
 
     def note(self, fault: Fault, phase: str, blow: Blow | None) -> None:
@@ -120,6 +123,7 @@ class Tally:
             "struck": self.of(fault),
             **{phase: self.struck[fault.name, phase] for phase in PHASES},
             "not_counted": self.missed[fault.name],
+            "spent": round(self.spent[fault.name], 1),
             "seconds": [round(each, 3) for each in self.seconds[fault.name]],
             "followed": dict(self.followed[fault.name]),
             "whom": dict(self.whom[fault.name]),

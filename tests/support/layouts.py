@@ -5,52 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support import tools
 from tests.support.disks import Disk, disk
-from tests.support.faults import MIB, Arena, MortalWeed, arena, freeze_server
+from tests.support.faults import MIB, MortalWeed, arena, freeze_server
+from tests.support.grounds import CORE, EVERYBODY, Ground, Layout, Programs
+from tests.support.layout_faults import STORAGE, WIRE, on_a_bad_wire, on_bad_storage
 from tests.support.monitors import connected, is_healthy
 from tests.support.natscluster import Cluster, deployed_cluster
 from tests.support.places import Place, in_bucket
-from tests.support.site import ROLES
 from tests.support.storms import PROCESSES, READY, Blow, Fault, Scene, reconnections
 
-EVERYBODY = (*ROLES, "site1.b")
-CORE = {"max_lost_attempts": 100}
-"""A job may be struck more often than any that nobody strikes on purpose."""
 SETTLED_SECONDS = 0.2
 """What was on its way when a node died has arrived by then."""
 DISK_BYTES = 8192 * MIB
-
-Programs = Mapping[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Ground:
-    """A running layout. What is backed up arrives in the files below ``stored`` whose names end with ``suffix``;
-    ``rig`` is what else the layout's faults strike."""
-
-    site: Arena
-    stored: Path
-    suffix: str = ""
-    rig: object = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """``make`` runs one in a folder, where ``programs`` stand in for ``snappy``; ``possible`` says whether this
-    machine can."""
-
-    name: str
-    faults: tuple[Fault, ...]
-    make: Callable[[Path, Programs], AbstractContextManager[Ground]]
-    possible: Callable[[], object] = lambda: True
-    wants: str = ""
-
 
 # ---- a folder --------------------------------------------------------------------------------------------------------
 
@@ -105,16 +78,21 @@ def in_a_cluster(folder: Path, programs: Programs) -> Iterator[Ground]:
 
 async def leader(scene: Scene) -> str:
     """The node that leads the stream of the jobs' records."""
-    answer = await scene.site.ask("$JS.API.STREAM.INFO.KV_snappy_jobs", {}, 5.0, "core")
+
+    def is_led(answer: dict[str, Any]) -> bool:
+        return bool(answer.get("cluster", {}).get("leader"))
+
+    answer = await scene.site.ask_until("$JS.API.STREAM.INFO.KV_snappy_jobs", {}, is_led, "core")
     return str(answer["cluster"]["leader"])
 
 
 async def carrier(scene: Scene) -> str:
-    """The node through which most of the job's bytes go, if it can be had one that leads nothing."""
+    """A node through which the job's bytes go; if it can be had, not the leader."""
     cluster: Cluster = scene.ground.rig
     leading = await leader(scene)
     found = {name: connected(server) for name, server in cluster.servers.items()}
-    return max(found, key=lambda name: (found[name]["site1"] + found[name]["vault"] > 0, name != leading))
+    names = scene.dice.sample(sorted(found), len(found))
+    return max(names, key=lambda name: (found[name]["site1"] + found[name]["vault"] > 0, name != leading))
 
 
 async def kill_leader(scene: Scene) -> Blow | None:
@@ -312,4 +290,6 @@ LAYOUTS = (
     Layout("s3", S3, in_s3, tools.weed, "SeaweedFS"),
     Layout("cluster", CLUSTER, in_a_cluster),
     Layout("power", POWER, on_disks, tools.has_loop_device, "root and loop devices"),
+    Layout("wire", WIRE, on_a_bad_wire),
+    Layout("storage", STORAGE, on_bad_storage),
 )

@@ -86,7 +86,7 @@ class Flow:
 @dataclass
 class Scene:
     """A job that is about to be struck. ``ground`` is what the layout has beside a site; chance comes from ``dice``;
-    ``also`` are the requests of small jobs that were struck with it."""
+    ``also`` are the requests of small jobs that were struck with it, ``rotten`` the packs that were damaged."""
 
     site: Arena
     ground: Any
@@ -95,6 +95,7 @@ class Scene:
     dice: random.Random
     client: Client | None = None
     also: list[str] = field(default_factory=list)
+    rotten: list[Path] = field(default_factory=list)
 
     async def serving(self) -> str:
         """The name of the source process that has the job."""
@@ -199,7 +200,9 @@ class Scene:
         return later[0] - since if later else None
 
 
-Strike = Callable[[Scene], Awaitable[Blow | None]]
+Later = Callable[[dict[str, Any]], Awaitable[Blow | None]]
+"""Recovers when the job is over, and tells by its record what came of a fault."""
+Strike = Callable[[Scene], Awaitable[Blow | Later | None]]
 """Strikes, recovers, and tells what came of it: None if the fault does not count."""
 
 
