@@ -78,8 +78,9 @@ async def test_one_of_two_cores_stops(running: Arena) -> None:
     assert [event for event in log.told if stopped + 0.5 < event.at < stopped + 12.0], "the other one did not go on"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("running", [Layout()], indirect=True)
-@pytest.mark.parametrize("seconds", [10.0, pytest.param(40.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [10.0, 40.0])
 async def test_the_audit_stops(running: Arena, seconds: float) -> None:
     """Nobody waits for it, and it misses nothing: in 40 seconds all that it was given is given out again."""
     log, stopped = await stopped_amid(running, "audit", 60, seconds)
