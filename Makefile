@@ -44,12 +44,13 @@ services:  ## install what pip cannot bring: two versions of restic, Node.js, fi
 schemas: install  ## write schemas/ from the structs
 	$(BIN)/python -m snappy.schemas
 
-bench: install  ## what a job costs beside its work; bytes a second of a put, beside a bare request and reply loop
+bench: install  ## Snappy beside restic and borg, hours; SCALE=0.05 PAIRS=1 NAMES="tree noise" make it a quick try
+	$(BIN)/python -m bench $(NAMES) $(if $(SCALE),--scale $(SCALE)) $(if $(PAIRS),--pairs $(PAIRS))
 	$(BIN)/python -m bench.jobs
-	$(BIN)/python -m bench.put
 
-soak: install  ## random faults against random jobs, 300 of them or MINUTES=n; SEED=n
-	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+soak: install  ## random faults against random jobs, 300 of them or MINUTES=n; SEED=n; REPORT=file.md
+	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(REPORT),--report $(REPORT))
 
 clean:  ## remove caches and what was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

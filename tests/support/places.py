@@ -40,10 +40,17 @@ class Place:
         """The names of the repository's locks; one that is still being written has none."""
         return [match[1] for match in map(LOCK.fullmatch, self._names()) if match]
 
+    def size(self) -> int:
+        """Bytes of all objects."""
+        return sum(int(item["size"]) for item in self._found().values())
+
     def _names(self) -> list[str]:
-        """Of all objects. A listing of one folder is not to be had of an S3 server that keeps some for empty ones."""
+        return [path.removeprefix(f"{self.root}/") for path in self._found()]
+
+    def _found(self) -> dict[str, Any]:
+        """All objects. A listing of one folder is not to be had of an S3 server that keeps some for empty ones."""
         found = self._files().find(self.root, detail=True)
-        return [path.removeprefix(f"{self.root}/") for path, item in found.items() if item["type"] == "file"]
+        return {path: item for path, item in found.items() if item["type"] == "file"}
 
     def _files(self) -> fsspec.AbstractFileSystem:
         if not self.environment:
