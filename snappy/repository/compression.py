@@ -17,6 +17,16 @@ LARGEST_DOCUMENT = 1024 * MIB
 """No document or blob is larger than this once decompressed, in bytes."""
 
 
+class _Decompressor(threading.local):
+    """Each thread's own, set up once: that costs more than to decompress a small blob."""
+
+    def __init__(self) -> None:
+        self.context = zstandard.ZstdDecompressor()
+
+
+_decompressor = _Decompressor()
+
+
 class Compressor:
     """Compresses at one level, in any thread."""
 
@@ -50,7 +60,7 @@ def _decompress(frame: bytes, limit: int) -> bytes:
         raise Damaged("the compressed bytes claim to hold more than they may")
     if claimed < 0:
         return _decompress_unknown(frame, limit)
-    data: bytes = zstandard.ZstdDecompressor().decompress(frame)
+    data: bytes = _decompressor.context.decompress(frame)
     return data
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import threading
 from typing import Self
 
 import msgspec
@@ -36,6 +37,15 @@ class _MasterKeyFile(msgspec.Struct):
     encrypt: bytes
 
 
+class _Ciphers(threading.local):
+    """Each thread's own ciphers, set up once: that costs more than to encrypt a small blob."""
+
+    def __init__(self, encrypt: bytes, mac_k: bytes) -> None:
+        self.stream = Cipher(algorithms.AES(encrypt), modes.CTR(bytes(IV_SIZE))).encryptor()
+        # One block is all that ECB ever sees here: AES as a plain permutation, as Poly1305-AES defines it.
+        self.block = Cipher(algorithms.AES(mac_k), modes.ECB()).encryptor()
+
+
 class SealingKey:
     """The keys that seal the files of one repository (or the master key itself, for a password's key)."""
 
@@ -44,8 +54,7 @@ class SealingKey:
             raise Damaged("the key has the wrong length")
         if not (any(encrypt) and any(mac_k) and any(mac_r)):
             raise Damaged("the key is all zeros")
-        self._encrypt = algorithms.AES(encrypt)
-        self._mac_k = algorithms.AES(mac_k)
+        self._ciphers = _Ciphers(encrypt, mac_k)
         self._mac_r = mac_r
         self._parts = (encrypt, mac_k, mac_r)
 
@@ -79,8 +88,7 @@ class SealingKey:
     def seal(self, data: bytes, random: Random = os.urandom) -> bytes:
         """Encrypt and authenticate; the result is ``OVERHEAD`` bytes longer. Safe in any thread."""
         iv = random(IV_SIZE)
-        cipher = Cipher(self._encrypt, modes.CTR(iv)).encryptor()
-        ciphertext = cipher.update(data)
+        ciphertext = self._encrypted(iv, data)
         return b"".join((iv, ciphertext, Poly1305.generate_tag(self._one_time_key(iv), ciphertext)))
 
     def open(self, sealed: bytes | memoryview) -> bytes:
@@ -93,9 +101,13 @@ class SealingKey:
             Poly1305.verify_tag(self._one_time_key(iv), ciphertext, mac)
         except InvalidSignature:
             raise Unauthentic from None
-        return Cipher(self._encrypt, modes.CTR(iv)).decryptor().update(ciphertext)
+        return self._encrypted(iv, ciphertext)
+
+    def _encrypted(self, iv: bytes, data: bytes | memoryview) -> bytes:
+        """In counter mode, which decrypts what it encrypted."""
+        stream = self._ciphers.stream
+        stream.reset_nonce(iv)
+        return stream.update(data)
 
     def _one_time_key(self, iv: bytes) -> bytes:
-        # One block is all that ECB ever sees here: AES as a plain permutation, as Poly1305-AES defines it.
-        block = Cipher(self._mac_k, modes.ECB()).encryptor().update(iv)
-        return self._mac_r + block
+        return self._mac_r + self._ciphers.block.update(iv)

@@ -9,7 +9,7 @@ Paths are bytes, absolute inside the snapshot, ``/``-separated, without ``.`` or
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -46,6 +46,23 @@ class Node(msgspec.Struct, kw_only=True):
     error: str = ""
 
 
+class Recipe(NamedTuple):
+    """How to come by a file's content anew, in whatever process: what the callable ``maker``, written as
+    ``module:name``, makes of ``arguments`` (numbers, texts, bytes) has the methods of :class:`Content`. The file can
+    be opened at any time, before or after others."""
+
+    maker: str
+    arguments: tuple[int | str | bytes, ...]
+
+
+class Content(Protocol):
+    """A file's content as :class:`Entry` describes it."""
+
+    def open(self) -> BinaryIO: ...
+
+    def changed(self) -> str: ...
+
+
 class Entry(msgspec.Struct, kw_only=True):
     """One object that a source yields. ``open`` is given for files and is called only if the content is needed.
 
@@ -60,6 +77,8 @@ class Entry(msgspec.Struct, kw_only=True):
     :class:`snappy.errors.SnappyError`, here or from the file's ``read`` and ``close``, ends the whole backup."""
     changed: Callable[[], str] | None = None
     """Called when the content was read: why it may be torn (the file changed meanwhile), or an empty string."""
+    recipe: Recipe | None = None
+    """Stands for ``open`` and ``changed`` where another process does the reading; ``None`` where only this one can."""
     error: str = ""
     """Why the object (or the inside of a directory) could not be read; the backup goes on with a warning. The
     object is left out; a directory is kept, empty."""

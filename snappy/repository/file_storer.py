@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from snappy.errors import SnappyError
 from snappy.repository.chunker import SMALLEST
 from snappy.repository.entries import Entry, Node
-from snappy.repository.format import BlobId, BlobType
+from snappy.repository.format import MIB, BlobId, BlobType
 from snappy.repository.journal import UNKNOWN, Journal, Known, file_id
 from snappy.repository.progress import Problems, Progress
 from snappy.repository.repo import Repository
@@ -20,12 +20,21 @@ from snappy.repository.tally import Tally
 
 READERS = 2
 SEALERS = 2
-FILES_IN_FLIGHT = 64
+BATCHES_IN_FLIGHT = 4
+FILES_IN_BATCH = 64
+BYTES_IN_BATCH = MIB
+"""Small files are handed over together, for a hand-over costs as much as reading one."""
 CHUNKS_IN_FLIGHT = 3
 """Chunks of one file that are being sealed; a chunk is at most 8 MiB."""
 
 Stored = Callable[[Node | None], None]
 """Takes a file's node, complete with its content; ``None`` when the file could not be read."""
+
+
+class _Order(NamedTuple):
+    entry: Entry
+    stored: Stored
+    known: Known
 
 
 class _Content:
@@ -59,7 +68,9 @@ class FileStorer:
     ) -> None:
         self._repo, self._tally, self._progress, self._problems = repo, tally, progress, problems
         self._cancelled, self._journal = cancelled, journal
-        self._room = threading.Semaphore(FILES_IN_FLIGHT)
+        self._room = threading.Semaphore(BATCHES_IN_FLIGHT)
+        self._batch: list[_Order] = []
+        self._bytes = 0
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
         self._failure: BaseException | None = None
@@ -82,18 +93,29 @@ class FileStorer:
     def submit(self, entry: Entry, stored: Stored, known: Known = UNKNOWN) -> None:
         """Store the file, but for what is ``known``, some time soon, then call ``stored`` from another thread. Blocks
         while many files wait."""
-        self._room.acquire()
-        self._readers.submit(self._run, entry, stored, known)
+        self._batch.append(_Order(entry, stored, known))
+        self._bytes += entry.node.size
+        # The source may wait until a file without a recipe is read.
+        if entry.recipe is None or self._bytes >= BYTES_IN_BATCH or len(self._batch) >= FILES_IN_BATCH:
+            self._hand_over()
 
     def wait(self) -> None:
         """Until all files are stored; nothing can be submitted then."""
+        if self._batch:
+            self._hand_over()
         self._readers.shutdown()
         self._sealers.shutdown()
 
-    def _run(self, entry: Entry, stored: Stored, known: Known) -> None:
+    def _hand_over(self) -> None:
+        batch, self._batch, self._bytes = self._batch, [], 0
+        self._room.acquire()
+        self._readers.submit(self._run, batch)
+
+    def _run(self, batch: list[_Order]) -> None:
         try:
-            self.check()
-            stored(self._store(entry, known))
+            for order in batch:
+                self.check()
+                order.stored(self._store(order.entry, order.known))
         except BaseException as error:
             self._failure = self._failure or error
         finally:

@@ -109,8 +109,11 @@ class BlobWriter:
         name = blob or blob_id(data)
         if not self._claim(kind, name):
             return SavedBlob(name, False, 0)
-        with self._all_or_nothing():
+        try:
             sealed = self._store_new(kind, data, name)
+        except BaseException as error:
+            self._uploader.fail(error)
+            raise
         self.save_index_if_due()
         return SavedBlob(name, True, sealed)
 

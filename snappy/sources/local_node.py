@@ -12,11 +12,10 @@ import io
 import os
 import pwd
 import stat
-from collections.abc import Callable
 from functools import lru_cache
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
-from snappy.repository.entries import Entry, Node, NodeType
+from snappy.repository.entries import Entry, Node, NodeType, Recipe
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_ATIME = getattr(os, "O_NOATIME", 0)
@@ -102,16 +101,29 @@ def local_entry(path: bytes, place: bytes, found: os.stat_result) -> Entry:
     except OSError as error:
         entry.warning = f"metadata is incomplete: {error.strerror}"
     if node.type == "file":
-        entry.open, entry.changed = _opener(path, found), _watch(path, found)
+        file = LocalFile(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        entry.open, entry.changed, entry.recipe = file.open, file.changed, Recipe(LOCAL_FILE, file)
     return entry
 
 
-def _opener(path: bytes, found: os.stat_result) -> Callable[[], BinaryIO]:
-    return lambda: open_same(path, found)
+class LocalFile(NamedTuple):
+    """A regular file as ``lstat`` found it."""
+
+    path: bytes
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+    def open(self) -> BinaryIO:
+        return open_same(self.path, self)
+
+    def changed(self) -> str:
+        return what_changed(self.path, self)
 
 
-def _watch(path: bytes, found: os.stat_result) -> Callable[[], str]:
-    return lambda: what_changed(path, found)
+LOCAL_FILE = f"{LocalFile.__module__}:{LocalFile.__name__}"
 
 
 class LocalContent(io.FileIO):
@@ -130,12 +142,13 @@ class LocalContent(io.FileIO):
         return data
 
 
-def open_same(path: bytes, found: os.stat_result) -> BinaryIO:
+def open_same(path: bytes, found: LocalFile) -> BinaryIO:
     """Open the regular file that ``lstat`` found, not what somebody put in its place. Raises ``OSError``."""
     handle = _open_quietly(path)
     try:
         opened = os.fstat(handle)
-        if not (stat.S_ISREG(opened.st_mode) and os.path.samestat(found, opened)):
+        same = (opened.st_ino, opened.st_dev) == (found.st_ino, found.st_dev)
+        if not (same and stat.S_ISREG(opened.st_mode)):
             raise OSError(errno.ESTALE, "was replaced by another file while the backup ran")
         return cast(BinaryIO, LocalContent(handle, opened.st_size))
     except BaseException:
@@ -151,7 +164,7 @@ def _open_quietly(path: bytes) -> int:
         return os.open(path, READ_FLAGS)
 
 
-def what_changed(path: bytes, before: os.stat_result) -> str:
+def what_changed(path: bytes, before: LocalFile) -> str:
     """Why what was read since ``before`` may be torn, or an empty string."""
     try:
         now = os.lstat(path)
