@@ -139,7 +139,7 @@ def _leave(
     outcomes: Sequence[Outcome], sides: Sequence[Side], missing: Mapping[str, str], head: str, results: Path
 ) -> None:
     """Print the table, and write it beside JSON and chart."""
-    text = report.table(outcomes, [side.name for side in sides])
+    text = f"{report.table(outcomes, [side.name for side in sides])}\n\n{report.parts_table(outcomes)}"
     print(text, flush=True)
     (results / "table.md").write_text(f"{head}\n\n{text}\n")
     (results / "bench.json").write_text(json.dumps(report.to_json(outcomes, sides, missing), indent=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 
 from bench.figures import Figure, figure, paired_ratio
 from bench.matrix import CPU_AIM, MEMORY_AIMS, STORED_AIM, TITLES
+from bench.meter import Run
 from bench.pairing import Outcome
 from bench.sides import Side
 
@@ -87,11 +89,35 @@ def table(outcomes: Sequence[Outcome], sides: Sequence[str]) -> str:
     lines = [_line(titles), _line("---" for _ in titles)]
     notes = []
     for outcome in outcomes:
-        for row in rows(outcome):
-            lines.append(_line(_cells(row, [OURS, *peers])))
-            notes += [f"* {row.title}, {side}: {why.splitlines()[0]}" for side, why in row.left_out.items()]
-        notes += _sizes(outcome)
+        lines += [_line(_cells(row, [OURS, *peers])) for row in rows(outcome)]
+        notes += [*_absences(outcome), *_sizes(outcome)]
     return "\n".join([*lines, "", *notes])
+
+
+def parts_table(outcomes: Sequence[Outcome]) -> str:
+    """What each of Snappy's processes took: CPU seconds, and MB when all of them together held most. Medians."""
+    found = [
+        (row, row.outcome.runs[row.work, OURS]) for outcome in outcomes for row in rows(outcome) if OURS in row.wall
+    ]
+    names = list(dict.fromkeys(name for _, runs in found for run in runs for name in run.parts))
+    lines = [_line(["work", "wall", *names]), _line(["---"] * (len(names) + 2))]
+    for row, runs in found:
+        cells = [f"{_part(runs, name, 'cpu'):.2f} s, {_part(runs, name, 'pss') / 1e6:.0f} MB" for name in names]
+        lines.append(_line([row.title, f"{row.wall[OURS].median:.2f} s", *cells]))
+    return "\n".join(lines)
+
+
+def _part(runs: Sequence[Run], name: str, measure: str) -> float:
+    return figure([run.parts[name][measure] for run in runs]).median
+
+
+def _absences(outcome: Outcome) -> Iterator[str]:
+    """Who did not do what, and why: a line for each side and reason."""
+    works = defaultdict[tuple[str, str], list[str]](list)
+    for (work, side), why in outcome.left_out.items():
+        works[side, why.splitlines()[0]].append(TITLES[work])
+    for (side, why), found in works.items():
+        yield f"* {outcome.case.name}, {side}: {why} ({', '.join(found)})"
 
 
 def _cells(row: Row, sides: Sequence[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from bench.growth import points
 from bench.matrix import BACKUPS, WALL_AIMS, WORKS, Case, cases
 from bench.meter import Run
 from bench.pairing import Outcome
-from bench.report import heading, rows, stored_ratio, table, to_json
+from bench.report import heading, parts_table, rows, stored_ratio, table, to_json
 from bench.sides import BorgSide, peers
 
 MB = 1_000_000
@@ -69,7 +69,16 @@ def test_without_restic_there_is_no_verdict() -> None:
 def test_what_was_left_out_stands_below_the_table() -> None:
     found = outcome({"snappy": [1.0], "restic": [10.0]})
     found.left_out["first", "borg"] = "speaks no S3\nat all"
-    assert "\n* tree local: first backup, borg: speaks no S3" in table([found], ["snappy", "restic", "borg"])
+    assert "\n* tree local, borg: speaks no S3 (first backup)" in table([found], ["snappy", "restic", "borg"])
+
+
+def test_what_each_process_took_is_told() -> None:
+    found = Outcome(Case("tree", works=("first", "check")))
+    seen = [{"source": {"cpu": cpu, "pss": 2 * MB}, "command": {"cpu": 1, "pss": MB}} for cpu in (3.0, 9.0, 4.0)]
+    found.runs["first", "snappy"] = [Run(2.0, 1.0, 3 * MB, parts) for parts in seen]
+    head, _, row = parts_table([found]).splitlines()
+    assert head == "| work | wall | source | command |"
+    assert row == "| tree local: first backup | 2.00 s | 4.00 s, 2 MB | 1.00 s, 1 MB |"
 
 
 def test_repeated_content_has_no_aim() -> None:
