@@ -24,6 +24,7 @@ RENEWALS = 3
 """How often a hold is renewed before it would run out."""
 RETRY_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
+LEAST_ANSWER_SECONDS = 1.0
 NAMING_SECONDS = 3 * ANSWER_SECONDS
 """A renewal may be under way when another is wanted at once."""
 
@@ -146,7 +147,7 @@ class Hold:
     async def _renew_once(self) -> bool:
         asked = self._clock()
         try:
-            body = await self._bus.request(self._subject, self._request(), timeout=ANSWER_SECONDS)
+            body = await self._bus.request(self._subject, self._request(), timeout=self._patience())
             answer = read_answer(body, HoldAnswer)
         except BusError as error:
             _log.warning("the hold was not renewed", job=self.job.id, reason=str(error))
@@ -157,6 +158,10 @@ class Hold:
             self.end(JobCancelled())
         self._extend(answer, asked)
         return True
+
+    def _patience(self) -> float:
+        """Seconds to wait for an answer: short enough to ask again where one of several cores has stopped."""
+        return min(ANSWER_SECONDS, max(LEAST_ANSWER_SECONDS, self._seconds / 10))
 
     def _refused(self, error: SnappyError) -> bool:
         if isinstance(error, AttemptOver):
