@@ -23,6 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ EARLIEST, LATEST = 4 * MIB, 24 * MIB
 """The next fault comes when so many more bytes have arrived."""
 SLACK = 8 * MIB
 """What may arrive between the look and the fault."""
-ENOUGH, ENOUGH_EACH, EACH_PASS = 300, 10, 5
+ENOUGH, ENOUGH_EACH = 300, 10
 JOB_SECONDS = 240.0
 MOST_OF_ONE_JOB = 6
 MOST_OF_ONE_KIND = 0.6
@@ -58,6 +59,8 @@ class Visit:
         self._dice, self._quota = dice, quota
         self._tree = self.site.data / "noise"
         self._began = time.monotonic()
+        self._pending: Counter[str] = Counter()
+        """Faults of which only the end of the job will tell whether they count."""
         self._saved: dict[str, str] = {}
         """The snapshot that each backup says it made."""
 
@@ -106,6 +109,7 @@ class Visit:
             blow = await self._strike(fault, kind, scene)
             if callable(blow):
                 later.append((fault, blow))
+                self._pending[fault.name] += 1
             else:
                 self._note(fault, kind, blow)
             struck.append(fault)
@@ -113,6 +117,7 @@ class Visit:
                 break
             fault = self._choose(kind, submitted=True)
         record = await self._ended(request, struck)
+        self._pending.clear()
         for deferred, recover in later:
             self._note(deferred, kind, await recover(record))
         for also in scene.also:
@@ -195,11 +200,20 @@ class Visit:
             self._failed(record, struck, names)
         elif record["kind"] == "backup":
             self._saved[record["id"]] = record["result"]["snapshot"]
+        self._expect_no_needless_attempt(record, struck)
         try:
             await self.site.expect_told_once(record)
         except AssertionError as error:
             self._tally.twice.append(f"{names}: {str(error)[:300]}")
         return record
+
+    def _expect_no_needless_attempt(self, record: Mapping[str, Any], struck: Sequence[Fault]) -> None:
+        """Only who strikes a source ends an attempt: an outage of anything else restarts nothing."""
+        lost = [attempt for attempt in record["attempts"] if (attempt.get("error") or {}).get("code") == "attempt-lost"]
+        if len(lost) > sum(fault.ends_attempt for fault in struck):
+            names = ", ".join(fault.name for fault in struck)
+            self._tally.unsound.append(f"{len(lost)} attempts were lost, struck by: {names}: {record['attempts']}")
+            print(f"     {self._tally.unsound[-1]}", flush=True)
 
     def _failed(self, record: Mapping[str, Any], struck: Sequence[Fault], names: str) -> None:
         error = record.get("error") or {}
@@ -259,7 +273,7 @@ class Soak:
         until = time.monotonic() + self._given.minutes * 60
         quota = 0
         while not self._enough():
-            quota += EACH_PASS
+            quota += self._given.each
             for layout in self._layouts:
                 if time.monotonic() > until or self.tally.stuck:
                     return
@@ -294,6 +308,7 @@ def main() -> int:
         choices=[*kinds, *(layout.name for layout in LAYOUTS)],
         help="this kind of fault, or those of this layout; may be given several times",
     )
+    parser.add_argument("--each", type=int, default=5, help="how often each kind strikes in one visit to its layout")
     parser.add_argument("--folder", help="where the sites' files go; by default the system's temporary folder")
     parser.add_argument("--report", type=Path, help="write the table there too, and beside it as JSON")
     given = parser.parse_args()

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.support.faults import arena
+from tests.support.faults import MIB, arena
 from tests.support.grounds import CORE, EVERYBODY, Ground, Programs
 from tests.support.storage_faults import FaultyStorage, On, StorageFault
 from tests.support.storage_faults import Plan as StoragePlan
@@ -128,6 +128,8 @@ WIRE = (
 # ---- the storage -----------------------------------------------------------------------------------------------------
 
 PACKS = "data/*"
+PACK_BYTES = 8 * MIB
+"""Of one that holds data; those of trees are small, and read first."""
 LAST_PACKS = 3
 """Packs of small files, each with some of its own, which are read last."""
 LOST = re.compile(r"(\d+) objects could not be restored")
@@ -180,7 +182,8 @@ async def storage_hangs(scene: Scene) -> Blow | None:
 async def rot(scene: Scene) -> Later | None:
     """One bit of a pack turns that the restore has not read yet. It must not bring that back as if it were whole; when
     it has ended the bit is turned back, as who has a copy would."""
-    packs = sorted(scene.ground.stored.glob("*/*"), key=lambda path: path.stat().st_ctime)
+    packs = [path for path in scene.ground.stored.glob("*/*") if path.stat().st_size >= PACK_BYTES]
+    packs.sort(key=lambda path: path.stat().st_ctime)
     sound = [path for path in packs[-LAST_PACKS:] if path not in scene.rotten]
     if not sound:
         return None

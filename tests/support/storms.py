@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.faults import ASK_SECONDS, HOLD_SECONDS, MIB, Arena, files_below
+from tests.support.monitors import connected
 from tests.support.site import FINAL
 
 IN_FLIGHT = 64 * MIB
 LOOK_SECONDS = 0.02
+FIRST_QUESTION_SECONDS = 0.5
+"""A command line that has just connected asks a core, and is right to give up where there is none."""
 READY = '"event": "ready"'
 STUCK_SECONDS = 120.0
 STOPS = (HOLD_SECONDS + 0.4, HOLD_SECONDS + 2.0)
@@ -209,12 +212,14 @@ Strike = Callable[[Scene], Awaitable[Blow | Later | None]]
 @dataclass(frozen=True)
 class Fault:
     """``phases``: the kinds of job that it strikes. ``excuses``: the codes of errors with which a job may end that was
-    struck. ``by_client``: the job must be submitted by a command line. ``last``: nothing else strikes the job then."""
+    struck. ``ends_attempt``: another attempt has to go on. ``by_client``: the job must be submitted by a command line.
+    ``last``: nothing else strikes the job then."""
 
     name: str
     strike: Strike
     phases: tuple[str, ...] = PHASES
     excuses: frozenset[str] = frozenset()
+    ends_attempt: bool = False
     by_client: bool = False
     last: bool = False
 
@@ -333,9 +338,14 @@ class Client:
         self._site = site
         self._process = site.run_client(*command)
 
-    def watch(self, job: str) -> None:
-        """Follow the job with another command line, as who lost the first would."""
+    async def watch(self, job: str) -> None:
+        """Follow the job with another command line, as who lost the first would; until it does."""
         self._process = self._site.run_client("jobs", "watch", job)
+        deadline = time.monotonic() + STUCK_SECONDS
+        while self._process.poll() is None and not connected(self._site.server.server)["alice"]:
+            assert time.monotonic() < deadline, "the command line does not connect"
+            await asyncio.sleep(ASK_SECONDS)
+        await asyncio.sleep(FIRST_QUESTION_SECONDS)
 
     def kill(self) -> None:
         assert self._process.poll() is None, "the command line was over already"
@@ -357,7 +367,7 @@ async def kill_client(scene: Scene) -> Blow | None:
     died = time.time()
     scene.client.kill()
     seconds = await scene.resumed(died, died)
-    scene.client.watch(job)
+    await scene.client.watch(job)
     return None if seconds is None else Blow(seconds, "the job went on; another command followed it")
 
 
@@ -375,8 +385,8 @@ async def stop_client(scene: Scene) -> Blow | None:
 
 
 PROCESSES = (
-    Fault("kill source", kill_source),
-    Fault("stop source", stop_source),
+    Fault("kill source", kill_source, ends_attempt=True),
+    Fault("stop source", stop_source, ends_attempt=True),
     Fault("kill target", kill_target),
     Fault("stop target", stop_target),
     Fault("kill nats-server", kill_server),
