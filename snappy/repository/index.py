@@ -6,12 +6,12 @@ An index file is JSON: packs, and for each the blobs in it. Source: restic's ``d
 from __future__ import annotations
 
 import threading
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from snappy.errors import Damaged
 from snappy.repository.format import (
     BlobId,
     BlobLocation,
@@ -21,17 +21,30 @@ from snappy.repository.format import (
     encode_json,
     parse_id,
 )
+from snappy.repository.index_table import (
+    GrowingTable,
+    Table,
+    all_locations,
+    encode_row,
+    first_bits,
+    is_row,
+    locations,
+    pack_ids,
+)
 
 BLOBS_IN_A_FILE = 50_000
 """About how many blobs one index file lists: keeps it below the 8 MiB that restic aims for."""
 
 
+_Number = Annotated[int, Meta(ge=0, lt=1 << 32)]
+
+
 class _Blob(msgspec.Struct, omit_defaults=True, gc=False):
     id: str
     type: BlobType
-    offset: int
-    length: int
-    uncompressed_length: int = 0
+    offset: _Number
+    length: _Number
+    uncompressed_length: _Number = 0
 
 
 class _Pack(msgspec.Struct):
@@ -51,19 +64,15 @@ class IndexContent:
         self._file = file
         self.supersedes = set(file.supersedes)
 
-    def blobs(self) -> Iterator[BlobLocation]:
-        """Every blob it lists. Raises :class:`Damaged` at an entry that cannot be."""
+    def rows(self, pack_number: Callable[[PackId], int]) -> Iterator[bytes]:
+        """The rows of a table for every blob it lists, where ``pack_number`` gives the numbers of packs. Raises
+        :class:`Damaged` at an entry that cannot be."""
         for pack in self._file.packs or ():
-            pack_id = parse_id(pack.id)
+            number = pack_number(parse_id(pack.id))
             for blob in pack.blobs:
-                yield _location(pack_id, blob)
-
-
-def _location(pack: PackId, blob: _Blob) -> BlobLocation:
-    numbers = (blob.offset, blob.length, blob.uncompressed_length)
-    if min(numbers) < 0 or max(numbers) >= 1 << 32:
-        raise Damaged(f"an index file places blob {blob.id[:8]} where nothing can be")
-    return BlobLocation(blob.type, parse_id(blob.id), pack, *numbers)
+                yield encode_row(
+                    parse_id(blob.id), number, blob.type, blob.offset, blob.length, blob.uncompressed_length
+                )
 
 
 def decode_index(data: bytes) -> IndexContent:
@@ -81,80 +90,56 @@ def encode_index(blobs: Iterable[BlobLocation]) -> bytes:
 
 
 class MemoryIndex:
-    """All blobs that the index files list and those stored since. Any thread may call any method.
-
-    A blob costs about 200 bytes: its place is a row of four 32-bit numbers, found by id. Further copies of a blob
-    (two writers may both have stored it) are kept beside.
+    """All blobs that the index files list and those stored since, at about 60 bytes each. Any thread may call any
+    method; to look takes no lock, and finds what is being added meanwhile, or not yet.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[BlobType, dict[BlobId, int]] = {kind: {} for kind in BlobType}
-        self._copies: dict[tuple[BlobType, BlobId], list[int]] = {}
-        self._columns = tuple(array("I") for _ in range(4))
-        self._packs: list[PackId] = []
-        self._pack_numbers: dict[PackId, int] = {}
         self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return sum(len(rows) for rows in self._rows.values())
+        self._growing = GrowingTable()
+        self._tables: tuple[Table, ...] = (self._growing,)
 
     def add(self, blobs: Iterable[BlobLocation]) -> None:
-        """Take the blobs in; one that is known at the same place is skipped."""
+        """Take the blobs in; one that is known at the same place may be given again."""
         with self._lock:
-            for blob in blobs:
-                self._add(blob)
+            number = self._growing.pack_number
+            self._growing.add(
+                encode_row(blob.id, number(blob.pack), blob.kind, blob.offset, blob.length, blob.uncompressed_length)
+                for blob in blobs
+            )
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def join(self, tables: Sequence[Table]) -> None:
+        """Take whole tables in; they are this index's own from now on, and one that grows goes on growing."""
         with self._lock:
-            for rows in self._rows.values():
-                rows.clear()
-            self._copies.clear()
-            self._pack_numbers.clear()
-            self._columns = tuple(array("I") for _ in range(4))
-            self._packs.clear()
+            *fixed, growing = self._tables
+            last = tables[-1] if tables else None
+            if isinstance(last, GrowingTable) and not len(growing):
+                tables, self._growing = tables[:-1], last
+            self._tables = (*fixed, *tables, self._growing)
 
     def has(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether a copy is known."""
-        return blob in self._rows[kind]
+        (first,) = first_bits(blob)
+        for table in self._tables:
+            bucket = table.bucket(first)
+            at = bucket.find(blob)
+            if at >= 0 and is_row(bucket, at, kind, blob):
+                return True
+        return False
 
     def locations(self, kind: BlobType, blob: BlobId) -> list[BlobLocation]:
-        """All copies, the one known first in front."""
-        first = self._rows[kind].get(blob)
-        if first is None:
-            return []
-        rows = (first, *self._copies.get((kind, blob), ()))
-        return [self._location(kind, blob, row) for row in rows]
+        """All copies."""
+        found = [place for table in self._tables for place in locations(table, kind, blob)]
+        return list(dict.fromkeys(found))  # two index files, taken in apart, may list one place
 
     def packs(self) -> set[PackId]:
         """The packs that hold any known blob."""
-        return set(self._pack_numbers)
+        return {pack for table in self._tables for pack in pack_ids(table)}
 
     def __iter__(self) -> Iterator[BlobLocation]:
         """Every copy of every blob; nothing may be added meanwhile."""
-        for kind, rows in self._rows.items():
-            for blob in rows:
-                yield from self.locations(kind, blob)
-
-    def _add(self, blob: BlobLocation) -> None:
-        known = self.locations(blob.kind, blob.id)
-        if blob in known:
-            return
-        row = len(self._columns[0])
-        values = (self._pack_number(blob.pack), blob.offset, blob.length, blob.uncompressed_length)
-        for column, value in zip(self._columns, values, strict=True):
-            column.append(value)
-        if known:
-            self._copies.setdefault((blob.kind, blob.id), []).append(row)
-        else:
-            self._rows[blob.kind][blob.id] = row
-
-    def _pack_number(self, pack: PackId) -> int:
-        number = self._pack_numbers.setdefault(pack, len(self._packs))
-        if number == len(self._packs):
-            self._packs.append(pack)
-        return number
-
-    def _location(self, kind: BlobType, blob: BlobId, row: int) -> BlobLocation:
-        pack, offset, length, uncompressed = (column[row] for column in self._columns)
-        return BlobLocation(kind, blob, self._packs[pack], offset, length, uncompressed)
+        for number, table in enumerate(self._tables):
+            earlier = self._tables[:number]
+            for place in all_locations(table):
+                if not any(place in locations(other, place.kind, place.id) for other in earlier):
+                    yield place

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hmac import compare_digest
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -20,7 +21,9 @@ from snappy.repository.crypto import OVERHEAD
 from snappy.repository.documents import Documents
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Random, parse_id
-from snappy.repository.index import IndexContent, MemoryIndex, decode_index
+from snappy.repository.index import MemoryIndex
+from snappy.repository.index_cache import IndexCache
+from snappy.repository.index_loader import IndexLoader
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
 from snappy.repository.locks import Lock, LockOwner
 from snappy.repository.pack import PackedBlob
@@ -30,7 +33,7 @@ from snappy.repository.store import FileType, Store, no_fence
 from snappy.repository.tree import decode_tree, encode_tree
 from snappy.repository.writer import DEFAULT_OPTIONS, BlobWriter, Options, SavedBlob, Stats
 
-_INDEX_READERS = 4
+_HEADER_READERS = 4
 _APART = b"snappy: set apart"
 _STAMP_SIZE = 32
 
@@ -58,7 +61,9 @@ class Repository:
     way round: list the snapshots before :meth:`load_index`.
     """
 
-    def __init__(self, store: Store, config: Config, key: StoredKey, options: Options, random: Random) -> None:
+    def __init__(
+        self, store: Store, config: Config, key: StoredKey, options: Options, random: Random, cache: Path | None
+    ) -> None:
         self.store = store
         self.config = config
         self._random = random
@@ -69,6 +74,8 @@ class Repository:
             options = Options(pack_size=options.pack_size, compression=None, index_every=options.index_every)
         compressor = Compressor() if config.has_compression else None
         self.documents = Documents(store, key.master, compressor, random)
+        known = None if cache is None else IndexCache(cache, config.id, key.master.stamp)
+        self._loader = IndexLoader(store, self.documents, self.index, known)
         self._reader = BlobReader(store, key.master, self.index)
         self._writer = BlobWriter(store, key.master, self.index, self.documents, options, random=random)
 
@@ -81,22 +88,30 @@ class Repository:
         options: Options = DEFAULT_OPTIONS,
         random: Random = os.urandom,
         cost: ScryptCost = DEFAULT_COST,
+        cache: Path | None = None,
     ) -> Self:
         """Create a repository and open it. Raises :class:`snappy.errors.RepositoryExists` and StorageError."""
         configuration.create(store, password, random, cost)
-        return cls.open(store, password, options=options, random=random)
+        return cls.open(store, password, options=options, random=random, cache=cache)
 
     @classmethod
     def open(
-        cls, store: Store, password: str, *, options: Options = DEFAULT_OPTIONS, random: Random = os.urandom
+        cls,
+        store: Store,
+        password: str,
+        *,
+        options: Options = DEFAULT_OPTIONS,
+        random: Random = os.urandom,
+        cache: Path | None = None,
     ) -> Self:
-        """Open a repository of version 1 or 2 with any of its passwords.
+        """Open a repository of version 1 or 2 with any of its passwords. ``cache`` is a local folder in which what
+        index files say is kept from one time to the next.
 
         Raises :class:`snappy.errors.NotARepository`, :class:`snappy.errors.WrongPassword`, other RepositoryErrors,
         and StorageError.
         """
         config, key = configuration.enter(store, password)
-        return cls(store, config, key, options, random)
+        return cls(store, config, key, options, random, cache)
 
     def __enter__(self) -> Self:
         return self
@@ -133,11 +148,7 @@ class Repository:
 
     def load_index(self) -> None:
         """Learn what is stored. Raises :class:`snappy.errors.Damaged` and StorageError."""
-        files = self.store.list(FileType.INDEX)
-        superseded = self._add_indexes(files)
-        if superseded:  # only repositories of old restics have such files; what they list may be gone
-            self.index.clear()
-            self._add_indexes([file for file in files if file[0] not in superseded])
+        self._loader.load()
 
     def load_unlisted(self) -> Unlisted:
         """Learn what lies in packs that no index file lists, and list it with what is saved next: a writer that was
@@ -145,7 +156,7 @@ class Repository:
         known = self.index.packs()
         packs = [(parse_id(name), size) for name, size in self.store.list(FileType.PACK)]
         unlisted = [pack for pack in packs if pack[0] not in known]
-        with ThreadPoolExecutor(_INDEX_READERS, thread_name_prefix="pack-header") as pool:
+        with ThreadPoolExecutor(_HEADER_READERS, thread_name_prefix="pack-header") as pool:
             found = list(pool.map(lambda pack: self._look_into(*pack), unlisted))
         adopted = [blobs for blobs in found if isinstance(blobs, list) and blobs]
         for blobs in adopted:
@@ -254,14 +265,6 @@ class Repository:
             finally:
                 self.store.fence = no_fence
 
-    def _add_indexes(self, files: list[tuple[str, int]]) -> set[str]:
-        superseded: set[str] = set()
-        with ThreadPoolExecutor(_INDEX_READERS, thread_name_prefix="index") as pool:
-            for content in pool.map(self._read_index, files):
-                self.index.add(content.blobs())
-                superseded |= content.supersedes
-        return superseded
-
     def _look_into(self, pack: PackId, size: int) -> list[BlobLocation] | Apart:
         try:
             blobs = [blob.in_pack(pack) for blob in self.pack_blobs(pack, size)]
@@ -276,7 +279,3 @@ class Repository:
         data = self._reader.load_at(blobs[0])
         stamp, rest = data[:_STAMP_SIZE], data[_STAMP_SIZE:]
         return Apart(blobs[0], rest) if compare_digest(stamp, self._master.stamp(_APART, rest)) else None
-
-    def _read_index(self, file: tuple[str, int]) -> IndexContent:
-        name, size = file
-        return decode_index(self.documents.load(FileType.INDEX, name, size))

@@ -22,6 +22,7 @@ from snappy.repository.entries import Node, NodeType
 from snappy.repository.format import BlobLocation, BlobType, decode_json
 from snappy.repository.gotext import format_time, parse_time, quote, unquote
 from snappy.repository.index import MemoryIndex, decode_index, encode_index
+from snappy.repository.index_table import GrowingTable, all_locations
 from snappy.repository.keys import KeyFile
 from snappy.repository.pack import PackBuilder, PackedBlob, decode_header, encode_header, read_header
 from snappy.repository.snapshots import Snapshot
@@ -112,7 +113,7 @@ def test_packs(blobs: list[tuple[BlobType, bytes, bytes, int]]) -> None:
 @given(st.lists(LOCATIONS, max_size=20))
 def test_indexes(blobs: list[BlobLocation]) -> None:
     index = MemoryIndex()
-    index.add(decode_index(encode_index(blobs)).blobs())
+    index.add(read_index(encode_index(blobs)))
     assert set(index) == set(blobs)
     assert {copy for blob in blobs for copy in index.locations(blob.kind, blob.id)} == set(blobs)
 
@@ -134,7 +135,9 @@ def sealed_pack(data: bytes) -> list[PackedBlob]:
 
 
 def read_index(data: bytes) -> list[BlobLocation]:
-    return list(decode_index(data).blobs())
+    table = GrowingTable()
+    table.add(decode_index(data).rows(table.pack_number))
+    return list(all_locations(table))
 
 
 PARSERS: list[Callable[[bytes], object]] = [

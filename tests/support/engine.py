@@ -7,6 +7,7 @@ from typing import Any
 
 from fsspec.implementations.memory import MemoryFileSystem
 
+from snappy.repository.format import BlobId, BlobType
 from snappy.repository.keys import ScryptCost
 from snappy.repository.locks import LockJob, LockOwner
 from snappy.repository.repo import Repository
@@ -66,6 +67,14 @@ def reopened(repository: Repository, options: Options = DEFAULT_OPTIONS) -> Repo
     again = Repository.open(repository.store, PASSWORD, options=options)
     again.load_index()
     return again
+
+
+def forget(repository: Repository, kind: BlobType, blob: BlobId | None = None) -> None:
+    """Have the index in memory know that blob no more, or none of that kind."""
+    index = repository.index
+    kept = [place for place in index if place.kind is not kind or blob not in (None, place.id)]
+    index.__init__()  # the reader and the writer keep the same object
+    index.add(kept)
 
 
 def flip(store: Store, path: str, position: int) -> None:

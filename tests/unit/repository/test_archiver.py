@@ -185,8 +185,7 @@ def test_a_file_whose_blobs_are_gone_is_stored_again(tree: Path, opened: list[by
     with engine.new_repository() as old:
         first = back_up(old, tree)
         trees_only = engine.reopened(old)
-        rows = trees_only.index._rows
-        rows[BlobType.DATA].clear()
+        engine.forget(trees_only, BlobType.DATA)
         opened.clear()
         second = back_up(trees_only, tree, parent=first.snapshot)
         trees_only.close()

@@ -207,7 +207,7 @@ def test_a_blob_in_no_index(repository: Repository, tree: Path, tmp_path: Path) 
     snapshot = back_up(repository, tree).snapshot
     node = find(repository, snapshot, tree / "src" / "main.c")
     assert node.content is not None
-    del repository.index._rows[BlobType.DATA][node.content[0]]
+    engine.forget(repository, BlobType.DATA, node.content[0])
     result = bring_back(repository, snapshot, tmp_path / "out")
     assert [problem.path for problem in result.errors] == [os.fsencode(tree / "src" / "main.c")]
     assert "in no index" in result.errors[0].message
@@ -217,7 +217,7 @@ def test_a_lost_directory_is_reported_and_made(repository: Repository, tree: Pat
     snapshot = back_up(repository, tree).snapshot
     node = find(repository, snapshot, tree / "src")
     assert node.subtree is not None
-    del repository.index._rows[BlobType.TREE][node.subtree]
+    engine.forget(repository, BlobType.TREE, node.subtree)
     result = bring_back(repository, snapshot, tmp_path / "out")
     assert [problem.path for problem in result.errors] == [os.fsencode(tree / "src")]
     assert (inside(tmp_path / "out", tree) / "src").is_dir()
@@ -229,7 +229,7 @@ def test_hard_links_to_a_lost_file_are_lost(repository: Repository, tmp_path: Pa
     (tmp_path / "tree" / "a").write_bytes(b"linked")
     os.link(tmp_path / "tree" / "a", tmp_path / "tree" / "b")
     snapshot = back_up(repository, tmp_path / "tree").snapshot
-    repository.index._rows[BlobType.DATA].clear()
+    engine.forget(repository, BlobType.DATA)
     result = bring_back(repository, snapshot, tmp_path / "out")
     assert [problem.code for problem in result.errors] == ["damaged", "damaged"]
 

@@ -1,0 +1,77 @@
+"""How an index gets into memory: what the local cache knows of it, then the index files that are new."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from snappy.repository.documents import Documents
+from snappy.repository.index import MemoryIndex, decode_index
+from snappy.repository.index_cache import IndexCache
+from snappy.repository.index_table import GrowingTable, Table
+from snappy.repository.store import File, Files, FileType, Store
+
+_READERS = 4
+"""Index files that are under way at once; each is some megabytes."""
+
+_BYTES_FOR_A_BLOB = 40
+"""In a compressed index file; its hash alone is 32, which no compression makes less."""
+
+_MOST_EXPECTED = 1 << 24
+"""Blobs; the sizes of files are only what a target says."""
+
+
+class IndexLoader:
+    """Fills ``index`` from the index files in ``store``. Without ``cache`` all of them are read."""
+
+    def __init__(self, store: Store, documents: Documents, index: MemoryIndex, cache: IndexCache | None) -> None:
+        self._store = store
+        self._documents = documents
+        self._index = index
+        self._cache = cache
+        self._loaded: set[str] = set()
+
+    def load(self) -> None:
+        """Learn what is stored; when called again, what is new. Raises :class:`snappy.errors.Damaged` and
+        StorageError."""
+        listed = [file for file in self._store.list(FileType.INDEX) if file[0] not in self._loaded]
+        names = {name for name, _ in listed}
+        self._index.join(self._tables(listed, names))
+        self._loaded |= names
+
+    def _tables(self, listed: Files, names: set[str]) -> Sequence[Table]:
+        cache = None if self._loaded else self._cache  # it stands for all of the files, not for those that are new
+        cached = cache.open(names) if cache else []
+        new = names.difference(*(one.files for one in cached))
+        table, superseded = self._read([file for file in listed if file[0] in new])
+        if superseded & names:  # only repositories of old restics have such files; what they list may be gone
+            return [self._read([file for file in listed if file[0] not in superseded])[0]]
+        if cache and new:
+            return cache.extend(cached, new, table)
+        return [*(one.table for one in cached), table]
+
+    def _read(self, files: Files) -> tuple[Table, set[str]]:
+        """What the files list, and which files they stand for."""
+        table = GrowingTable(min(sum(size for _, size in files) // _BYTES_FOR_A_BLOB, _MOST_EXPECTED))
+        superseded: set[str] = set()
+        for document in self._documents_of(files):
+            content = decode_index(document)
+            table.add(content.rows(table.pack_number))
+            superseded |= content.supersedes
+        return table, superseded
+
+    def _documents_of(self, files: Files) -> Iterator[bytes]:
+        """In their order; a few at a time are read ahead."""
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
+            coming: deque[Future[bytes]] = deque()
+            for file in files:
+                coming.append(pool.submit(self._document, file))
+                if len(coming) > _READERS:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def _document(self, file: File) -> bytes:
+        name, size = file
+        return self._documents.load(FileType.INDEX, name, size)
