@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -50,9 +51,13 @@ def main() -> int:
     sides = [SnappySide(_settings(given.setting)), *found]
     head = report.heading(sides, missing, given.pairs, started)
     complain(head)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if chosen := [case for name in names for case in _cases(name, given)]:
-        outcomes = _measure(chosen, sides, given)
-        _leave(outcomes, sides, missing, head, results)
+        outcomes = list[Outcome]()
+        try:
+            _measure(chosen, sides, given, outcomes)
+        finally:
+            _leave(outcomes, sides, missing, head, results)
         if "growth" in names:
             tell_growth(outcomes, results)
     if "bus" in names:
@@ -99,17 +104,18 @@ def _cases(name: str, given: argparse.Namespace) -> Iterator[Case]:
             yield replace(case, scale=case.scale * given.scale)
 
 
-def _measure(chosen: Sequence[Case], sides: Sequence[Side], given: argparse.Namespace) -> list[Outcome]:
-    """All cases; what they leave is deleted once the last one is done, or when the disk would fill up."""
-    outcomes = []
+def _measure(chosen: Sequence[Case], sides: Sequence[Side], given: argparse.Namespace, outcomes: list[Outcome]) -> None:
+    """All cases, each into ``outcomes`` from its first run on. What they leave on the disk is deleted once the last
+    one is done, or when the disk would fill up."""
     with _workplace(given.folder) as work:
         for number, case in enumerate(chosen):
             data = corpus(case.corpus, given.folder / "corpora", case.scale)
             complain(f"{case.name}: {'is there' if data.is_built() else 'is being made'}")
             data.build()
             _make_room(work, ROOM * bytes_below(data.data) * len(sides) * given.pairs)
-            outcomes.append(Pairing(case, data, sides, work / str(number), complain).run(given.pairs))
-    return outcomes
+            pairing = Pairing(case, data, sides, work / str(number), complain)
+            outcomes.append(pairing.outcome)
+            pairing.run(given.pairs)
 
 
 def _make_room(work: Path, needed: float) -> None:

@@ -20,7 +20,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,13 +130,14 @@ class Corpus:
 
     @contextmanager
     def changed(self) -> Iterator[int]:
-        """Change a tree for as long as the context lasts; how many files are others then. Afterwards the files are as
-        they were, but for their ctime."""
+        """Change a tree for as long as the context lasts; how many files are others then. Afterwards all is as it
+        was, but for the ctimes."""
         describe = RECIPES[self.name].file
         assert describe is not None
         rng = random.Random(f"{SEED} {self.name} changed")
         altered = rng.sample(range(self.count), max(1, round(self.count * CHANGED)))
         moved = rng.sample(sorted(set(range(self.count)) - set(altered)), round(self.count * RENAMED))
+        folders = _times({os.path.dirname(f"{self.data}/{describe(number).path}") for number in moved})
         self._stamp.unlink()
         for number in altered:
             self._alter(describe(number), rng)
@@ -148,6 +149,8 @@ class Corpus:
             file.write(f"{self.data}/{file.path}")
         for number in moved:
             self._rename(describe(number), ".renamed", "")
+        for path, times in folders.items():
+            os.utime(path, ns=times)
         self._write_stamp()
 
     def _alter(self, file: File, rng: random.Random) -> None:
@@ -187,6 +190,11 @@ def copy_share(source: Path, share: float, folder: Path) -> Path:
         if missing >= size or len(paths) == 1:
             taken += _copy_start(path, folder / f"{number}", min(size, missing))
     return folder
+
+
+def _times(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+    found = {path: os.stat(path) for path in paths}
+    return {path: (seen.st_atime_ns, seen.st_mtime_ns) for path, seen in found.items()}
 
 
 def _copy_start(path: Path, copy: Path, size: int) -> int:

@@ -44,11 +44,13 @@ class Outcome:
         self.runs.setdefault((work, side), []).append(run)
 
     def together(self, work: str, one: str, other: str) -> tuple[Sequence[Run], Sequence[Run]]:
-        """The runs of two sides that are whole pairs."""
+        """The runs of two sides that are whole pairs: none where one of them failed, and all but the last where the
+        bench was interrupted between the two."""
         ours, theirs = self.runs.get((work, one), []), self.runs.get((work, other), [])
         if (work, one) in self.left_out or (work, other) in self.left_out:
             return [], []
-        return ours, theirs
+        whole = min(len(ours), len(theirs))
+        return ours[:whole], theirs[:whole]
 
 
 @dataclass

@@ -112,6 +112,13 @@ def test_a_pair_is_what_ran_beside_each_other(bench: Bench) -> None:
     assert [other.wall - one.wall for one, other in zip(ours, theirs, strict=True)] == [1, 1, 1]
 
 
+def test_a_run_whose_partner_never_came_is_no_pair(bench: Bench) -> None:
+    outcome = bench.run(["first"], pairs=2)
+    outcome.add("first", "a", run())
+    ours, theirs = outcome.together("first", "a", "b")
+    assert (len(ours), len(theirs)) == (2, 2)
+
+
 def test_both_see_the_same_changes_and_then_none(bench: Bench) -> None:
     bench.run(["first", "changed", "unchanged"])
     a, b = (bench.folder / "work" / "pair 0" / side / "repository" for side in "ab")
