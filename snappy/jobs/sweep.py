@@ -28,7 +28,7 @@ LATE_SECONDS = 5.0
 BLIND_SECONDS = 5.0
 """A core that did not look for so long may have been stopped, and must not judge at once."""
 STALL_SECONDS = 1.5
-"""The same, as far as it is known that it wanted to look earlier."""
+"""The same, as far as it is known that it wanted to look earlier, or did and had no answer."""
 RETURN_SECONDS = 8.0
 """So long after an outage a worker renews again at the latest: two seconds between tries to connect, five for one, and
 one until it asks."""
@@ -82,10 +82,14 @@ class Sweep:
             await self._sleep(self._rest(interval))
 
     async def _sleep(self, seconds: float) -> None:
-        """Who sleeps for longer than it wanted to was stopped: there may be renewals that wait to be read."""
-        until = self._clock() + seconds
+        began = self._clock()
         await asyncio.sleep(seconds)
-        if self._clock() > until + STALL_SECONDS:
+        self._doubt_if_late(began + seconds)
+
+    def _doubt_if_late(self, expected: float) -> None:
+        """What took much longer than it should was stopped, or waited for a server that was: there may be renewals
+        that wait to be read."""
+        if self._clock() > expected + STALL_SECONDS:
             self._watching_since = None
 
     def _rest(self, interval: float) -> float:
@@ -104,7 +108,9 @@ class Sweep:
 
     async def tick(self) -> None:
         """Raises BusError when a bucket does not answer."""
+        asked = self._clock()
         changed = await self._store.sync()
+        self._doubt_if_late(asked)
         self._watch()
         now = self._clock()
         self._doubtful |= dict.fromkeys(changed, now)
