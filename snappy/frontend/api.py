@@ -10,6 +10,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
@@ -41,6 +42,8 @@ from snappy.jobs.states import FINAL, State
 from snappy.jobs.verbs import Verb
 
 SUBMIT_TRIES = 3
+RETRY_SECONDS = 1.0
+OUTAGE_SECONDS = 120.0
 SNAPSHOTS_SECONDS = 60.0
 """The source service opens the repository and reads all snapshots before it answers."""
 AUDIT_SECONDS = 600.0
@@ -94,15 +97,26 @@ class Client:
         or JobError if it is over."""
         return _present((await self._call(verbs.JOB_CANCEL, CancelRequest(job=job))).job)
 
-    async def wait(self, job: str, *, poll: float = 5.0) -> JobRecord:
+    async def wait(self, job: str, *, poll: float = 5.0, patience: float = OUTAGE_SECONDS) -> JobRecord:
         """The record of a job once it is over. Events are heard at once; the record is looked at every ``poll``
-        seconds too, since an event is told at most once to who is not a durable consumer."""
+        seconds too, since an event is told at most once to who is not a durable consumer. An outage of the core or of
+        NATS is waited out for ``patience`` seconds: the job does not end by it."""
         async with heard(self.bus, self.bus.subjects.events_of(job)) as told:
-            while (record := await self.get(job)).state not in FINAL:
+            while (record := await self._outlasting(job, patience)).state not in FINAL:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(poll):
                         await told.get()
             return record
+
+    async def _outlasting(self, job: str, patience: float) -> JobRecord:
+        deadline = monotonic() + patience
+        while True:
+            try:
+                return await self.get(job)
+            except BusUnavailable:
+                if monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def events(self, job: str = "", *, request: str = "") -> AsyncIterator[CloudEvent]:
         """The events of a job, by its id or by one's own request id, from now until it is over."""

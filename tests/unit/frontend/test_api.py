@@ -12,6 +12,7 @@ import pytest
 from snappy.bus.connection import Bus
 from snappy.bus.subjects import Subjects
 from snappy.errors import BusUnavailable, Denied, InternalError, JobNotFound
+from snappy.frontend import api
 from snappy.frontend.api import Client
 from snappy.jobs.kinds import BackupCommand
 from snappy.jobs.messages import CloudEvent, ErrorInfo, JobRecord, Reply, SnapshotsRequest, SubmitRequest
@@ -132,6 +133,19 @@ async def test_wait_looks_for_itself_when_no_event_comes() -> None:
     asked, bus = client(Reply(job=JOB), Reply(job=JOB), Reply(job=over))
     assert await asked.wait("j1", poll=0.01) == over
     assert bus.subscriptions == []
+
+
+async def test_wait_outlasts_an_outage_of_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "RETRY_SECONDS", 0.001)
+    over = msgspec.structs.replace(JOB, state=State.SUCCEEDED)
+    asked, _ = client(Reply(job=JOB), *[BusUnavailable()] * 5, Reply(job=over))
+    assert await asked.wait("j1", poll=0.01) == over
+
+
+async def test_wait_gives_up_an_outage_that_does_not_end() -> None:
+    asked, _ = client(Reply(job=JOB), BusUnavailable())
+    with pytest.raises(BusUnavailable):
+        await asked.wait("j1", poll=0.01, patience=0)
 
 
 async def test_wait_wakes_with_an_event() -> None:
