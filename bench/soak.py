@@ -260,6 +260,7 @@ class Soak:
     def __init__(self, given: argparse.Namespace, restic: str) -> None:
         self._given, self._restic = given, restic
         self._dice = random.Random(given.seed)
+        self._began = time.monotonic()
         wanted = [layout for layout in LAYOUTS if self._faults_of(layout)]
         self._layouts = [layout for layout in wanted if layout.possible()]
         self.tally = Tally([fault for layout in self._layouts for fault in self._faults_of(layout)])
@@ -278,6 +279,17 @@ class Soak:
                 if time.monotonic() > until or self.tally.stuck:
                     return
                 self._visit(layout, folder / f"{layout.name}-{quota}", quota, until)
+                self.report()
+
+    def report(self) -> str:
+        """What is known so far; it is written to where the command line says."""
+        minutes = (time.monotonic() - self._began) / 60
+        told = f"Seed {self._given.seed}, {minutes:.1f} minutes.\n\n{self.tally.table()}"
+        if self._given.report:
+            self._given.report.write_text(f"{told}\n")
+            document = {"seed": self._given.seed, "minutes": minutes, **self.tally.to_json()}
+            self._given.report.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+        return told
 
     def _enough(self) -> bool:
         each = min((self.tally.of(fault) for fault in self.tally.faults), default=ENOUGH)
@@ -320,18 +332,13 @@ def main() -> int:
 
 def _run(given: argparse.Namespace, restic: str) -> int:
     print(f"seed {given.seed}", flush=True)
-    began = time.monotonic()
     soak = Soak(given, restic)
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="soak-") as folder:
-        soak.run(Path(folder))
-    minutes = (time.monotonic() - began) / 60
-    colour = "red" if soak.tally.red else "green"
-    told = f"Seed {given.seed}, {minutes:.1f} minutes.\n\n{soak.tally.table()}"
-    print(told, colour, sep="\n", flush=True)
-    if given.report:
-        given.report.write_text(f"{told}\n\nThe soak ended {colour}.\n")
-        document = {"seed": given.seed, "minutes": minutes, **soak.tally.to_json()}
-        given.report.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+        try:
+            soak.run(Path(folder))
+        except KeyboardInterrupt:
+            soak.tally.stuck.append("interrupted")
+    print(soak.report(), "red" if soak.tally.red else "green", sep="\n", flush=True)
     return int(soak.tally.red)
 
 

@@ -28,7 +28,7 @@ class Tally:
     """By kind of fault and kind of job."""
     missed: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    spent: Counter[str] = field(default_factory=Counter)
+    spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds from each fault until the next could follow."""
     followed: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     whom: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))

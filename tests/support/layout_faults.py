@@ -100,21 +100,21 @@ def data_of(scene: Scene) -> Which:
 async def sent_again(scene: Scene, fault: WireFault) -> Blow | None:
     """The piece that was harmed has to come another time."""
     watch = await _harm(scene, fault, data_of(scene), lambda seen: seen.again)
-    return watch and Blow(watch.again[0] - watch.struck, "sent again")
+    return Blow(watch.again[0] - watch.struck, "sent again") if watch else None
 
 
 async def answered_twice(scene: Scene, fault: WireFault) -> Blow | None:
     """A repeated request is answered as often as it came, and changes nothing."""
     which = REQUESTS if scene.flow.anew else SENT
     watch = await _harm(scene, fault, which, lambda seen: seen.answers[1:])
-    return watch and Blow(watch.answers[1] - watch.struck, "answered twice")
+    return Blow(watch.answers[1] - watch.struck, "answered twice") if watch else None
 
 
 async def answered(scene: Scene, fault: WireFault) -> Blow | None:
     """A request that others overtook has its answer."""
     which = REQUESTS if scene.flow.anew else SENT
     watch = await _harm(scene, fault, which, lambda seen: seen.answers)
-    return watch and Blow(watch.answers[0] - watch.struck, "answered out of turn")
+    return Blow(watch.answers[0] - watch.struck, "answered out of turn") if watch else None
 
 
 WIRE = (

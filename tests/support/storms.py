@@ -76,10 +76,10 @@ class Flow:
         """When a file was last changed, in Unix seconds."""
         return max((found.st_ctime for found in files_below(self.folder, self.suffix)), default=0.0)
 
-    def begin_again(self) -> None:
-        """After the attempt was lost."""
+    def begin_again(self, since: float) -> None:
+        """The attempt was lost then, in Unix seconds."""
         if self.anew:
-            self.before, self.since = 0, time.time()
+            self.before, self.since = 0, since
 
     def _bytes(self) -> int:
         found = files_below(self.folder, self.suffix)
@@ -251,7 +251,7 @@ async def stop_source(scene: Scene) -> Blow | None:
 
 async def _next_attempt(scene: Scene, victim: str, died: float, before: int) -> Blow | None:
     """Until bytes arrive that the next attempt sent."""
-    scene.flow.begin_again()
+    scene.flow.begin_again(died)
 
     async def called() -> bool:
         return len(await scene.attempts()) > before or await scene.over()
