@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 
 from snappy import log
 from snappy.bus.connection import Bus
+from snappy.bus.watchdog import ping
 from snappy.errors import SnappyError
 
 _log = log.get(__name__)
@@ -94,6 +95,13 @@ class Puller:
             for status in filter(None, map(_status, found)):
                 await self._end(status)
                 return
+        if missing and (late := await self._late(arrived)):
+            yield late
+
+    async def _late(self, arrived: asyncio.Queue[Msg]) -> list[Msg]:
+        """What was on its way when the time was over. A process that was stopped meets messages after timers."""
+        await ping(self._bus.nc, GRACE_SECONDS)
+        return [message for message in await _arrivals(arrived) if not _status(message)]
 
     async def _end(self, status: str) -> None:
         if status not in NOTHING_CAME:

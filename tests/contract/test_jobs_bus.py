@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
+import time
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
 
+from snappy import config
 from snappy.bus import streams
 from snappy.bus.connection import MESSAGE_ID, Bus
 from snappy.bus.micro import MicroService
@@ -165,6 +168,23 @@ async def test_a_request_that_ran_out_is_sent_again(bus: Bus) -> None:
     await asyncio.wait({waiting}, timeout=1.0)
     await bus.store(bus.subjects.work("s2"), b"late")
     assert await waiting == ["late"]
+
+
+async def test_what_came_while_the_process_was_stopped_is_not_waited_for_again(stack: Stack, bus: Bus) -> None:
+    await streams.ensure_work_consumer(bus, "s5")
+    puller = Puller(bus, bus.subjects.work_stream, bus.subjects.work_durable("s5"), expires=0.5)
+    first = asyncio.ensure_future(anext(puller.batches()))
+    await asyncio.sleep(0.1)
+    threading.Thread(target=lambda: asyncio.run(store_from_elsewhere(stack, bus.subjects.work("s5")))).start()
+    time.sleep(3)
+    (message,) = await first
+    assert message.metadata.num_delivered == 1
+
+
+async def store_from_elsewhere(stack: Stack, subject: str) -> None:
+    other = await Bus.connect(config.Nats(url=stack.url), name="other", prefix=stack.prefix, user="core")
+    await other.store(subject, b"1")
+    await other.drain()
 
 
 async def test_a_consumer_that_is_gone_is_made_again(bus: Bus) -> None:
