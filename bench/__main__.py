@@ -77,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
     parser.add_argument("--restic", default="", metavar="PROGRAM", help="the newest to be had by default")
     parser.add_argument("--borg", default="", metavar="PROGRAM")
+    parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a quiet machine before a run")
     parser.add_argument("--setting", action="append", default=[], metavar="SNAPPY_...=VALUE", help="of the source")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "snappy-bench"), help="for corpora")
     parser.add_argument("--results", type=Path, help="where JSON, table and chart go (default: in the folder)")
@@ -113,7 +114,7 @@ def _measure(chosen: Sequence[Case], sides: Sequence[Side], given: argparse.Name
             complain(f"{case.name}: {'is there' if data.is_built() else 'is being made'}")
             data.build()
             _make_room(work, ROOM * bytes_below(data.data) * len(sides) * given.pairs)
-            pairing = Pairing(case, data, sides, work / str(number), complain)
+            pairing = Pairing(case, data, sides, work / str(number), complain, given.patience)
             outcomes.append(pairing.outcome)
             pairing.run(given.pairs)
 

@@ -3,6 +3,7 @@
 * CPU is user and system time. Of the command it is what the kernel says as it ends, with all its children. Of a
   service it is the difference of ``/proc/PID/stat`` from before to a moment after the command, of it and of all its
   descendants, those included that ended meanwhile.
+* *Others* is what the rest of the machine computed meanwhile, in cores: a run beside busy neighbours is a poor one.
 * Memory is PSS (``smaps_rollup``): a page that n processes share counts as one n-th for each. All processes are looked
   at together, a few times a second, and the largest *sum* counts.
 """
@@ -41,12 +42,14 @@ class Run:
     peak: int
     parts: Mapping[str, Mapping[str, float]]
     details: Mapping[str, Any] = field(default_factory=dict)
+    others: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return {
             "wall": round(self.wall, 3),
             "cpu": round(self.cpu, 3),
             "peak": self.peak,
+            "others": round(self.others, 2),
             "parts": self.parts,
             "details": self.details,
         }
@@ -68,7 +71,7 @@ def measure(command: Command, services: Mapping[str, int]) -> tuple[Run, str]:
 
     Raises Failed where it ends otherwise than it may.
     """
-    before = {name: cpu_seconds(pid) for name, pid in services.items()}
+    before, busy = {name: cpu_seconds(pid) for name, pid in services.items()}, busy_seconds()
     began = time.perf_counter()
     with command.log.open("wb") as log, _output(command) as output:
         process = subprocess.Popen(
@@ -85,12 +88,13 @@ def measure(command: Command, services: Mapping[str, int]) -> tuple[Run, str]:
     time.sleep(SETTLE_SECONDS)
     cpu = {name: cpu_seconds(pid) - before[name] for name, pid in services.items()}
     cpu[COMMAND] = usage.ru_utime + usage.ru_stime
-    return _run(wall, cpu, sampler), said
+    others = busy_seconds() - busy - sum(cpu.values()) - sampler.cpu
+    return _run(wall, cpu, sampler, max(0.0, others) / (wall + SETTLE_SECONDS)), said
 
 
-def _run(wall: float, cpu: Mapping[str, float], sampler: Sampler) -> Run:
+def _run(wall: float, cpu: Mapping[str, float], sampler: Sampler, others: float) -> Run:
     parts = {name: {"cpu": round(cpu[name], 3), "pss": sampler.at_peak.get(name, 0)} for name in cpu}
-    return Run(wall, sum(cpu.values()), sampler.peak, parts)
+    return Run(wall, sum(cpu.values()), sampler.peak, parts, others=others)
 
 
 def _output_of(command: Command) -> Path:
@@ -111,6 +115,8 @@ class Sampler:
         self.peak = 0
         self.at_peak: dict[str, int] = {}
         self.samples = 0
+        self.cpu = 0.0
+        """Seconds that the looking itself took."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -126,6 +132,7 @@ class Sampler:
         while True:
             self._look()
             if self._over.wait(SAMPLE_SECONDS):
+                self.cpu = time.thread_time()
                 return
 
     def _look(self) -> None:
@@ -165,6 +172,26 @@ def pss(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far, of its descendants, and of those that ended and were waited for."""
     return sum(_ticks(each) for each in with_descendants(pid)) / TICKS
+
+
+def busy_seconds() -> float:
+    """What all of the machine's cores have computed so far: ``cpu`` of ``/proc/stat``, but for idle and iowait."""
+    user, nice, system, _, _, *interrupts = map(int, _read("/proc/stat").splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(interrupts)) / TICKS
+
+
+def wait_quiet(cores: float, patience: float) -> bool:
+    """Wait until all processes together use less than so many cores for a second, ``patience`` seconds at most;
+    whether they did."""
+    deadline = time.monotonic() + patience
+    while patience:
+        before, began = busy_seconds(), time.monotonic()
+        time.sleep(1)
+        if busy_seconds() - before < cores * (time.monotonic() - began):
+            return True
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 def _ticks(pid: int) -> int:

@@ -17,13 +17,15 @@ from pathlib import Path
 
 from bench.corpora import Corpus, copy_share
 from bench.matrix import BACKUPS, S3, Case
-from bench.meter import Failed, Run
+from bench.meter import Failed, Run, wait_quiet
 from bench.sides import Session, Side
 from tests.support.compare import Options, compare
 from tests.support.places import Place, in_bucket, in_folder
 from tests.support.weed import weed_server
 
 BLOCK = 1 << 20
+QUIET_CORES = 0.2
+"""A machine on which nobody else uses more is quiet."""
 
 Say = Callable[[str], None]
 
@@ -64,10 +66,14 @@ class Turn:
 
 
 class Pairing:
-    """Runs one case. ``folder`` takes repositories and restored trees; ``say`` hears of each run."""
+    """Runs one case. ``folder`` takes repositories and restored trees; ``say`` hears of each run. Before each one it
+    waits for a quiet machine, up to ``patience`` seconds."""
 
-    def __init__(self, case: Case, corpus: Corpus, sides: Sequence[Side], folder: Path, say: Say) -> None:
+    def __init__(
+        self, case: Case, corpus: Corpus, sides: Sequence[Side], folder: Path, say: Say, patience: float = 0.0
+    ) -> None:
         self.case, self.corpus, self.sides, self.folder, self.say = case, corpus, sides, folder, say
+        self.patience = patience
         self.outcome = Outcome(case, amount=bytes_below(corpus.data))
 
     def run(self, pairs: int) -> Outcome:
@@ -146,7 +152,8 @@ class Pairing:
             return
         self.outcome.add(work, turn.side.name, run)
         seconds = f"{run.wall:.2f} s, CPU {run.cpu:.2f} s, peak {run.peak / 1e6:.0f} MB"
-        self.say(f"{self.case.name}, pair {number + 1}, {work}, {turn.side.name}: {seconds}")
+        others = f", others {run.others:.1f} cores" if run.others > QUIET_CORES else ""
+        self.say(f"{self.case.name}, pair {number + 1}, {work}, {turn.side.name}: {seconds}{others}")
 
     def _run(self, number: int, work: str, turn: Turn) -> Run:
         restored = turn.folder / "restored"
@@ -179,6 +186,8 @@ class Pairing:
         for path in paths:
             warm(path)
         os.sync()
+        if not wait_quiet(QUIET_CORES, self.patience):
+            self.say(f"the machine was not quiet for {self.patience:.0f} s; measuring all the same")
 
     def _compare(self, restored: Path) -> None:
         """Raises Failed where a restored tree is another."""

@@ -13,7 +13,7 @@ from typing import Any
 from bench.figures import Figure, figure, paired_ratio
 from bench.matrix import CPU_AIM, MEMORY_AIMS, STORED_AIM, TITLES
 from bench.meter import Run
-from bench.pairing import Outcome
+from bench.pairing import QUIET_CORES, Outcome
 from bench.sides import Side
 
 OURS, THEIRS = "snappy", "restic"
@@ -90,7 +90,7 @@ def table(outcomes: Sequence[Outcome], sides: Sequence[str]) -> str:
     notes = []
     for outcome in outcomes:
         lines += [_line(_cells(row, [OURS, *peers])) for row in rows(outcome)]
-        notes += [*_absences(outcome), *_sizes(outcome)]
+        notes += [*_absences(outcome), *_sizes(outcome), *_disturbances(outcome)]
     return "\n".join([*lines, "", *notes])
 
 
@@ -142,6 +142,15 @@ def _sizes(outcome: Outcome) -> Iterator[str]:
         compared = f"; Snappy's ÷ restic's {ratio:.3f} ({verdict}: within {STORED_AIM:.0%})" if ratio else ""
         first = f"repository after the first backup of {outcome.amount / 1e6:.1f} MB"
         yield f"* {outcome.case.name}: {first}: {', '.join(sizes)}{compared}"
+
+
+def _disturbances(outcome: Outcome) -> Iterator[str]:
+    """Runs beside which others were busy."""
+    runs = [run for found in outcome.runs.values() for run in found]
+    disturbed = [run.others for run in runs if run.others > QUIET_CORES]
+    if disturbed:
+        most = f"up to {max(disturbed):.1f} cores were used by others"
+        yield f"* {outcome.case.name}: {len(disturbed)} of {len(runs)} runs were disturbed: {most}"
 
 
 def _line(cells: Any) -> str:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,7 +105,7 @@ class SnappySession(Session):
         except Failed as error:
             logs = (f"--- {user}\n{self.site.log(user)[-2000:]}" for user in self.site.processes)
             raise Failed("\n".join([str(error), *logs])) from error
-        return Run(run.wall, run.cpu, run.peak, run.parts, _told(json.loads(said)))
+        return replace(run, details=_told(json.loads(said)))
 
 
 def _told(record: Mapping[str, Any]) -> dict[str, Any]:

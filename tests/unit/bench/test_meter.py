@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.meter import COMMAND, Command, Failed, Run, Sampler, cpu_seconds, measure, pss, with_descendants
+from bench.meter import COMMAND, Command, Failed, Run, Sampler, cpu_seconds, measure, pss, wait_quiet, with_descendants
 
 MIB = 1 << 20
 SPIN = "import time; end = time.process_time() + {seconds}\nwhile time.process_time() < end: pass\n"
@@ -82,23 +82,30 @@ def test_the_peak_is_that_of_the_sum(tmp_path: Path, service: subprocess.Popen[s
     assert run.peak == run.parts["worker"]["pss"] + run.parts[COMMAND]["pss"]
 
 
-def test_memory_that_two_share_counts_once() -> None:
-    held = b"x" * (64 * MIB)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.read(reading, 1)
-        os._exit(0)
-    try:
-        with Sampler({"parent": os.getpid(), "child": child}) as sampler:
-            sampler._over.wait(0.3)
-        assert sampler.samples >= 2
-        assert pss(child) < len(held)
-    finally:
-        os.write(writing, b"!")
-        os.waitpid(child, 0)
-        os.close(reading)
-        os.close(writing)
+def test_memory_that_two_share_counts_once(service: subprocess.Popen[str]) -> None:
+    tell(service, f"import os, time; held = b'x' * {64 * MIB}; child = os.fork() or time.sleep(60)")
+    with Sampler({"both": service.pid}) as sampler:
+        while sampler.samples < 2:
+            os.sched_yield()
+    own, child = with_descendants(service.pid)
+    os.kill(child, 9)
+    assert own == service.pid
+    assert 64 * MIB < sampler.peak < 100 * MIB
+
+
+def test_what_others_compute_meanwhile_is_seen(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        try:
+            assert not wait_quiet(0.2, 0.1)
+            run = measured("import time; time.sleep(2)", tmp_path)
+        finally:
+            neighbour.kill()
+    assert run.others > 0.5
+    assert run.cpu < 0.5
+
+
+def test_who_has_no_patience_does_not_wait() -> None:
+    assert wait_quiet(0.0, 0.0)
 
 
 def test_a_command_that_fails_tells_what_it_said(tmp_path: Path) -> None:

@@ -125,6 +125,13 @@ def test_a_program_that_is_given_wins() -> None:
     assert (found.program, missing) == ("/bin/sh", {})
 
 
+def test_runs_beside_busy_neighbours_are_said() -> None:
+    found = outcome({"snappy": [1.0], "restic": [1.0]})
+    found.runs["first", "restic"] = [Run(1.0, 1.0, MB, {}, others=1.3)]
+    said = table([found], ["snappy", "restic"])
+    assert "* tree local: 1 of 2 runs were disturbed: up to 1.3 cores were used by others" in said
+
+
 def test_growth_is_by_number_of_files() -> None:
     walls = {0.01: [1.0, 3.0, 2.0], 0.1: [20.0], 1.0: [200.0]}
     found = [
