@@ -21,6 +21,12 @@ def connected(server: NatsServer) -> Counter[str]:
     return Counter(each.get("authorized_user", "") for each in answer.get("connections") or [])
 
 
+def newest(server: NatsServer, name: str) -> int:
+    """The number of the newest connection that a client of that name has to it; 0 if there is none."""
+    answer = _ask(server, "connz?limit=4096")
+    return max((each["cid"] for each in answer.get("connections") or [] if each.get("name") == name), default=0)
+
+
 def is_healthy(server: NatsServer) -> bool:
     """Whether it has caught up with the streams of which it keeps a copy."""
     try:

@@ -19,14 +19,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.support.clients import Client
 from tests.support.faults import ASK_SECONDS, HOLD_SECONDS, MIB, Arena, files_below
-from tests.support.monitors import connected
 from tests.support.site import FINAL
 
 IN_FLIGHT = 64 * MIB
 LOOK_SECONDS = 0.02
-FIRST_QUESTION_SECONDS = 0.5
-"""A command line that has just connected asks a core, and is right to give up where there is none."""
 READY = '"event": "ready"'
 STUCK_SECONDS = 120.0
 STOPS = (HOLD_SECONDS + 0.4, HOLD_SECONDS + 2.0)
@@ -329,35 +327,6 @@ async def stop_audit(scene: Scene) -> Blow | None:
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
-
-
-class Client:
-    """A command line that submitted the job and follows it; ``snappy jobs watch`` where the first one died."""
-
-    def __init__(self, site: Arena, *command: str) -> None:
-        self._site = site
-        self._process = site.run_client(*command)
-
-    async def watch(self, job: str) -> None:
-        """Follow the job with another command line, as who lost the first would; until it does."""
-        self._process = self._site.run_client("jobs", "watch", job)
-        deadline = time.monotonic() + STUCK_SECONDS
-        while self._process.poll() is None and not connected(self._site.server.server)["alice"]:
-            assert time.monotonic() < deadline, "the command line does not connect"
-            await asyncio.sleep(ASK_SECONDS)
-        await asyncio.sleep(FIRST_QUESTION_SECONDS)
-
-    def kill(self) -> None:
-        assert self._process.poll() is None, "the command line was over already"
-        self._process.kill()
-        self._process.wait()
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    async def ended(self) -> int:
-        """Its exit code, soon after the job's end."""
-        return await asyncio.to_thread(self._process.wait, STUCK_SECONDS)
 
 
 async def kill_client(scene: Scene) -> Blow | None:
