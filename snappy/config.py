@@ -127,6 +127,8 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = ""
     """The host name written into snapshots; by default the machine's."""
     concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
+    index_cache: bool = True
+    """Keep what repositories' index files say in the state folder, for the next job."""
     nats: Nats | None = None
 
 
@@ -146,6 +148,7 @@ class TargetService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: ServiceName = "snappy"
     state_dir: str = ""
+    """The folder of what must outlive a process, and of what saves it work."""
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error|critical)$")] = "info"
     nats: Nats = Nats()
     core: Core | None = None
@@ -261,6 +264,6 @@ def _with_defaults(config: Config, environ: Mapping[str, str]) -> Config:
 
 
 def default_state_dir(environ: Mapping[str, str]) -> str:
-    """Where the embedded server and the audit keep what must outlive them."""
+    """Where the embedded server and the audit keep what must outlive them, and sources their caches."""
     home = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME", "/"), ".local", "state")
     return os.path.join(home, "snappy")

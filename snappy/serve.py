@@ -19,7 +19,7 @@ import msgspec
 from snappy import log, secrets
 from snappy.bus.connection import Bus
 from snappy.bus.grants import SigningKey
-from snappy.config import Allow, Audit, Config, Core, Nats, nearest
+from snappy.config import Allow, Audit, Config, Core, Nats, SourceService, nearest
 from snappy.errors import BusUnavailable, SnappyError, UsageError
 
 Kind = Literal["core", "audit", "source", "target"]
@@ -196,18 +196,24 @@ async def _start_audit(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
 
 
 async def _start_source(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
-    from snappy.sources.service import SourceService
+    from snappy.sources.service import SourceService as Service
 
-    service = SourceService(
+    settings = section(host.config, role)
+    service = Service(
         bus,
         role.name,
-        section(host.config, role),
+        settings,
         nats,
         passwords=host.passwords,
         rules=host.rules,
         private_inboxes=bool(nats.user),
+        index_cache=_index_cache(host.config, settings),
     )
     await _serve(host, role, service)
+
+
+def _index_cache(settings: Config, source: SourceService) -> Path | None:
+    return Path(settings.state_dir, "indexes").absolute() if source.index_cache and settings.state_dir else None
 
 
 async def _start_target(host: Host, role: Role, bus: Bus, nats: Nats) -> None:

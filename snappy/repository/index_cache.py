@@ -26,7 +26,7 @@ import msgspec
 
 from snappy import log
 from snappy.repository.format import HEX_ID
-from snappy.repository.index_table import FixedTable, Shape, Table, write
+from snappy.repository.index_table import FixedTable, GatheredTable, Rows, Shape, write
 
 KEPT_UNUSED = 90 * 86400
 """Seconds for which the tables of a repository stay that no job opens."""
@@ -90,7 +90,7 @@ class IndexCache:
             return []
         return usable
 
-    def extend(self, cached: list[Cached], files: Collection[str], table: Table) -> list[Table]:
+    def extend(self, cached: list[Cached], files: Collection[str], table: GatheredTable) -> list[FixedTable]:
         """Keep ``table``, which says what is in ``files``, joined with those of ``cached`` that are not much larger.
         The tables that say all of it."""
         joined = _joined(cached, len(table))
@@ -99,7 +99,7 @@ class IndexCache:
             _remove(one.path for one in joined)
         except OSError as error:
             _LOG.warning("an index could not be cached", folder=str(self._folder), reason=str(error))
-            return [*(one.table for one in cached), table]
+            return [*(one.table for one in cached), table.settled()]
         return [*(one.table for one in cached if one not in joined), made]
 
     def _read(self, path: Path) -> Cached | None:
@@ -128,7 +128,7 @@ class IndexCache:
             raise _UselessError("it is of another repository")
         return Cached(path, frozenset(contents.files), FixedTable(mapped, contents.shape))
 
-    def _write(self, files: Collection[str], table: Table, joined: list[Cached]) -> FixedTable:
+    def _write(self, files: Collection[str], table: Rows, joined: list[Cached]) -> FixedTable:
         """No ``fsync``: what a crash leaves of a file has no valid stamp."""
         names = sorted(set(files).union(*(one.files for one in joined)))
         handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self._folder)
@@ -142,7 +142,7 @@ class IndexCache:
             raise
         return made
 
-    def _put(self, file: BinaryIO, names: list[str], tables: list[Table]) -> tuple[bytes, Shape]:
+    def _put(self, file: BinaryIO, names: list[str], tables: list[Rows]) -> tuple[bytes, Shape]:
         digest = hashlib.sha256()
 
         def out(piece: bytes) -> None:

@@ -9,17 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from snappy.repository.documents import Documents
 from snappy.repository.index import MemoryIndex, decode_index
 from snappy.repository.index_cache import IndexCache
-from snappy.repository.index_table import GrowingTable, Table
+from snappy.repository.index_table import GatheredTable, Table
 from snappy.repository.store import File, Files, FileType, Store
 
 _READERS = 4
 """Index files that are under way at once; each is some megabytes."""
-
-_BYTES_FOR_A_BLOB = 40
-"""In a compressed index file; its hash alone is 32, which no compression makes less."""
-
-_MOST_EXPECTED = 1 << 24
-"""Blobs; the sizes of files are only what a target says."""
 
 
 class IndexLoader:
@@ -46,14 +40,14 @@ class IndexLoader:
         new = names.difference(*(one.files for one in cached))
         table, superseded = self._read([file for file in listed if file[0] in new])
         if superseded & names:  # only repositories of old restics have such files; what they list may be gone
-            return [self._read([file for file in listed if file[0] not in superseded])[0]]
+            return [self._read([file for file in listed if file[0] not in superseded])[0].settled()]
         if cache and new:
             return cache.extend(cached, new, table)
-        return [*(one.table for one in cached), table]
+        return [*(one.table for one in cached), table.settled()]
 
-    def _read(self, files: Files) -> tuple[Table, set[str]]:
+    def _read(self, files: Files) -> tuple[GatheredTable, set[str]]:
         """What the files list, and which files they stand for."""
-        table = GrowingTable(min(sum(size for _, size in files) // _BYTES_FOR_A_BLOB, _MOST_EXPECTED))
+        table = GatheredTable()
         superseded: set[str] = set()
         for document in self._documents_of(files):
             content = decode_index(document)

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from struct import Struct
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import msgspec
 
@@ -42,44 +42,43 @@ _Part = tuple[int, list[bytes]]
 """The buckets of all ids with one first byte. The bits behind it, ``24 - shift`` of them, number a bucket."""
 
 
-class Table(Protocol):
+class Rows(Protocol):
     """Rows in buckets, and the packs that they speak of."""
 
     def __len__(self) -> int:
         """How many rows there are."""
 
-    def bucket(self, first: int) -> bytes:
-        """The bucket with the rows of blobs that begin with these 32 bits."""
-
     def buckets(self, bits: int) -> Iterator[bytes]:
         """All rows, as ``1 << bits`` buckets, those of the smallest ids first; ``bits`` is 8 at least."""
-
-    def pack(self, number: int) -> PackId:
-        """The pack of that number."""
 
     def packs(self) -> bytes:
         """The ids of all packs, one after the other by number; one may stand there twice."""
 
 
-def is_row(bucket: bytes, at: int, kind: BlobType, blob: BlobId) -> bool:
-    """Whether a row of the bucket is one of the blob's; ``at`` is where its id first stands."""
-    while at >= 0:
-        if not at % ROW_SIZE and bucket[at + _KIND_AT] & 1 == (kind is _TREE):
-            return True
-        at = bucket.find(blob, at + 1)
-    return False
+class Table(Rows, Protocol):
+    """Rows that can be looked up, by a blob's id and its first 32 bits."""
+
+    def has(self, first: int, kind: BlobType, blob: BlobId) -> bool:
+        """Whether there is a row for the blob."""
+
+    def bucket(self, first: int) -> bytes:
+        """The bucket with the rows of blobs that begin with these 32 bits."""
+
+    def pack(self, number: int) -> PackId:
+        """The pack of that number."""
 
 
 def locations(table: Table, kind: BlobType, blob: BlobId) -> list[BlobLocation]:
-    """The places of the blob that ``table`` knows, in their order."""
+    """The places of the blob that ``table`` knows."""
     bucket = table.bucket(first_bits(blob)[0])
     found = [_location(table, row) for row in _split(bucket) if row.startswith(blob)]
-    return [place for place in found if place.kind is kind]
+    return list(dict.fromkeys(place for place in found if place.kind is kind))
 
 
 def all_locations(table: Table) -> Iterator[BlobLocation]:
     """The places of all blobs in ``table``."""
-    return (_location(table, row) for bucket in table.buckets(_PART_BITS) for row in _split(bucket))
+    for bucket in table.buckets(_PART_BITS):
+        yield from dict.fromkeys(_location(table, row) for row in _split(bucket))
 
 
 def pack_ids(table: Table) -> Iterator[PackId]:
@@ -98,6 +97,12 @@ def _location(table: Table, row: bytes) -> BlobLocation:
     return BlobLocation(_TREE if pack & 1 else BlobType.DATA, blob, table.pack(pack >> 1), *place)
 
 
+def _is_row(rows: bytes | mmap.mmap, at: int, kind: BlobType) -> bool:
+    """Whether one of that kind begins there. An id may first stand across two rows, or in one of the other kind: that
+    hardly ever happens."""
+    return not at % ROW_SIZE and rows[at + _KIND_AT] & 1 == (kind is _TREE)
+
+
 def _split(bucket: bytes) -> list[bytes]:
     return [bucket[start : start + ROW_SIZE] for start in range(0, len(bucket), ROW_SIZE)]
 
@@ -107,29 +112,11 @@ def bits_for(rows: int) -> int:
     return max(_PART_BITS, (rows // _ROWS_IN_A_BUCKET).bit_length())
 
 
-class GrowingTable:
-    """Takes in rows at about 60 bytes each; one thread at a time may do so, while any others look.
+class _Packs:
+    """The packs of a table that is being made."""
 
-    Each part doubles its buckets by itself, so that growing neither takes long nor needs the memory twice; there are
-    buckets for ``expected`` rows from the beginning.
-    """
-
-    def __init__(self, expected: int = 0) -> None:
-        shift = 32 - bits_for(expected)
-        self._parts: list[_Part] = [(shift, [b""] * (1 << (24 - shift))) for _ in range(_PARTS)]
-        self._rows = [0] * _PARTS
+    def __init__(self) -> None:
         self._packs = bytearray()
-
-    def __len__(self) -> int:
-        return sum(self._rows)
-
-    def bucket(self, first: int) -> bytes:
-        shift, buckets = self._parts[first >> 24]
-        return buckets[(first & 0xFFFFFF) >> shift]
-
-    def buckets(self, bits: int) -> Iterator[bytes]:
-        for shift, buckets in self._parts:
-            yield from _regrouped(buckets, 32 - shift, bits)
 
     def pack(self, number: int) -> PackId:
         return bytes(self._packs[number * ID_SIZE : (number + 1) * ID_SIZE])
@@ -143,25 +130,81 @@ class GrowingTable:
             self._packs += pack
         return len(self._packs) // ID_SIZE - 1
 
+
+class GatheredTable(_Packs):
+    """Rows as they come, about 50 bytes each, to be made a :class:`FixedTable` of: nothing is looked up in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts = [bytearray() for _ in range(_PARTS)]
+        self._spent = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts)) // ROW_SIZE
+
     def add(self, rows: Iterable[bytes]) -> None:
-        """Take the rows in; a place that is known is skipped."""
+        """Take the rows in."""
+        parts = self._parts
+        for row in rows:
+            parts[row[0]] += row
+
+    def buckets(self, bits: int) -> Iterator[bytes]:
+        for number, part in enumerate(self._parts):
+            yield from _sorted(part, bits)
+            if self._spent:
+                self._parts[number] = bytearray()
+
+    def settled(self) -> FixedTable:
+        """All rows as a table in memory. They move: this one is empty then, and the memory is not needed twice."""
+        shape = Shape.of([self])
+        memory = mmap.mmap(-1, shape.size)
+        self._spent = True
+        write([self], memory.write)
+        return FixedTable(memory, shape)
+
+
+class GrowingTable(_Packs):
+    """Takes in rows at 60 to 80 bytes each; one thread at a time may do so, while any others look.
+
+    Each part doubles its buckets by itself, so that growing neither takes long nor needs the memory twice.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[_Part] = [(24, [b""]) for _ in range(_PARTS)]
+        self._rows = [0] * _PARTS
+
+    def __len__(self) -> int:
+        return sum(self._rows)
+
+    def bucket(self, first: int) -> bytes:
+        shift, buckets = self._parts[first >> 24]
+        return buckets[(first & 0xFFFFFF) >> shift]
+
+    def has(self, first: int, kind: BlobType, blob: BlobId) -> bool:
+        shift, buckets = self._parts[first >> 24]
+        bucket = buckets[(first & 0xFFFFFF) >> shift]
+        at = bucket.find(blob)
+        if at < 0:
+            return False
+        return _is_row(bucket, at, kind) or bool(locations(self, kind, blob))
+
+    def buckets(self, bits: int) -> Iterator[bytes]:
+        for shift, buckets in self._parts:
+            yield from _regrouped(buckets, 32 - shift, bits)
+
+    def add(self, rows: Iterable[bytes]) -> None:
+        """Take the rows in."""
         parts, counts = self._parts, self._rows
         for row in rows:
             (first,) = first_bits(row)
             part = first >> 24
             shift, buckets = parts[part]
             number = (first & 0xFFFFFF) >> shift
-            bucket = buckets[number]
-            if bucket.find(row[:ID_SIZE]) >= 0 and self._knows(row):
-                continue
-            buckets[number] = bucket + row
+            buckets[number] += row
             counts[part] += 1
             if counts[part] > _ROWS_IN_A_BUCKET * len(buckets):
                 parts[part] = shift - 1, list(_regrouped(buckets, 32 - shift, 33 - shift))
-
-    def _knows(self, row: bytes) -> bool:
-        place = _location(self, row)
-        return place in locations(self, place.kind, place.id)
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -170,6 +213,12 @@ class Shape(msgspec.Struct, frozen=True):
     rows: int
     bits: int
     packs: int
+
+    @classmethod
+    def of(cls, tables: Sequence[Rows]) -> Self:
+        """Of the one table that is made of all of these."""
+        rows = sum(map(len, tables))
+        return cls(rows, bits_for(rows), sum(len(table.packs()) for table in tables) // ID_SIZE)
 
     @property
     def size(self) -> int:
@@ -195,6 +244,13 @@ class FixedTable:
         number = first >> self._shift
         return self._file[self._starts[number] * ROW_SIZE : self._starts[number + 1] * ROW_SIZE]
 
+    def has(self, first: int, kind: BlobType, blob: BlobId) -> bool:
+        number = first >> self._shift
+        at = self._file.find(blob, self._starts[number] * ROW_SIZE, self._starts[number + 1] * ROW_SIZE)
+        if at < 0:
+            return False
+        return _is_row(self._file, at, kind) or bool(locations(self, kind, blob))
+
     def buckets(self, bits: int) -> Iterator[bytes]:
         fewer = min(bits, self._shape.bits)
         borders = self._starts[:: 1 << (self._shape.bits - fewer)]
@@ -209,12 +265,12 @@ class FixedTable:
         return self._file[self._packs_at : self._shape.size]
 
 
-def write(tables: Sequence[Table], out: Callable[[bytes], object]) -> Shape:
+def write(tables: Sequence[Rows], out: Callable[[bytes], object]) -> Shape:
     """Give all rows of ``tables``, as one table, to ``out``: the buckets; the number of the row with which each begins,
     and of all rows; the packs."""
     ordered = sorted(tables, key=len, reverse=True)  # the largest keeps its numbers of packs
-    bits = bits_for(sum(map(len, ordered)))
-    merged, starts = _merged(ordered, bits), array(_START, [0])
+    shape = Shape.of(ordered)
+    merged, starts = _merged(ordered, shape.bits), array(_START, [0])
     while together := list(islice(merged, _WRITTEN_TOGETHER)):
         for bucket in together:
             starts.append(starts[-1] + len(bucket) // ROW_SIZE)
@@ -222,10 +278,10 @@ def write(tables: Sequence[Table], out: Callable[[bytes], object]) -> Shape:
     out(starts.tobytes())
     for table in ordered:
         out(table.packs())
-    return Shape(starts[-1], bits, sum(len(table.packs()) for table in ordered) // ID_SIZE)
+    return shape
 
 
-def _merged(tables: Sequence[Table], bits: int) -> Iterator[bytes]:
+def _merged(tables: Sequence[Rows], bits: int) -> Iterator[bytes]:
     packs = 0
     sources: list[Iterator[bytes]] = []
     for table in tables:
@@ -239,6 +295,15 @@ def _renumbered(buckets: Iterable[bytes], packs: int) -> Iterator[bytes]:
     for bucket in buckets:
         rows = ROW.iter_unpack(bucket)
         yield b"".join([ROW.pack(blob, pack + 2 * packs, *place) for blob, pack, *place in rows])
+
+
+def _sorted(rows: bytearray, bits: int) -> Iterator[bytes]:
+    """The buckets of rows whose ids begin with the same byte."""
+    found: list[list[bytes]] = [[] for _ in range(1 << (bits - _PART_BITS))]
+    shift, mask = 32 - bits, len(found) - 1
+    for start in range(0, len(rows), ROW_SIZE):
+        found[first_bits(rows, start)[0] >> shift & mask].append(bytes(rows[start : start + ROW_SIZE]))
+    return map(b"".join, found)
 
 
 def _regrouped(buckets: Iterable[bytes], have: int, want: int) -> Iterator[bytes]:

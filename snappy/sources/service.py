@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -58,6 +59,7 @@ class SourceService:
     ``nats`` is how its data connections reach the bus; ``passwords`` gives the password of a key's name, by default
     what the settings say; ``rules`` takes the place of the settings' rules for every submitter.
     ``private_inboxes``: the NATS server authenticates, and each user has an inbox of its own.
+    ``index_cache``: the folder in which what repositories' index files say is kept from job to job; None for none.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class SourceService:
         passwords: Callable[[str], str] | None = None,
         rules: Allow | None = None,
         private_inboxes: bool = True,
+        index_cache: Path | None = None,
     ) -> None:
         self._bus, self.name, self._settings, self._nats = bus, name, settings, nats
         self.replica = settings.replica or random.token_hex(4)
         self._passwords = passwords or self._configured_password
         self._rules = rules
         self._private = private_inboxes
+        self._index_cache = index_cache
         self._holds: dict[str, Hold] = {}
         self._slots = asyncio.Semaphore(settings.concurrent_jobs)
         self._attempts: set[asyncio.Task[None]] = set()
@@ -224,6 +228,7 @@ class SourceService:
                 progress=progress,
                 owner=f"snappy.{self.name}.{self.replica}",
                 host=self._settings.host or socket.gethostname(),
+                index_cache=self._index_cache,
             )
             return await task.work(shop)
 

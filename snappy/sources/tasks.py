@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,6 +60,8 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """The lock's host name: ``snappy.<service>.<replica>``."""
     host: str
     """The snapshot's host name, unless the command gives one."""
+    index_cache: Path | None = None
+    """Where what index files say is kept from job to job."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -124,7 +127,9 @@ async def _backup(shop: Workshop, command: BackupCommand, source: base.Source) -
     try:
         async with source.snap() as frozen:
             if repository is None:
-                repository = await asyncio.to_thread(Repository.init, shop.store, shop.password, options=options)
+                repository = await asyncio.to_thread(
+                    Repository.init, shop.store, shop.password, options=options, cache=shop.index_cache
+                )
             done = await asyncio.to_thread(_backup_blocking, shop, command, source, frozen, repository)
             return msgspec.structs.replace(done, seconds=time.monotonic() - began)
     finally:
@@ -134,7 +139,7 @@ async def _backup(shop: Workshop, command: BackupCommand, source: base.Source) -
 
 def _open_unless_missing(shop: Workshop, command: BackupCommand, options: Options) -> Repository | None:
     try:
-        return Repository.open(shop.store, shop.password, options=options)
+        return Repository.open(shop.store, shop.password, options=options, cache=shop.index_cache)
     except NotARepository:
         if not command.init:
             raise
@@ -292,7 +297,8 @@ def _check_patterns(command: RestoreCommand) -> None:
 
 def _restore_blocking(shop: Workshop, command: RestoreCommand, open_sink: Callable[[], Sink]) -> Result:
     began = time.monotonic()
-    with Repository.open(shop.store, shop.password) as repository, _locked_if_allowed(repository, shop):
+    opened = Repository.open(shop.store, shop.password, cache=shop.index_cache)
+    with opened as repository, _locked_if_allowed(repository, shop):
         hosts = [command.host] if command.host else []
         snapshot = repository.find_snapshot(command.snapshot, hosts=hosts, paths=command.paths)
         repository.load_index()

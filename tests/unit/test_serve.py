@@ -43,6 +43,13 @@ def test_each_role_has_its_way_to_the_bus() -> None:
     assert Host(SETTINGS, nats=lambda role: Nats(url=role.user)).way(Role("core")).url == "core"
 
 
+def test_a_source_keeps_indexes_in_the_state_folder_unless_told_not_to() -> None:
+    keeps, does_not = SourceService(), SourceService(index_cache=False)
+    assert serve._index_cache(Config(state_dir="/state"), keeps) == Path("/state/indexes")
+    assert serve._index_cache(Config(state_dir="/state"), does_not) is None
+    assert serve._index_cache(Config(), keeps) is None
+
+
 def test_the_signing_key_is_kept_and_is_nobodys_but_ours(tmp_path: Path) -> None:
     state = tmp_path / "new" / "state"
     first = serve.kept_signing_key(str(state))

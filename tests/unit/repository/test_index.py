@@ -8,6 +8,7 @@ from snappy.errors import Damaged
 from snappy.repository.format import BlobLocation, BlobType
 from snappy.repository.index import MemoryIndex, decode_index, encode_index
 from snappy.repository.index_table import GrowingTable, all_locations
+from tests.support.index_tables import grown
 
 
 def location(blob: int, pack: int, offset: int = 0, kind: BlobType = BlobType.DATA, plain: int = 0) -> BlobLocation:
@@ -78,28 +79,12 @@ def test_tables_join_what_was_added_before_and_after() -> None:
     assert index.packs() == {bytes([number]) * 32 for number in (6, 8, 9)}
 
 
-def test_an_empty_index_goes_on_with_the_table_that_joined() -> None:
-    index, table = MemoryIndex(), grown(BLOBS)
-    index.join([table])
-    index.add([location(7, 6)])
-    assert len(table) == 4
-    assert set(index) == {*BLOBS, location(7, 6)}
-
-
 def test_a_place_in_two_tables_is_one() -> None:
     index = MemoryIndex()
     index.add(BLOBS)
     index.join([grown(BLOBS)])
     assert sorted(index, key=str) == sorted(BLOBS, key=str)
     assert index.locations(BLOBS[0].kind, BLOBS[0].id) == BLOBS[:1]
-
-
-def grown(blobs: list[BlobLocation]) -> GrowingTable:
-    other = MemoryIndex()
-    table = GrowingTable()
-    other.join([table])
-    other.add(blobs)
-    return table
 
 
 @pytest.mark.parametrize(

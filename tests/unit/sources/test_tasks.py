@@ -151,6 +151,18 @@ async def test_init_makes_one_repository(store: Store) -> None:
         await run(InitCommand(**NAMES), shop(store))
 
 
+async def test_jobs_of_one_service_keep_what_index_files_say(store: Store, data: Path, tmp_path: Path) -> None:
+    one = msgspec.structs.replace(shop(store), index_cache=tmp_path / "indexes")
+    made = [await run(backup(data), one) for _ in range(2)]
+    (folder,) = (tmp_path / "indexes").iterdir()
+    assert folder.name == made[0].repository
+    kept = set(folder.iterdir())
+    assert len(kept) == 1
+    await run(RestoreCommand(**NAMES, options={"to": str(tmp_path / "out")}), one)
+    assert set(folder.iterdir()) == kept
+    assert (tmp_path / "out" / str(data / "file").lstrip("/")).read_text() == "content"
+
+
 async def test_a_backup_and_one_more(store: Store, data: Path) -> None:
     first = await run(backup(data, tags=["mine"]), shop(store))
     assert (first.files, first.files_new, first.bytes_read) == (1, 1, 7)
