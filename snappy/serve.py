@@ -213,7 +213,9 @@ async def _start_source(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
 
 
 def _index_cache(settings: Config, source: SourceService) -> Path | None:
-    return Path(settings.state_dir, "indexes").absolute() if source.index_cache and settings.state_dir else None
+    if not source.index_cache or not settings.state_dir:
+        return None
+    return Path(settings.state_dir, "indexes").expanduser().absolute()
 
 
 async def _start_target(host: Host, role: Role, bus: Bus, nats: Nats) -> None:

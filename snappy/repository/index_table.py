@@ -33,6 +33,8 @@ _WRITTEN_TOGETHER = 4096
 """Buckets."""
 _PARTS = 256
 _PART_BITS = 8
+_BLOCK_SIZE = 4096 * ROW_SIZE
+_FULL = mmap.mmap(-1, 1)
 _ROWS_IN_A_BUCKET = 8
 """At most, on average; half of that after the buckets were doubled."""
 
@@ -132,33 +134,46 @@ class _Packs:
 
 
 class GatheredTable(_Packs):
-    """Rows as they come, about 50 bytes each, to be made a :class:`FixedTable` of: nothing is looked up in it."""
+    """Rows as they come, about 50 bytes each, to be made a :class:`FixedTable` of: nothing is looked up in it.
+
+    They lie in blocks of the system's own, which go back to it at once; the C library keeps what is freed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts = [bytearray() for _ in range(_PARTS)]
+        self._parts: list[list[mmap.mmap]] = [[] for _ in range(_PARTS)]
+        self._open = [_FULL] * _PARTS
         self._spent = False
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts)) // ROW_SIZE
+        return sum(block.tell() for blocks in self._parts for block in blocks) // ROW_SIZE
 
     def add(self, rows: Iterable[bytes]) -> None:
         """Take the rows in."""
-        parts = self._parts
+        blocks = self._open
         for row in rows:
-            parts[row[0]] += row
+            try:
+                blocks[row[0]].write(row)
+            except ValueError:  # it is full
+                self._begin(row[0]).write(row)
+
+    def _begin(self, part: int) -> mmap.mmap:
+        block = mmap.mmap(-1, _BLOCK_SIZE, access=mmap.ACCESS_COPY)
+        self._open[part] = block
+        self._parts[part].append(block)
+        return block
 
     def buckets(self, bits: int) -> Iterator[bytes]:
-        for number, part in enumerate(self._parts):
-            yield from _sorted(part, bits)
+        for blocks in self._parts:
+            yield from _sorted(b"".join([block[: block.tell()] for block in blocks]), bits)
             if self._spent:
-                self._parts[number] = bytearray()
+                blocks.clear()
 
     def settled(self) -> FixedTable:
-        """All rows as a table in memory. They move: this one is empty then, and the memory is not needed twice."""
+        """All rows as a table in memory. They move: this one is of no use then, and the memory is not needed twice."""
         shape = Shape.of([self])
         memory = mmap.mmap(-1, shape.size)
-        self._spent = True
+        self._spent, self._open = True, []
         write([self], memory.write)
         return FixedTable(memory, shape)
 
@@ -297,12 +312,12 @@ def _renumbered(buckets: Iterable[bytes], packs: int) -> Iterator[bytes]:
         yield b"".join([ROW.pack(blob, pack + 2 * packs, *place) for blob, pack, *place in rows])
 
 
-def _sorted(rows: bytearray, bits: int) -> Iterator[bytes]:
+def _sorted(rows: bytes, bits: int) -> Iterator[bytes]:
     """The buckets of rows whose ids begin with the same byte."""
     found: list[list[bytes]] = [[] for _ in range(1 << (bits - _PART_BITS))]
     shift, mask = 32 - bits, len(found) - 1
     for start in range(0, len(rows), ROW_SIZE):
-        found[first_bits(rows, start)[0] >> shift & mask].append(bytes(rows[start : start + ROW_SIZE]))
+        found[first_bits(rows, start)[0] >> shift & mask].append(rows[start : start + ROW_SIZE])
     return map(b"".join, found)
 
 
