@@ -8,7 +8,7 @@ from html import escape
 from bench.figures import Figure, Line
 from bench.report import Row
 
-WIDTH, LEFT, RIGHT, STEP, TOP = 960, 330, 40, 26, 56
+WIDTH, LEFT, RIGHT, STEP, TOP = 960, 330, 60, 26, 56
 GOOD, BAD, PLAIN, INK = "#2b8a3e", "#c92a2a", "#4c6ef5", "#343a40"
 FONT = 'font-family="sans-serif" font-size="12"'
 HEIGHT = 420
@@ -38,7 +38,8 @@ def _bar(row: Row, ratio: Figure, y: int, scale: float) -> list[str]:
     parts.append(_rule(LEFT + ratio.least * scale, middle, LEFT + ratio.most * scale, middle, INK))
     if row.aim is not None:
         parts.append(_rule(LEFT + row.aim * scale, y - 2, LEFT + row.aim * scale, y + STEP - 4, "black", 3))
-    parts.append(_text(LEFT + 4, y + 14, f"{ratio.median:.2f}", "fill='white'"))
+    beyond = max(ratio.most, row.aim or 0.0) * scale + 6
+    parts.append(_text(LEFT + beyond, y + 14, f"{ratio.median:.2f}"))
     return parts
 
 

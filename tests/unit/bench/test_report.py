@@ -132,6 +132,20 @@ def test_runs_beside_busy_neighbours_are_said() -> None:
     assert "* tree local: 1 of 2 runs were disturbed: up to 1.3 cores were used by others" in said
 
 
+@pytest.mark.parametrize(("seconds", "verdict"), [(19.9, "met"), (20.0, "MISSED")])
+def test_a_million_unchanged_files_have_an_aim_in_seconds(seconds: float, verdict: str) -> None:
+    found = Outcome(Case("million", works=("unchanged",)))
+    found.runs["unchanged", "snappy"] = [Run(seconds, 1.0, MB, {})]
+    said = table([found], ["snappy"])
+    assert f"an unchanged backup takes {seconds:.1f} s ({verdict}: under 20 s)" in said
+    assert "full size" not in said
+
+
+def test_aims_of_a_part_are_said_to_be_those_of_the_whole() -> None:
+    found = outcome({"snappy": [1.0]}, case=Case("tree", scale=0.1, works=("first",)))
+    assert "* The aims are for corpora of full size." in table([found], ["snappy"])
+
+
 def test_growth_is_by_number_of_files() -> None:
     walls = {0.01: [1.0, 3.0, 2.0], 0.1: [20.0], 1.0: [200.0]}
     found = [
