@@ -27,6 +27,8 @@ _log = log.get(__name__)
 
 SYNC_TRIES = 20
 SYNC_SECONDS = 0.05
+NO_KEY = "none"
+"""A key that nothing has: no job is called so."""
 
 Value = TypeVar("Value", bound=msgspec.Struct)
 
@@ -91,6 +93,10 @@ class Mirror(Generic[Value]):
         if self._is_news(key, entry.revision):
             self._read(key, entry)
         return self.kept.get(key)
+
+    async def confirm_leader(self) -> None:
+        """Raises BusUnavailable where nobody leads the bucket: its copies can be read then, but nothing written."""
+        await self._bucket.get(self._start + NO_KEY)
 
     async def write(self, key: str, value: Value, revision: int) -> Kept[Value]:
         """Replace the value of ``revision`` (0: there is none). Raises WrongSequence if it has changed."""

@@ -109,6 +109,7 @@ class Sweep:
     async def tick(self) -> None:
         """Raises BusError when a bucket does not answer."""
         asked = self._clock()
+        await self._store.holds.confirm_leader()
         changed = await self._store.sync()
         self._doubt_if_late(asked)
         self._watch()

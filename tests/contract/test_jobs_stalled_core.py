@@ -12,8 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from snappy.errors import BusUnavailable
 from snappy.frontend.api import Client
 from snappy.jobs import sweep
+from snappy.jobs.bucket import Bucket
 from snappy.jobs.messages import HoldAnswer
 from snappy.jobs.states import State
 from tests.support.jobs import BACKUP, SETTINGS, Clock, Stack, Worker, jetstream_server
@@ -75,3 +77,16 @@ async def test_a_core_whose_server_was_stopped_does_not_judge_at_once(stack: Sta
     await asyncio.sleep(HOLD_SECONDS * 2)
     os.kill(server.pid, signal.SIGCONT)
     await expect_goes_on(stack, site, held)
+
+
+async def test_a_core_whose_bucket_has_no_leader_does_not_judge(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copies of a bucket can be read all the time; what a leader alone can do waits for the next one."""
+    site, held = await held_for_long(stack)
+    with monkeypatch.context() as leaderless:
+        leaderless.setattr(Bucket, "get", no_leader)
+        await asyncio.sleep(HOLD_SECONDS * 2)
+    await expect_goes_on(stack, site, held)
+
+
+async def no_leader(_bucket: Bucket, _key: str) -> None:
+    raise BusUnavailable("no responders")
