@@ -30,10 +30,11 @@ from typing import Any
 
 from bench.tally import Tally
 from tests.support import tools
+from tests.support.clients import Client
 from tests.support.faults import MIB, make_noise, stir
 from tests.support.grounds import Ground, Layout
 from tests.support.layouts import LAYOUTS
-from tests.support.storms import IN_FLIGHT, LOOK_SECONDS, Blow, Client, Fault, Flow, Later, Scene, Stuck
+from tests.support.storms import IN_FLIGHT, LOOK_SECONDS, Blow, Fault, Flow, Later, Scene, Stuck
 
 SIZES = ((2, 48), (12, 8), (64, 1))
 """Files of the noise: how many of so many MiB, in the order in which they are stored and restored."""

@@ -218,6 +218,15 @@ class Arena(Site):
             found.append(json.loads(base64.b64decode(answer["message"]["data"])))
             sequence = answer["message"]["seq"] + 1
 
+    async def _all_events(self, job: str) -> list[dict[str, Any]]:
+        """The events of a job that is over, the last of which may follow its record by a while."""
+        deadline = monotonic() + JOB_SECONDS
+        while True:
+            found = await self.events(job)
+            if (found and str(found[-1]["type"]).rpartition(".")[2] in FINAL) or monotonic() > deadline:
+                return found
+            await asyncio.sleep(ASK_SECONDS)
+
     async def audited(self, job: str) -> int:
         """How many entries of a job the audit shows; none while it does not answer."""
         try:
@@ -228,7 +237,7 @@ class Arena(Site):
 
     async def expect_told_once(self, record: Mapping[str, Any]) -> list[str]:
         """The names of a job's events: each number once and in turn, one first, one last; and all in the audit."""
-        events = await self.events(record["id"])
+        events = await self._all_events(record["id"])
         names = [str(event["type"]).rpartition(".")[2] for event in events]
         assert [event["id"] for event in events] == [f"{record['id']}/{number + 1}" for number in range(len(events))]
         assert (names.count("accepted"), names[0]) == (1, "accepted"), names
