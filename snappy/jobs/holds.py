@@ -227,10 +227,12 @@ class HoldDesk:
         return stored
 
     async def _record(self, job: str) -> StoredJob:
+        """Raises AttemptOver, and BusUnavailable while the bucket does not answer: that ends no attempt."""
         try:
-            stored = await self._store.records.fetch(token(job))
+            name = token(job)
         except SnappyError as error:
             raise AttemptOver() from error
+        stored = await self._store.records.fetch(name)
         if stored is None:
             raise AttemptOver()
         return stored

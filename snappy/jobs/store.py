@@ -198,6 +198,11 @@ class JobStore:
                 self.holds.forget(job)  # its removal leaves no trace in the bucket
         return changed
 
+    async def confirm_leaders(self) -> None:
+        """Raises BusUnavailable unless a hold could be renewed now."""
+        await self.records.confirm_leader()
+        await self.holds.confirm_leader()
+
     async def start_over(self) -> None:
         """Read all three buckets anew."""
         for mirror in (self.records, self.holds, self.beats):

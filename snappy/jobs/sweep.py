@@ -109,7 +109,7 @@ class Sweep:
     async def tick(self) -> None:
         """Raises BusError when a bucket does not answer."""
         asked = self._clock()
-        await self._store.holds.confirm_leader()
+        await self._store.confirm_leaders()
         changed = await self._store.sync()
         self._doubt_if_late(asked)
         self._watch()

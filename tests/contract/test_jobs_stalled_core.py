@@ -85,6 +85,9 @@ async def test_a_core_whose_bucket_has_no_leader_does_not_judge(stack: Stack, mo
     with monkeypatch.context() as leaderless:
         leaderless.setattr(Bucket, "get", no_leader)
         await asyncio.sleep(HOLD_SECONDS * 2)
+        refused = (await site.renew(held)).error
+        assert refused
+        assert refused.code == BusUnavailable.code, "that there is no leader ends no attempt"
     await expect_goes_on(stack, site, held)
 
 
