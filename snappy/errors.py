@@ -50,6 +50,7 @@
     │   ├── AttemptOver            this attempt was replaced, or its grant ran out
     │   ├── AttemptLost            the service that ran it fell silent
     │   └── Interrupted            the process that ran the job ended
+    ├── WorkerDied                 a process that helped with the work ended amid it
     └── InternalError              a bug of ours
 
 A class carries what does not depend on the case: ``code`` (stable, on the wire), ``exit_code``, ``retryable``
@@ -322,6 +323,12 @@ class AttemptLost(JobError, code="attempt-lost", retryable=True):
 
 class Interrupted(JobError, code="interrupted", exit_code=130, retryable=True):
     """The process that ran the job ended."""
+
+
+class WorkerDied(SnappyError, code="worker-died", retryable=True):
+    """A process that helped with the work ended amid it."""
+
+    hint = "look whether the machine ran out of memory; with `workers = 1` a source service needs less"
 
 
 class InternalError(SnappyError, code="internal"):

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from snappy import __version__, heap
 from snappy.errors import Damaged, SourceError
+from snappy.repository.crew import NO_WORKERS, Workers
 from snappy.repository.entries import Entry, Node, Problem
-from snappy.repository.file_storer import FileStorer
+from snappy.repository.file_storer import FileStorer, Ledgers
 from snappy.repository.format import BlobId, BlobType
 from snappy.repository.journal import UNKNOWN, Journal
 from snappy.repository.paths import ROOT
@@ -55,7 +56,8 @@ class Archiver:
     """Makes one snapshot. The repository's index must be loaded, and a lock on it held.
 
     When ``cancelled`` ends it, no snapshot is written; what was stored until then the next backup finds again. What
-    ``journal`` knows from an earlier attempt at the same backup is not read again.
+    ``journal`` knows from an earlier attempt at the same backup is not read again. When there is much to read, and the
+    source and the store let other processes reach them, ``workers`` read and store it.
     """
 
     def __init__(
@@ -66,12 +68,13 @@ class Archiver:
         progress: Progress | None = None,
         cancelled: Cancelled = never,
         journal: Journal | None = None,
+        workers: Workers = NO_WORKERS,
         now: Now = utc_now,
     ) -> None:
         heap.tune(heap.FOR_PACKS)
         self._repo, self._parent, self._cancelled, self._now = repo, parent, cancelled, now
         self._progress = progress or Progress()
-        self._journal = journal
+        self._journal, self._workers = journal, workers
         self._problems = Problems()
         self._trees = TreeReader(repo)
         started = now()
@@ -122,8 +125,8 @@ class Archiver:
     def _store(self, entries: Iterable[Entry], force: bool) -> BlobId:
         self._expect_as_before()
         builder = TreeBuilder(self._repo, self._tally, self._load_known(ROOT, self._old_root()))
-        repo, tally, progress, problems = self._repo, self._tally, self._progress, self._problems
-        with FileStorer(repo, tally, progress, problems, self._cancelled, self._journal) as files:
+        ledgers = Ledgers(self._tally, self._progress, self._problems, self._journal)
+        with FileStorer(self._repo, ledgers, self._cancelled, self._workers) as files:
             for entry in entries:
                 files.check()
                 if self._can_be_kept(entry):

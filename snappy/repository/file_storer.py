@@ -1,4 +1,5 @@
-"""Reads files into blobs in a few threads, with a bound on how many files and chunks are in memory."""
+"""Has files stored: small backups in a few threads of this process, and what there is more in worker processes. How
+many files and chunks are in memory is bounded."""
 
 from __future__ import annotations
 
@@ -7,11 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple, Self
 
+from snappy import log
 from snappy.errors import SnappyError
-from snappy.repository.chunker import SMALLEST
-from snappy.repository.entries import Entry, Node
+from snappy.repository.chunker import SMALLEST, Readable
+from snappy.repository.contents import passed_over, torn, unreadable
+from snappy.repository.crew import NO_WORKERS, Crew, Stored, Workers
+from snappy.repository.entries import Entry, Node, Recipe
 from snappy.repository.format import MIB, BlobId, BlobType
 from snappy.repository.journal import UNKNOWN, Journal, Known, file_id
 from snappy.repository.progress import Problems, Progress
@@ -21,59 +25,111 @@ from snappy.repository.tally import Tally
 READERS = 2
 SEALERS = 2
 BATCHES_IN_FLIGHT = 4
+CHUNKS_IN_FLIGHT = 3
+"""Chunks of one file that are being sealed; a chunk is at most 8 MiB."""
 FILES_IN_BATCH = 64
 BYTES_IN_BATCH = MIB
 """Small files are handed over together, for a hand-over costs as much as reading one."""
-CHUNKS_IN_FLIGHT = 3
-"""Chunks of one file that are being sealed; a chunk is at most 8 MiB."""
 
-Stored = Callable[[Node | None], None]
+FILES_FOR_WORKERS = 1000
+BYTES_FOR_WORKERS = 64 * MIB
+"""When so much has come, worker processes are started: before, they would cost more time than they save."""
+FILES_IN_LARGE_BATCH = 256
+BYTES_IN_LARGE_BATCH = 4 * MIB
+"""What is handed to a worker together."""
+
+Delivered = Callable[[Node | None], None]
 """Takes a file's node, complete with its content; ``None`` when the file could not be read."""
 
-
-class _Order(NamedTuple):
-    entry: Entry
-    stored: Stored
-    known: Known
+_log = log.get(__name__)
 
 
-class _Content:
-    """A file's blobs in their order, as they are stored; each is noted in ``journal``."""
+class Ledgers(NamedTuple):
+    """Where it is written down what became of each file."""
 
-    def __init__(self, entry: Entry, known: Known, journal: Journal | None) -> None:
-        self.blobs, self.size = known.blobs, known.size
-        self._file, self._journal = file_id(entry) if journal else b"", journal
+    tally: Tally
+    progress: Progress
+    problems: Problems
+    journal: Journal | None = None
 
-    def add(self, blob: BlobId, size: int) -> None:
-        if self._journal:
-            self._journal.note(self._file, len(self.blobs), blob, size)
-        self.blobs.append(blob)
-        self.size += size
+
+class _Order:
+    """A file that is to be stored: its blobs in their order, as they come in. One thread at a time may use it."""
+
+    def __init__(self, entry: Entry, deliver: Delivered, known: Known, ledgers: Ledgers) -> None:
+        self.entry, self.known, self._deliver, self._ledgers = entry, known, deliver, ledgers
+        self.recipe = entry.recipe or Recipe("", ())
+        self.size, self.skip = entry.node.size, known.size
+        self._file = file_id(entry) if ledgers.journal else b""
+        self._blobs: list[BlobId] = []
+        self._bytes = 0
+
+    def begun(self, skipped: bool) -> None:
+        if skipped:
+            self._blobs, self._bytes = self.known
+            self._ledgers.progress.add(size=self.known.size)
+
+    def read(self, blob: BlobId, size: int) -> None:
+        tally, progress, _, journal = self._ledgers
+        tally.read(size)
+        progress.add(size=size)
+        if journal:
+            journal.note(self._file, len(self._blobs), blob, size)
+        self._blobs.append(blob)
+        self._bytes += size
+
+    def done(self, changed: str) -> None:
+        node = self.entry.node
+        doubt = torn(changed, node.size, self._bytes)
+        if doubt:
+            self._ledgers.problems.add(self.entry.path, doubt)
+        node.content, node.size = self._blobs, self._bytes
+        self._deliver(node)
+
+    def lost(self, why: str) -> None:
+        self._ledgers.problems.add(self.entry.path, why)
+        self._deliver(None)
+
+
+class _Batch:
+    """Files that are handed over together."""
+
+    def __init__(self, files: int, size: int) -> None:
+        self._files, self._size = files, size
+        self._orders: list[_Order] = []
+        self._bytes = 0
+
+    def add(self, order: _Order) -> None:
+        self._orders.append(order)
+        self._bytes += order.size
+
+    def is_full(self) -> bool:
+        return self._bytes >= self._size or len(self._orders) >= self._files
+
+    def take(self) -> list[_Order]:
+        orders, self._orders, self._bytes = self._orders, [], 0
+        return orders
 
 
 class FileStorer:
-    """A pool that stores files. The first error that is not one file's own stops it; ``check`` raises that error.
+    """Stores files. The first error that is not one file's own stops all; ``check`` raises that error.
 
     ``cancelled`` is asked before each chunk and raises to stop.
     """
 
     def __init__(
-        self,
-        repo: Repository,
-        tally: Tally,
-        progress: Progress,
-        problems: Problems,
-        cancelled: Callable[[], None],
-        journal: Journal | None = None,
+        self, repo: Repository, ledgers: Ledgers, cancelled: Callable[[], None], workers: Workers = NO_WORKERS
     ) -> None:
-        self._repo, self._tally, self._progress, self._problems = repo, tally, progress, problems
-        self._cancelled, self._journal = cancelled, journal
+        self._repo, self._ledgers, self._cancelled, self._workers = repo, ledgers, cancelled, workers
         self._room = threading.Semaphore(BATCHES_IN_FLIGHT)
-        self._batch: list[_Order] = []
-        self._bytes = 0
+        self._batch = _Batch(FILES_IN_BATCH, BYTES_IN_BATCH)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
         self._failure: BaseException | None = None
+        self._crew: Crew | None = None
+        self._crew_batch = _Batch(FILES_IN_LARGE_BATCH, BYTES_IN_LARGE_BATCH)
+        self._may_have_crew = workers.most > 1
+        self._files = self._bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -82,103 +138,125 @@ class FileStorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._failure = self._failure or error
-        self.wait()
+        try:
+            self._end_threads()
+        finally:
+            if self._crew:
+                self._crew.close()
 
     def check(self) -> None:
         """Raise what has stopped the work, if anything has."""
         if self._failure is not None:
             raise self._failure
+        if self._crew:
+            self._crew.raise_failure()
         self._cancelled()
 
-    def submit(self, entry: Entry, stored: Stored, known: Known = UNKNOWN) -> None:
+    def submit(self, entry: Entry, stored: Delivered, known: Known = UNKNOWN) -> None:
         """Store the file, but for what is ``known``, some time soon, then call ``stored`` from another thread. Blocks
         while many files wait."""
-        self._batch.append(_Order(entry, stored, known))
-        self._bytes += entry.node.size
-        # The source may wait until a file without a recipe is read.
-        if entry.recipe is None or self._bytes >= BYTES_IN_BATCH or len(self._batch) >= FILES_IN_BATCH:
-            self._hand_over()
+        order = _Order(entry, stored, known, self._ledgers)
+        if entry.recipe is None:
+            self._hand_over([*self._batch.take(), order])  # the source may wait until it is read
+        elif crew := self._crew or self._crew_if_worth(order.size):
+            self._crew_batch.add(order)
+            if self._crew_batch.is_full():
+                crew.submit(self._crew_batch.take())
+        else:
+            self._batch.add(order)
+            if self._batch.is_full():
+                self._hand_over(self._batch.take())
 
     def wait(self) -> None:
         """Until all files are stored; nothing can be submitted then."""
-        if self._batch:
-            self._hand_over()
+        if self._crew:
+            self._crew.submit(self._crew_batch.take())
+        self._end_threads()
+        self.check()
+        if self._crew:
+            self._crew.finish()
+
+    def _crew_if_worth(self, size: int) -> Crew | None:
+        self._files += 1
+        self._bytes += size
+        if self._may_have_crew and (self._files > FILES_FOR_WORKERS or self._bytes > BYTES_FOR_WORKERS):
+            self._may_have_crew = False
+            self._crew = self._start_crew()
+        return self._crew
+
+    def _start_crew(self) -> Crew | None:
+        setup = self._repo.worker_setup(self._workers.niceness)
+        if setup is None:
+            return None
+        try:
+            return Crew(self._repo, setup, self._workers, self._count, self.check)
+        except OSError as error:
+            _log.warning("no worker process could be started", reason=str(error))
+            return None
+
+    def _count(self, stored: Stored) -> None:
+        self._ledgers.tally.blob(BlobType.DATA, stored.plain, stored.sealed, stored.blobs)
+
+    def _end_threads(self) -> None:
+        left = self._batch.take()
+        if left:
+            self._hand_over(left)
         self._readers.shutdown()
         self._sealers.shutdown()
 
-    def _hand_over(self) -> None:
-        batch, self._batch, self._bytes = self._batch, [], 0
+    def _hand_over(self, orders: list[_Order]) -> None:
         self._room.acquire()
-        self._readers.submit(self._run, batch)
+        self._readers.submit(self._run, orders)
 
-    def _run(self, batch: list[_Order]) -> None:
+    def _run(self, orders: list[_Order]) -> None:
         try:
-            for order in batch:
+            for order in orders:
                 self.check()
-                order.stored(self._store(order.entry, order.known))
+                self._store(order)
         except BaseException as error:
             self._failure = self._failure or error
         finally:
             self._room.release()
 
-    def _store(self, entry: Entry, known: Known) -> Node | None:
-        """The file's node, or ``None`` with a warning."""
+    def _store(self, order: _Order) -> None:
         try:
-            return self._read(entry, known)
+            changed = self._read(order)
         except SnappyError:
             raise  # the repository's: some of them are an OSError too
-        except FileNotFoundError:
-            self._problems.add(entry.path, "it vanished before it could be read")
         except OSError as error:
-            self._problems.add(entry.path, f"it cannot be read: {error.strerror or error}")
-        return None
+            order.lost(unreadable(error))
+        else:
+            order.done(changed)
 
-    def _read(self, entry: Entry, known: Known) -> Node:
-        node = entry.node
+    def _read(self, order: _Order) -> str:
+        entry = order.entry
         if entry.open is None:
             raise OSError("the source gave no content")
         with entry.open() as file:
-            content = _Content(entry, self._passed_over(file, known), self._journal)
-            self._store_content(file, content)
-        size = content.size
-        changed = entry.changed() if entry.changed else ""
-        if not changed and node.size and size != node.size:
-            changed = f"it had {node.size} bytes and gave {size}"
-        if changed:
-            self._problems.add(entry.path, f"its content may be torn: {changed}")
-        node.content, node.size = content.blobs, size
-        return node
+            order.begun(passed_over(file, order.skip))
+            self._store_content(file, order)
+        return entry.changed() if entry.changed else ""
 
-    def _passed_over(self, file: BinaryIO, known: Known) -> Known:
-        """What of it the file lets us pass over. A chunk depends on nothing before it: what follows is cut the same."""
-        if not (known.size and file.seekable()):
-            return Known([], 0)
-        file.seek(known.size)
-        self._progress.add(size=known.size)
-        return known
-
-    def _store_content(self, file: BinaryIO, content: _Content) -> None:
+    def _store_content(self, file: Readable, order: _Order) -> None:
         sealing: deque[tuple[Future[BlobId], int]] = deque()
         for chunk in self._repo.chunks(file):
             self.check()
             if len(sealing) >= CHUNKS_IN_FLIGHT:
-                _take_first(sealing, content)
+                _take_first(sealing, order)
             if len(chunk) < SMALLEST and not sealing:  # a small file: handing it over would cost more than it gives
-                content.add(self._save(chunk), len(chunk))
+                order.read(self._save(chunk), len(chunk))
             else:
                 sealing.append((self._sealers.submit(self._save, chunk), len(chunk)))
         while sealing:
-            _take_first(sealing, content)
+            _take_first(sealing, order)
 
     def _save(self, chunk: bytes) -> BlobId:
         saved = self._repo.save_blob(BlobType.DATA, chunk)
-        self._tally.read(len(chunk))
         if saved.new:
-            self._tally.blob(BlobType.DATA, len(chunk), saved.stored)
-        self._progress.add(size=len(chunk))
+            self._ledgers.tally.blob(BlobType.DATA, len(chunk), saved.stored)
         return saved.id
 
 
-def _take_first(sealing: deque[tuple[Future[BlobId], int]], content: _Content) -> None:
+def _take_first(sealing: deque[tuple[Future[BlobId], int]], order: _Order) -> None:
     future, size = sealing.popleft()
-    content.add(future.result(), size)
+    order.read(future.result(), size)

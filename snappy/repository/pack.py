@@ -45,11 +45,13 @@ class PackedBlob(NamedTuple):
 
 
 class FinishedPack(NamedTuple):
-    """A pack ready for the store: its id is the SHA-256 of ``data``."""
+    """A pack ready for the store: its id is the SHA-256 of ``data``, which are ``size`` bytes."""
 
     id: PackId
-    data: bytes
+    size: int
     blobs: list[BlobLocation]
+    data: bytes = b""
+    """Empty for a pack that another process has stored."""
 
 
 class PackBuilder:
@@ -84,7 +86,7 @@ class PackBuilder:
         data = b"".join((*self._parts, header, _LENGTH.pack(len(header))))
         self._parts.clear()
         name = hashlib.sha256(data).digest()
-        return FinishedPack(name, data, [blob.in_pack(name) for blob in self._blobs])
+        return FinishedPack(name, len(data), [blob.in_pack(name) for blob in self._blobs], data)
 
 
 def encode_header(blobs: list[PackedBlob]) -> bytes:

@@ -25,13 +25,15 @@ from snappy.repository.index import MemoryIndex
 from snappy.repository.index_cache import IndexCache
 from snappy.repository.index_loader import IndexLoader
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
+from snappy.repository.link import Setup
 from snappy.repository.locks import Lock, LockOwner
-from snappy.repository.pack import PackedBlob
+from snappy.repository.pack import FinishedPack, PackedBlob
+from snappy.repository.pack_writer import DEFAULT_OPTIONS, Options
 from snappy.repository.reader import BlobReader
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store, no_fence
 from snappy.repository.tree import decode_tree, encode_tree
-from snappy.repository.writer import DEFAULT_OPTIONS, BlobWriter, Options, SavedBlob, Stats
+from snappy.repository.writer import BlobWriter, SavedBlob, Stats
 
 _HEADER_READERS = 4
 _APART = b"snappy: set apart"
@@ -72,6 +74,7 @@ class Repository:
         self.index = MemoryIndex()
         if not config.has_compression:
             options = Options(pack_size=options.pack_size, compression=None, index_every=options.index_every)
+        self._options = options
         compressor = Compressor() if config.has_compression else None
         self.documents = Documents(store, key.master, compressor, random)
         known = None if cache is None else IndexCache(cache, config.id, key.master.stamp)
@@ -214,6 +217,33 @@ class Repository:
     def chunks(self, file: Readable) -> Iterator[bytes]:
         """Cut a file into blobs, at places that only this repository would choose."""
         return chunks(file, self.config.chunker_seed)
+
+    # Worker processes
+
+    def worker_setup(self, niceness: int = 0) -> Setup | None:
+        """What a worker process has to know to store blobs here; None where the store is only this process's to open.
+        It holds the key."""
+        recipe = self.store.recipe()
+        if recipe is None:
+            return None
+        return Setup(
+            key=self._master.to_json(),
+            chunker_seed=self.config.chunker_seed,
+            pack_size=self._options.pack_size,
+            compression=self._options.compression,
+            store_maker=recipe.maker,
+            store_arguments=recipe.arguments,
+            niceness=niceness,
+        )
+
+    def claim_blob(self, kind: BlobType, blob: BlobId, size: int) -> bool:
+        """Whether a worker has to store this blob of ``size`` plain bytes: nobody did, or is about to."""
+        return self._writer.claim(kind, blob, size)
+
+    def take_in(self, pack: FinishedPack, sealed: int) -> None:
+        """Learn that a worker stored what it claimed, in this pack with ``sealed`` bytes of blobs: the next index file
+        lists it. Raises as :meth:`save_blob` does."""
+        self._writer.take_in(pack, sealed)
 
     # Trees
 

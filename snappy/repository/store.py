@@ -11,8 +11,11 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
+from fsspec import filesystem, get_filesystem_class
+from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 
 from snappy.errors import (
@@ -27,6 +30,7 @@ from snappy.errors import (
     StorageError,
     Unavailable,
 )
+from snappy.repository import makers
 from snappy.repository.format import HEX_ID
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -69,6 +73,22 @@ Files = list[File]
 
 def no_fence() -> None:
     """The :attr:`Store.fence` of a writer without a lock."""
+
+
+Tell = Callable[[bytes], None]
+
+
+class StoreRecipe(NamedTuple):
+    """How another process opens the same files: the name of what makes its :class:`Store` (see
+    :mod:`snappy.repository.makers`), and what that is given: anything that msgpack can carry, credentials too.
+
+    With ``watch`` the store there goes on hearing from this process: each notice given to the function that ``watch``
+    takes arrives at the other store's :meth:`Store.told`, or a later one does. It returns what ends that.
+    """
+
+    maker: str
+    arguments: dict[str, Any]
+    watch: Callable[[Tell], Callable[[], None]] | None = None
 
 
 class Store:
@@ -147,6 +167,22 @@ class Store:
         with _translated(f"{kind.value} {name[:8]}"):
             self._fs.rm_file(self._path(kind, name))
 
+    def recipe(self) -> StoreRecipe | None:
+        """How another process opens the same files; None where only this one can."""
+        protocols = self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
+        arguments = {"protocol": protocols[0], "options": self._fs.storage_options, "root": self._root}
+        if type(self) is not Store or protocols[0] not in known_implementations or self._fs.storage_args:
+            return None
+        try:
+            msgspec.msgpack.encode(arguments)
+            same = get_filesystem_class(protocols[0]) is type(self._fs)
+        except (TypeError, NotImplementedError, ImportError, ValueError):
+            return None
+        return StoreRecipe(makers.name_of(reopen), arguments) if same and protocols[0] != "memory" else None
+
+    def told(self, notice: bytes) -> None:
+        """Hear from the process that gave this store's recipe."""
+
     def _path(self, kind: FileType, name: str) -> str:
         if kind is FileType.CONFIG:
             return f"{self._root}/{kind.value}"
@@ -184,6 +220,11 @@ class Store:
         except NotFound:
             return []
         return [(info["name"], int(info["size"] or 0)) for info in infos if info["type"] == "file"]
+
+
+def reopen(protocol: str, options: dict[str, Any], root: str) -> Store:
+    """What a store's recipe makes, for a filesystem that fsspec knows."""
+    return Store(filesystem(protocol, **options), root)
 
 
 @contextmanager

@@ -44,12 +44,12 @@ class Tally:
             else:
                 self._summary.dirs_changed += 1
 
-    def blob(self, kind: BlobType, plain: int, stored: int) -> None:
-        """Count one blob that the repository did not have."""
+    def blob(self, kind: BlobType, plain: int, stored: int, count: int = 1) -> None:
+        """Count one blob that the repository did not have, or so many."""
         with self._lock:
             if kind is BlobType.DATA:
-                self._summary.data_blobs += 1
+                self._summary.data_blobs += count
             else:
-                self._summary.tree_blobs += 1
+                self._summary.tree_blobs += count
             self._summary.data_added += plain
             self._summary.data_added_packed += stored

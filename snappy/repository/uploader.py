@@ -18,13 +18,13 @@ Upload = Callable[[PackBuilder], None]
 class PackUploader:
     """Runs ``upload`` for each builder in a pool; the first failure stops everything after it.
 
-    ``put`` blocks while ``IN_FLIGHT`` packs wait or travel, which bounds the memory to that many packs.
+    ``put`` blocks while ``in_flight`` packs wait or travel, which bounds the memory to that many packs.
     """
 
-    def __init__(self, upload: Upload) -> None:
+    def __init__(self, upload: Upload, in_flight: int = IN_FLIGHT) -> None:
         self._upload = upload
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pack-upload")
-        self._free = threading.Semaphore(IN_FLIGHT)
+        self._pool = ThreadPoolExecutor(min(THREADS, in_flight), thread_name_prefix="pack-upload")
+        self._free = threading.Semaphore(in_flight)
         self._idle = threading.Condition()
         self._running = 0
         self._failure: BaseException | None = None

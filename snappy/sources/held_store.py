@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from fsspec import AbstractFileSystem
 
 from snappy.errors import AccessDenied, AttemptOver, JobCancelled
-from snappy.repository.store import FileType, Store
+from snappy.repository.store import FileType, Store, StoreRecipe
 
 Value = TypeVar("Value")
 
@@ -35,10 +35,13 @@ class HeldStore(Store):
     Every operation may be repeated, as :class:`Store` promises.
     """
 
-    def __init__(self, fs: AbstractFileSystem, root: str, hold: Leave) -> None:
+    def __init__(self, fs: AbstractFileSystem, root: str, hold: Leave, recipe: StoreRecipe | None = None) -> None:
         super().__init__(fs, root)
-        self._hold = hold
+        self._hold, self._recipe = hold, recipe
         self._own_locks: set[str] = set()
+
+    def recipe(self) -> StoreRecipe | None:
+        return self._recipe
 
     def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
         try:

@@ -19,6 +19,7 @@ from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import AttemptOver, BusError, InternalError, JobCancelled, SnappyError
 from snappy.jobs.messages import HoldAnswer, HoldRequest, LockRef, read_answer
+from snappy.sources.permit import Permit
 
 RENEWALS = 3
 """How often a hold is renewed before it would run out."""
@@ -31,7 +32,7 @@ NAMING_SECONDS = 3 * ANSWER_SECONDS
 _log = log.get(__name__)
 
 
-class Hold:
+class Hold(Permit):
     """One attempt's right to work. ``claimed`` is the core's answer to the claim that was sent at ``asked``, by
     ``clock`` (monotonic seconds). :meth:`check` and :meth:`grant` may be called from any thread."""
 
@@ -44,17 +45,13 @@ class Hold:
         asked: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(clock)
         assert claimed.job is not None
         self.job = claimed.job
         self.attempt = claimed.attempt
         self._bus = bus
         self._subject = bus.subjects.hold("renew", service, replica)
         self._release_subject = bus.subjects.hold("release", service, replica)
-        self._clock = clock
-        self._changed = threading.Condition()
-        self._ended: SnappyError | None = None
-        self._grant = ""
-        self._valid_until = 0.0
         self._seconds = RETRY_SECONDS
         self._loop: asyncio.AbstractEventLoop | None = None
         self._renewing = asyncio.Lock()
@@ -62,26 +59,6 @@ class Hold:
         self._locks: list[LockRef] = []
         self._removable: set[str] = set()
         self._extend(claimed, asked)
-
-    def grant(self) -> str:
-        """The newest grant; it may have run out."""
-        return self._grant
-
-    def check(self) -> None:
-        """Return if work may go on; wait while the grant has run out. Raises the reason why the attempt has ended."""
-        if self._ended is None and self._clock() < self._valid_until:
-            return
-        with self._changed:
-            while self._ended is None and self._clock() >= self._valid_until:
-                self._changed.wait()
-            if self._ended is not None:
-                raise self._ended
-
-    def lapse(self, grant: str) -> None:
-        """A target found that ``grant`` ran out: wait for the next one, whatever our clock says."""
-        with self._changed:
-            if grant == self._grant:
-                self._valid_until = 0.0
 
     @contextmanager
     def removing(self, locks: Sequence[LockRef]) -> Iterator[set[str]]:
@@ -97,17 +74,6 @@ class Hold:
     def letting_go(self, lock: str) -> AbstractContextManager[set[str]]:
         """The same for a lock of this very attempt."""
         return self.removing([LockRef(name=lock, job=self.job.id, attempt=self.attempt, refreshed=time.time())])
-
-    def end(self, reason: SnappyError) -> None:
-        """Make every :meth:`check` raise ``reason``; the first reason stays."""
-        with self._changed:
-            self._ended = self._ended or reason
-            self._changed.notify_all()
-
-    @property
-    def ended(self) -> SnappyError | None:
-        """Why the attempt has ended, if it has."""
-        return self._ended
 
     async def keep(self) -> None:
         """Renew until the attempt is over; one that was cancelled still needs a grant to leave no lock behind."""
@@ -171,12 +137,9 @@ class Hold:
 
     def _extend(self, answer: HoldAnswer, asked: float) -> None:
         """Count from when the question was sent: the answer's way may have taken long."""
-        with self._changed:
-            self._seconds = max(0.0, answer.deadline - answer.clock)
-            self._valid_until = asked + self._seconds
-            self._grant = answer.grant
-            self._removable = set(answer.locks)
-            self._changed.notify_all()
+        self._seconds = max(0.0, answer.deadline - answer.clock)
+        self._removable = set(answer.locks)
+        self.extend(answer.grant, asked + self._seconds)
 
     def _request(self) -> bytes:
         return msgspec.json.encode(HoldRequest(job=self.job.id, attempt=self.attempt, locks=self._locks))

@@ -38,10 +38,11 @@ from snappy.jobs.messages import (
     SnapshotsRequest,
     read_answer,
 )
+from snappy.repository.crew import Workers, processors
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
-from snappy.repository.store import Store
-from snappy.sources import allow, base, tasks
+from snappy.repository.store import Store, StoreRecipe
+from snappy.sources import allow, base, tasks, worker_store
 from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
@@ -49,6 +50,10 @@ from snappy.sources.hold import Hold
 ANSWER_SECONDS = 5.0
 CLAIM_TRIES = 4
 CLAIM_RETRY_SECONDS = 0.5
+MOST_WORKERS = 8
+"""Worker processes of a backup, unless the settings say more."""
+WORKER_MIB = 160
+"""What one worker takes at most, in MiB of memory."""
 
 _log = log.get(__name__)
 
@@ -223,14 +228,24 @@ class SourceService:
         async with self._files(command.target, hold.grant) as files:
             shop = tasks.Workshop(
                 hold=hold,
-                store=HeldStore(files, "", hold),
+                store=HeldStore(files, "", hold, self._recipe(command.target, hold)),
                 password=password,
                 progress=progress,
                 owner=f"snappy.{self.name}.{self.replica}",
                 host=self._settings.host or socket.gethostname(),
                 index_cache=self._index_cache,
+                workers=self._workers(),
             )
             return await task.work(shop)
+
+    def _recipe(self, target: str, hold: Hold) -> StoreRecipe:
+        return worker_store.recipe(target, self._bus.user, self._bus.subjects.prefix, self._nats, hold)
+
+    def _workers(self) -> Workers:
+        most = self._settings.workers or min(processors(), MOST_WORKERS)
+        if self._settings.memory_mib:
+            most = min(most, self._settings.memory_mib // WORKER_MIB)
+        return Workers(most=most, niceness=self._settings.niceness)
 
     def _rules_for(self, submitter: str) -> Allow:
         return self._rules or allow.rules_for(submitter, self._settings.allow, self._settings.scratch)

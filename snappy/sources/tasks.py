@@ -24,16 +24,17 @@ from snappy.errors import AccessDenied, BadOptions, JobCancelled, NotARepository
 from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
 from snappy.jobs.messages import LockRef, Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
+from snappy.repository.crew import NO_WORKERS, Workers
 from snappy.repository.entries import Problem, Sink
 from snappy.repository.journal import Journal
 from snappy.repository.locks import Confirm, LockJob, LockOwner, Named
+from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import Store
-from snappy.repository.writer import Options
 from snappy.sources import base
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
@@ -62,6 +63,8 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """The snapshot's host name, unless the command gives one."""
     index_cache: Path | None = None
     """Where what index files say is kept from job to job."""
+    workers: Workers = NO_WORKERS
+    """The worker processes that a backup may start."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -164,6 +167,7 @@ def _backup_blocking(
             progress=shop.progress,
             cancelled=shop.hold.check,
             journal=None if command.force else journal,
+            workers=shop.workers,
         )
         with _listed_if_cancelled(repository), _expected(shop.progress, source, frozen, parent):
             done = archiver.backup(

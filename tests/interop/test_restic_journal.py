@@ -14,7 +14,7 @@ from snappy.repository.format import BlobType
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store
-from snappy.repository.writer import Options
+from snappy.repository.pack_writer import Options
 from tests.support.engine import CHEAP, PASSWORD
 from tests.support.restic import Restic
 
@@ -38,7 +38,7 @@ def lose_a_backup(store: Store) -> None:
         repository.save_blob(BlobType.DATA, CONTENT)
         for number in range(RECORDS):
             repository.save_apart(b"record %d" % number)
-        repository._writer._uploader.wait()
+        repository._writer._packs.wait()
 
 
 def finish_it(store: Store) -> None:

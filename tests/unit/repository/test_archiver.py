@@ -19,7 +19,7 @@ from snappy.repository.format import BlobType
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType
-from snappy.repository.writer import Options
+from snappy.repository.pack_writer import Options
 from snappy.sources import local_node
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support import engine

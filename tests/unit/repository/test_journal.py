@@ -19,7 +19,7 @@ from snappy.repository.journal import MOST_STEP, OPENING, STEPS, Journal, file_i
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository, Unlisted
 from snappy.repository.store import FileType
-from snappy.repository.writer import Options
+from snappy.repository.pack_writer import Options
 from snappy.sources import local_node
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support.backups import HOST, back_up
@@ -203,7 +203,7 @@ def test_content_that_looks_like_a_record_is_content(repository: Repository, tre
     forged = unlisted(repository).apart[0].data
     with reopened(repository, SMALL) as writer:
         saved = writer.save_blob(BlobType.DATA, bytes(32) + forged + os.urandom(MIB))
-        writer._writer._uploader.wait()
+        writer._writer._packs.wait()
     again = reopened(repository)
     again.load_unlisted()
     assert again.has_blob(BlobType.DATA, saved.id)
@@ -212,7 +212,7 @@ def test_content_that_looks_like_a_record_is_content(repository: Repository, tre
 def test_a_record_of_another_version_is_passed_over(repository: Repository, tree: Path) -> None:
     repository.save_apart(b"\xc1")
     repository.save_apart(msgspec.msgpack.encode([2, JOB, 1, 1, []]))
-    repository._writer._uploader.wait()
+    repository._writer._packs.wait()
     again = reopened(repository)
     found = again.load_unlisted().apart
     assert len(found) == 2

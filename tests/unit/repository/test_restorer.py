@@ -18,7 +18,7 @@ from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.tree import encode_tree
-from snappy.repository.writer import Options
+from snappy.repository.pack_writer import Options
 from snappy.sources.local_sink import LocalFile, LocalSink
 from tests.support import engine
 from tests.support.backups import back_up, bring_back, inside

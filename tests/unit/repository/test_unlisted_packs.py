@@ -10,7 +10,7 @@ from snappy.errors import Unavailable
 from snappy.repository.format import BlobType, blob_id
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType
-from snappy.repository.writer import Options
+from snappy.repository.pack_writer import Options
 from tests.support.engine import Interposed, flip, memory_store, new_repository, reopened
 
 SMALL = Options(pack_size=1000, index_every=3600.0)
@@ -22,7 +22,7 @@ def lost_writer() -> Repository:
     repository = new_repository(memory_store(Interposed(lambda method, path: None)), SMALL)
     for blob in BLOBS:
         repository.save_blob(BlobType.DATA, blob)
-    repository._writer._uploader.wait()
+    repository._writer._packs.wait()
     assert len(repository.store.list(FileType.PACK)) == len(BLOBS)
     assert repository.store.list(FileType.INDEX) == []
     return repository

@@ -15,7 +15,8 @@ from snappy.repository.format import BlobType, blob_id
 from snappy.repository.index import MemoryIndex
 from snappy.repository.reader import BlobReader
 from snappy.repository.store import FileType, Store
-from snappy.repository.writer import BlobWriter, Options
+from snappy.repository.pack_writer import Options
+from snappy.repository.writer import BlobWriter
 from tests.support.engine import Interposed, memory_store
 
 KEY = SealingKey.generate()
@@ -132,7 +133,7 @@ def test_an_index_is_written_when_it_is_due(rig: Rig) -> None:
     rig.store._fs = Interposed(lambda method, path: uploaded.set() if "/index/" in path else None)
     for _ in range(30):
         rig.writer.save(BlobType.DATA, os.urandom(1000))
-    rig.writer._uploader.wait()
+    rig.writer._packs.wait()
     assert rig.names(FileType.INDEX) == []
     rig.now = SMALL.index_every
     rig.writer.save_index_if_due()
@@ -177,7 +178,7 @@ def test_a_failed_index_stops_everything(due: bool) -> None:
 
     rig = Rig(memory_store(Interposed(broken)))
     rig.writer.save(BlobType.DATA, os.urandom(30_000))
-    rig.writer._uploader.wait()
+    rig.writer._packs.wait()
     rig.now = SMALL.index_every if due else 0.0
     with pytest.raises(Unavailable):
         (rig.writer.save_index_if_due if due else rig.writer.flush)()

@@ -1,0 +1,178 @@
+"""What a backup and its worker processes say to each other, and the socket between them.
+
+A message is four bytes of length, little-endian, and that many bytes of msgpack. Both ends are one program; nothing
+here has to be understood by another version.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from snappy.repository.format import BlobId, PackId
+
+_LENGTH = struct.Struct("<I")
+
+
+class Setup(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """To a worker, once: what it seals with and where to. It holds the master key: it must never be logged."""
+
+    key: bytes
+    chunker_seed: int
+    pack_size: int
+    compression: int | None
+    store_maker: str
+    store_arguments: dict[str, Any]
+    niceness: int
+
+
+class FileOrder(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A file to be read, but for its first ``skip`` bytes."""
+
+    number: int
+    maker: str
+    arguments: Sequence[Any]
+    skip: int
+
+
+class Batch(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """To a worker: files to be read, in this order."""
+
+    files: list[FileOrder]
+
+
+class Claimed(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """To a worker, for each round: a byte for each blob, which is 1 where the worker has to store it."""
+
+    new: bytes
+
+
+class Notice(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """To a worker: something for its store to know."""
+
+    body: bytes
+
+
+class Flush(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """To a worker: when all before is done, upload what is left, and end."""
+
+
+class Stop(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """To a worker: let what is on its way to the store arrive, and end."""
+
+
+ToWorker = Setup | Batch | Claimed | Notice | Flush | Stop
+
+MORE, DONE, LOST = 0, 1, 2
+"""Of a file's part: there will be more, it was the last, the file cannot be read."""
+
+
+class Part(msgspec.Struct, array_like=True, gc=False):
+    """What a round has of one file: the blobs' ids, joined, and their plain sizes."""
+
+    number: int
+    blobs: bytes
+    sizes: list[int]
+    skipped: bool
+    """Whether the file's first bytes were passed over as was asked."""
+    state: int = MORE
+    remark: str = ""
+    """Why the file was lost, or how it changed while it was read."""
+
+
+class Round(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From a worker: what it has read. It is answered with :class:`Claimed`."""
+
+    parts: list[Part]
+
+
+class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    id: BlobId
+    offset: int
+    length: int
+    uncompressed_length: int
+
+
+class Packed(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From a worker: a pack of ``size`` bytes that the store has."""
+
+    pack: PackId
+    size: int
+    blobs: list[PackEntry]
+
+
+class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From a worker: the error that ended it."""
+
+    code: str
+    message: str
+    hint: str
+    trace: str
+
+
+class Ended(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From a worker, its last word: nothing of it is on its way any more."""
+
+
+FromWorker = Round | Packed | Failed | Ended
+
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_from_worker = msgspec.msgpack.Decoder(FromWorker)
+
+
+class _Link:
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._reader = end.makefile("rb")
+        self._sending = threading.Lock()
+
+    def send(self, message: ToWorker | FromWorker) -> None:
+        """From any thread. Raises ``OSError`` when the other end is gone."""
+        body = msgspec.msgpack.encode(message)
+        with self._sending:
+            self._socket.sendall(_LENGTH.pack(len(body)) + body)
+
+    def close(self) -> None:
+        """Break the connection; whoever waits at either end hears of it."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other end was faster
+
+    def release(self) -> None:
+        """Give the descriptors back; nobody may be waiting at this end any more."""
+        self.close()
+        self._reader.close()
+        self._socket.close()
+
+    def _receive(self) -> bytes:
+        head = self._reader.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            raise EOFError
+        body = self._reader.read(_LENGTH.unpack(head)[0])
+        if len(body) < _LENGTH.unpack(head)[0]:
+            raise EOFError
+        return body
+
+
+class WorkerLink(_Link):
+    """The worker's end."""
+
+    def receive(self) -> ToWorker:
+        """The next message. Raises ``EOFError`` or ``OSError`` when the other end is gone."""
+        message: ToWorker = _to_worker.decode(self._receive())
+        return message
+
+
+class CrewLink(_Link):
+    """The backup's end."""
+
+    def receive(self) -> FromWorker:
+        """The next message. Raises ``EOFError`` or ``OSError`` when the other end is gone."""
+        message: FromWorker = _from_worker.decode(self._receive())
+        return message

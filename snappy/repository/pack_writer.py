@@ -1,0 +1,158 @@
+"""The way of a new blob into a pack, and of the pack into the store: compressed, sealed, opened again, uploaded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from snappy.errors import Damaged
+from snappy.repository.compression import DEFAULT_LEVEL, Compressor, decompress
+from snappy.repository.crypto import SealingKey
+from snappy.repository.format import MIB, BlobId, BlobType, Random, blob_id
+from snappy.repository.pack import MOST_BLOBS, FinishedPack, PackBuilder
+from snappy.repository.store import FileType, Store
+from snappy.repository.uploader import IN_FLIGHT, PackUploader
+
+OPEN_PACKS = 2
+"""How many packs of a kind are filled at a time. Blobs go to one of them at random, so that the size of a pack
+tells an onlooker less about where files were cut."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a repository is written. It can be read with any options."""
+
+    pack_size: int = 16 * MIB
+    """Bytes at which a pack is full."""
+
+    compression: int | None = DEFAULT_LEVEL
+    """The level of zstd, 1 to 22; None leaves blobs as they are (documents are compressed always)."""
+
+    index_every: float = 20.0
+    """Seconds after which new packs are listed in an index file, so that an interrupted backup finds them again."""
+
+
+DEFAULT_OPTIONS = Options()
+
+Uploaded = Callable[[FinishedPack, bool], None]
+"""Takes a pack that the store has, and whether it was set apart."""
+
+
+class PackWriter:
+    """Stores blobs that are known to be new; any thread may call any method. ``uploaded`` is called from a thread of
+    its own for each pack. After the first failure every call raises that failure, and nothing is written any more.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key: SealingKey,
+        options: Options,
+        uploaded: Uploaded,
+        *,
+        in_flight: int = IN_FLIGHT,
+        random: Random = os.urandom,
+    ) -> None:
+        self._store, self._key, self._options, self._uploaded, self._random = store, key, options, uploaded, random
+        self._compressor = None if options.compression is None else Compressor(options.compression)
+        self._uploader = PackUploader(self._upload, in_flight)
+        self._lock = threading.Lock()  # over the packs being filled
+        self._filling: dict[BlobType, list[PackBuilder]] = {kind: [] for kind in BlobType}
+        self.wait, self.fail = self._uploader.wait, self._uploader.fail
+        self.raise_failure, self.close = self._uploader.raise_failure, self._uploader.close
+
+    def add(self, kind: BlobType, data: bytes, blob: BlobId) -> int:
+        """Store the blob in a pack with others, some time soon; its bytes in there. Blocks while uploads lag."""
+        try:
+            sealed, uncompressed = self._seal(data, blob)
+            with self._lock:
+                full = self._place(kind, blob, sealed, uncompressed)
+            if full is not None:
+                self._uploader.put(full)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        return len(sealed)
+
+    def add_apart(self, data: bytes) -> None:
+        """Store the blob in a pack of its own. Blocks while uploads lag."""
+        with self.all_or_nothing():
+            blob = blob_id(data)
+            sealed, uncompressed = self._seal(data, blob)
+            builder = PackBuilder(apart=True)
+            builder.add(BlobType.DATA, blob, sealed, uncompressed)
+            self._uploader.put(builder)
+
+    def flush(self) -> None:
+        """Return when all packs are uploaded, full or not."""
+        with self._lock:
+            builders = [pack for packs in self._filling.values() for pack in _merged(packs, self._options.pack_size)]
+            self._filling = {kind: [] for kind in BlobType}
+        with self.all_or_nothing():
+            for builder in builders:
+                self._uploader.put(builder)
+            self.wait()
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """An error inside is the failure after which nothing is written."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def _seal(self, data: bytes, blob: BlobId) -> tuple[bytes, int]:
+        plain, uncompressed = self._compress(data)
+        sealed = self._key.seal(plain, self._random)
+        opened = self._key.open(sealed)
+        if blob_id(decompress(opened, uncompressed) if uncompressed else opened) != blob:
+            raise Damaged(
+                f"the blob {blob.hex()[:8]} changed while it was sealed",
+                hint="the memory or processor of this machine may be faulty",
+            )
+        return sealed, uncompressed
+
+    def _compress(self, data: bytes) -> tuple[bytes, int]:
+        if self._compressor is not None:
+            compressed = self._compressor.compress(data)
+            if len(compressed) < len(data):
+                return compressed, len(data)
+        return data, 0
+
+    def _place(self, kind: BlobType, blob: BlobId, sealed: bytes, uncompressed: int) -> PackBuilder | None:
+        builder = self._pick(kind, len(sealed))
+        builder.add(kind, blob, sealed, uncompressed)
+        if builder.size < self._options.pack_size and len(builder) < MOST_BLOBS:
+            return None
+        if builder in self._filling[kind]:
+            self._filling[kind].remove(builder)
+        return builder
+
+    def _pick(self, kind: BlobType, size: int) -> PackBuilder:
+        if size >= self._options.pack_size:
+            return PackBuilder()
+        filling = self._filling[kind]
+        chosen = self._random(1)[0] % OPEN_PACKS
+        if chosen >= len(filling):
+            filling.append(PackBuilder())
+        return filling[min(chosen, len(filling) - 1)]
+
+    def _upload(self, builder: PackBuilder) -> None:
+        pack = builder.finish(self._key)
+        self._store.save(FileType.PACK, pack.id.hex(), pack.data)
+        self._uploaded(pack, builder.apart)
+
+
+def _merged(packs: list[PackBuilder], size: int) -> list[PackBuilder]:
+    """The packs, those joined that fit into one: a small backup is one pack, from which no blob's size is read."""
+    merged: list[PackBuilder] = []
+    for pack in packs:
+        if merged and merged[-1].size + pack.size < size:
+            merged[-1].absorb(pack)
+        else:
+            merged.append(pack)
+    return merged

@@ -1,0 +1,230 @@
+"""A worker process of a backup: reads files, cuts, hashes, seals and packs them, and uploads the packs by itself.
+
+It knows the key and one store, and nothing of the repository but what it is told: for each *round*, some megabytes of
+chunks, it asks which blobs are new. While it waits for the answer it reads the next round. Its standard input is the
+socket to the backup that it works for; when that ends, so does the worker, wherever it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import BinaryIO
+
+from snappy import heap
+from snappy.errors import Interrupted, SnappyError
+from snappy.repository import makers
+from snappy.repository.chunker import SMALLEST, chunks
+from snappy.repository.contents import passed_over, unreadable
+from snappy.repository.crypto import SealingKey
+from snappy.repository.entries import Content
+from snappy.repository.format import MIB, BlobType, blob_id
+from snappy.repository.link import (
+    DONE,
+    LOST,
+    Batch,
+    Claimed,
+    Ended,
+    Failed,
+    Flush,
+    Notice,
+    Packed,
+    PackEntry,
+    Part,
+    Round,
+    Setup,
+    Stop,
+    ToWorker,
+    WorkerLink,
+)
+from snappy.repository.pack import FinishedPack
+from snappy.repository.pack_writer import Options, PackWriter
+from snappy.repository.store import Store
+
+BYTES_IN_ROUND = 4 * MIB
+ROUNDS_AHEAD = 1
+SEALERS = 2
+"""Threads that seal chunks of large files, of which nobody else may have any."""
+CHUNKS_IN_FLIGHT = 3
+PACKS_IN_FLIGHT = 2
+
+
+class _Reading:
+    """A round that is being read; ``chunks`` are those of its parts, in their order."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.chunks: list[tuple[bytes, bytes]] = []
+        self.size = 0
+
+    def begin(self, number: int, skipped: bool) -> Part:
+        part = Part(number, b"", [], skipped)
+        self.parts.append(part)
+        return part
+
+    def add(self, part: Part, chunk: bytes) -> None:
+        blob = blob_id(chunk)
+        part.blobs += blob
+        part.sizes.append(len(chunk))
+        self.chunks.append((blob, chunk))
+        self.size += len(chunk)
+
+
+class Worker:
+    """Does what ``link`` says until it is told to end."""
+
+    def __init__(self, link: WorkerLink, setup: Setup, store: Store) -> None:
+        self._link, self._seed, self._store = link, setup.chunker_seed, store
+        options = Options(pack_size=setup.pack_size, compression=setup.compression)
+        key = SealingKey.from_json(setup.key)
+        self._packs = PackWriter(store, key, options, self._uploaded, in_flight=PACKS_IN_FLIGHT)
+        self._orders: SimpleQueue[Batch | Flush | Stop] = SimpleQueue()
+        self._answers: SimpleQueue[bytes] = SimpleQueue()
+        self._waiting: deque[_Reading] = deque()
+        self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
+        self._sealing: deque[Future[int]] = deque()
+
+    def run(self) -> None:
+        """Until all is done, or given up. Raises what fails; nothing is on its way then."""
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        try:
+            while (batch := self._next()) is not None:
+                for reading in self._read(batch):
+                    self._link.send(Round(reading.parts))
+                    self._waiting.append(reading)
+                    self._settle(ROUNDS_AHEAD)
+        finally:
+            self._sealers.shutdown(cancel_futures=True)
+            self._packs.close()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self._heed(self._link.receive())
+        except (EOFError, OSError):
+            os._exit(1)  # nobody is left to work for
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _heed(self, message: ToWorker) -> None:
+        if isinstance(message, Claimed):
+            self._answers.put(message.new)
+        elif isinstance(message, Notice):
+            self._store.told(message.body)
+        elif isinstance(message, (Batch, Flush, Stop)):
+            if isinstance(message, Stop):
+                self._packs.fail(Interrupted("the backup is given up"))
+                self._answers.put(b"")
+            self._orders.put(message)
+
+    def _next(self) -> Batch | None:
+        """The next batch; ``None`` when the last one is done and uploaded."""
+        if self._orders.empty():
+            self._settle(0)
+        order = self._orders.get()
+        if isinstance(order, Batch):
+            return order
+        if isinstance(order, Stop):
+            raise Interrupted("the backup is given up")
+        self._settle(0)
+        self._finish_sealing(0)
+        self._packs.flush()
+        return None
+
+    def _read(self, batch: Batch) -> Iterator[_Reading]:
+        reading = _Reading()
+        for order in batch.files:
+            part = reading.begin(order.number, False)
+            content: Content = makers.find(order.maker)(*order.arguments)
+            try:
+                with content.open() as file:
+                    part.skipped = passed_over(file, order.skip)
+                    for chunk in self._chunks(file):
+                        reading.add(part, chunk)
+                        if reading.size >= BYTES_IN_ROUND:
+                            yield reading
+                            reading = _Reading()
+                            part = reading.begin(order.number, part.skipped)
+                part.state, part.remark = DONE, content.changed()
+            except SnappyError:
+                raise  # some of them are an OSError too
+            except OSError as error:
+                part.state, part.remark = LOST, unreadable(error)
+        yield reading
+
+    def _chunks(self, file: BinaryIO) -> Iterator[bytes]:
+        for chunk in chunks(file, self._seed):
+            self._packs.raise_failure()
+            yield chunk
+
+    def _settle(self, left: int) -> None:
+        """Store what is new in the rounds that were asked about first, until so many are left."""
+        while len(self._waiting) > left:
+            reading = self._waiting.popleft()
+            new = self._answers.get()
+            self._packs.raise_failure()
+            for is_new, (blob, chunk) in zip(new, reading.chunks, strict=True):
+                if is_new:
+                    self._save(blob, chunk)
+
+    def _save(self, blob: bytes, chunk: bytes) -> None:
+        if len(chunk) < SMALLEST:  # handing it over would cost more than it gives
+            self._packs.add(BlobType.DATA, chunk, blob)
+            return
+        self._finish_sealing(CHUNKS_IN_FLIGHT - 1)
+        self._sealing.append(self._sealers.submit(self._packs.add, BlobType.DATA, chunk, blob))
+
+    def _finish_sealing(self, left: int) -> None:
+        while len(self._sealing) > left:
+            self._sealing.popleft().result()
+
+    def _uploaded(self, pack: FinishedPack, _apart: bool) -> None:
+        blobs = [PackEntry(blob.id, blob.offset, blob.length, blob.uncompressed_length) for blob in pack.blobs]
+        self._link.send(Packed(pack.id, pack.size, blobs))
+
+
+def _failure(error: BaseException) -> Failed:
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, SnappyError):
+        return Failed(error.code, error.message, error.hint, trace)
+    return Failed("internal", f"unexpected {type(error).__name__} in a worker process", "", trace)
+
+
+def _serve(link: WorkerLink) -> None:
+    setup = link.receive()
+    assert isinstance(setup, Setup)
+    if setup.niceness:
+        os.nice(setup.niceness)
+    heap.tune(heap.FOR_PACKS)
+    store: Store = makers.find(setup.store_maker)(**setup.store_arguments)
+    Worker(link, setup, store).run()
+
+
+def main() -> None:
+    """Work for the process at the other end of standard input. Signals that end a whole group are its to heed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    link = WorkerLink(socket.socket(fileno=os.dup(sys.stdin.fileno())))
+    try:
+        try:
+            _serve(link)
+        except Exception as error:
+            link.send(_failure(error))
+        link.send(Ended())
+    except (EOFError, OSError):
+        pass  # nobody is left to tell
+    sys.stderr.flush()
+    os._exit(0)  # connections may still have threads
+
+
+if __name__ == "__main__":
+    main()
