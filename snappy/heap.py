@@ -9,6 +9,7 @@ seen to hold 410 MB. So each says from which size on blocks are large, and the s
 from __future__ import annotations
 
 import ctypes
+import gc
 
 TRIM_THRESHOLD = -1
 MMAP_THRESHOLD = -3
@@ -20,6 +21,9 @@ ARENAS = 1
 FOR_PACKS = 4 << 20
 FOR_FRAMES = 32 << 20
 """The most that glibc takes."""
+
+COLLECT_EVERY = 50_000
+"""Objects after which Python looks for cycles; its own choice is 700. A walk makes millions, and hardly a cycle."""
 
 _said: list[int] = []
 
@@ -34,3 +38,8 @@ def tune(large: int) -> bool:
         return False
     _said.append(large)
     return all([mallopt(MMAP_THRESHOLD, large), mallopt(TRIM_THRESHOLD, KEPT), mallopt(ARENA_MAX, ARENAS)])
+
+
+def collect_seldom() -> None:
+    """For a process whose many objects go as soon as nobody refers to them: look for cycles seldom."""
+    gc.set_threshold(COLLECT_EVERY, *gc.get_threshold()[1:])

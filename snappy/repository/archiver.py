@@ -72,6 +72,7 @@ class Archiver:
         now: Now = utc_now,
     ) -> None:
         heap.tune(heap.FOR_PACKS)
+        heap.collect_seldom()
         self._repo, self._parent, self._cancelled, self._now = repo, parent, cancelled, now
         self._progress = progress or Progress()
         self._journal, self._workers = journal, workers

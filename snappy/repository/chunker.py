@@ -15,26 +15,14 @@ from snappy.repository.format import MIB
 SMALLEST = MIB // 2
 AVERAGE = MIB
 LARGEST = 8 * MIB
+WINDOW = 2 * LARGEST
+"""Bytes of a file that are in memory at a time."""
 
 
 class Readable(Protocol):
     """A file or stream of bytes; ``read`` may return fewer bytes than asked, and none at the end."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-class _Resumed:
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, rest: Readable) -> None:
-        self._head = head
-        self._rest = rest
-
-    def read(self, size: int, /) -> bytes:
-        if not self._head:
-            return self._rest.read(size)
-        part, self._head = self._head[:size], self._head[size:]
-        return part
 
 
 def chunks(file: Readable, seed: int = 0) -> Iterator[bytes]:
@@ -49,8 +37,37 @@ def chunks(file: Readable, seed: int = 0) -> Iterator[bytes]:
             yield head
         return
     cutter = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=seed)
-    for chunk in cutter.cut_stream(_Resumed(head, file)):
-        yield bytes(chunk.data)
+    window = memoryview(bytearray(WINDOW))
+    window[: len(head)] = head
+    full, at_end = len(head), False
+    while not at_end:
+        full += _fill(window[full:], file)
+        at_end, done = full < WINDOW, 0
+        # Where a chunk ends depends on no more than the largest chunk from its start on.
+        for chunk in cutter.cut_buf(window[:full]):
+            if not at_end and full - done < LARGEST:
+                break
+            yield bytes(chunk.data)
+            done += chunk.length
+        window[: full - done] = window[done:full]
+        full -= done
+
+
+def _fill(window: memoryview, file: Readable) -> int:
+    """How many bytes were read into ``window``: fewer than it holds only at the end."""
+    into = getattr(file, "readinto", None)
+    full = 0
+    while full < len(window):
+        if into:
+            size = into(window[full:]) or 0
+        else:
+            part = file.read(len(window) - full)
+            size = len(part)
+            window[full : full + size] = part
+        if not size:
+            break
+        full += size
+    return full
 
 
 def _read_up_to(file: Readable, size: int) -> bytes:

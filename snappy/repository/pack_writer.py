@@ -124,7 +124,7 @@ class PackWriter:
         return data, 0
 
     def _place(self, kind: BlobType, blob: BlobId, sealed: bytes, uncompressed: int) -> PackBuilder | None:
-        builder = self._pick(kind, len(sealed))
+        builder = self._pick(kind, sealed)
         builder.add(kind, blob, sealed, uncompressed)
         if builder.size < self._options.pack_size and len(builder) < MOST_BLOBS:
             return None
@@ -132,11 +132,12 @@ class PackWriter:
             self._filling[kind].remove(builder)
         return builder
 
-    def _pick(self, kind: BlobType, size: int) -> PackBuilder:
-        if size >= self._options.pack_size:
+    def _pick(self, kind: BlobType, sealed: bytes) -> PackBuilder:
+        """One at random; what is sealed begins with a number that is."""
+        if len(sealed) >= self._options.pack_size:
             return PackBuilder()
         filling = self._filling[kind]
-        chosen = self._random(1)[0] % OPEN_PACKS
+        chosen = sealed[0] % OPEN_PACKS
         if chosen >= len(filling):
             filling.append(PackBuilder())
         return filling[min(chosen, len(filling) - 1)]

@@ -205,6 +205,7 @@ def _serve(link: WorkerLink) -> None:
     if setup.niceness:
         os.nice(setup.niceness)
     heap.tune(heap.FOR_PACKS)
+    heap.collect_seldom()
     store: Store = makers.find(setup.store_maker)(**setup.store_arguments)
     Worker(link, setup, store).run()
 

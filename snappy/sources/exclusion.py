@@ -61,12 +61,12 @@ class Exclusion:
     ) -> None:
         self.tags = list(tags)
         self.larger_than = larger_than
-        self._patterns = Patterns(patterns)
-        self._ignoring_case = Patterns(patterns_ignoring_case, ignore_case=True)
+        both = (Patterns(patterns), Patterns(patterns_ignoring_case, ignore_case=True))
+        self._patterns = [some for some in both if some]
 
     def by_path(self, path: bytes, *, directory: bool) -> bool:
         """Whether a pattern leaves the object out."""
-        return any(one and one.match(path, directory=directory) for one in (self._patterns, self._ignoring_case))
+        return any(some.match(path, directory=directory) for some in self._patterns)
 
     def by_size(self, size: int) -> bool:
         """Whether a file of ``size`` bytes is too large."""

@@ -86,6 +86,8 @@ def read_xattrs(place: bytes) -> dict[bytes, bytes]:
         if error.errno in NO_XATTRS:
             return {}
         raise
+    if not names:
+        return {}
     return {os.fsencode(name): os.getxattr(place, name, follow_symlinks=False) for name in names}
 
 

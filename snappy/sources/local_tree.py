@@ -92,7 +92,9 @@ class LocalTree:
         try:
             self._push_root()
             while self._stack:
-                yield from self._step()
+                entry = self._step()
+                if entry is not None:
+                    yield entry
         finally:
             for folder in self._stack:
                 folder.close()
@@ -106,29 +108,27 @@ class LocalTree:
         except OSError as error:
             raise SourceMissing(f"the root directory cannot be read: {error.strerror}") from error
 
-    def _step(self) -> Iterator[Entry]:
+    def _step(self) -> Entry | None:
         folder = self._stack[-1]
         name = next(folder.names, None)
         if name is None:
             folder.close()
             self._stack.pop()
-            return
-        yield from self._visit(folder, name)
+            return None
+        return self._visit(folder, name)
 
-    def _visit(self, folder: Folder, name: bytes) -> Iterator[Entry]:
+    def _visit(self, folder: Folder, name: bytes) -> Entry | None:
         path = join(folder.path, name)
         wanted = folder.wanted.get(name)
         try:
             folder.reopen()
             found = os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
         except FileNotFoundError:
-            if wanted is not None:
-                yield _unreadable(path, "it vanished")
+            return _unreadable(path, "it vanished") if wanted is not None else None
         except OSError as error:
-            yield _unreadable(path, f"it cannot be looked at: {error.strerror}")
-        else:
-            if wanted is not None or not self._left_out(folder, path, found):
-                yield self._take(folder, path, found, wanted)
+            return _unreadable(path, f"it cannot be looked at: {error.strerror}")
+        left_out = wanted is None and self._left_out(folder, path, found)
+        return None if left_out else self._take(folder, path, found, wanted)
 
     def _left_out(self, folder: Folder, path: bytes, found: os.stat_result) -> bool:
         is_folder = stat.S_ISDIR(found.st_mode)

@@ -14,9 +14,9 @@ import pytest
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.errors import AlreadyExists, BucketMissing, Corrupt, NotFound, RepositoryExists, SnappyError
 from snappy.repository.format import BlobType
+from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
-from snappy.repository.pack_writer import Options
 from snappy.targets.opening import open_storage, open_target
 from tests.support.engine import CHEAP, OWNER, PASSWORD
 from tests.support.fileservers import ALL_RIGHTS, served

@@ -13,11 +13,11 @@ import pytest
 from snappy.errors import RepositoryLocked
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobType
+from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot, Summary
 from snappy.repository.store import FileType, Store
 from snappy.repository.tree import encode_tree
-from snappy.repository.pack_writer import Options
 from tests.support import tools
 from tests.support.engine import CHEAP, OWNER, PASSWORD
 from tests.support.restic import Restic

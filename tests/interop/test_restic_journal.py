@@ -11,10 +11,10 @@ import pytest
 
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobType
+from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store
-from snappy.repository.pack_writer import Options
 from tests.support.engine import CHEAP, PASSWORD
 from tests.support.restic import Restic
 

@@ -13,10 +13,10 @@ import pytest
 from snappy.errors import NotARepository, Unavailable
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobType
+from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType
-from snappy.repository.pack_writer import Options
 from tests.support.engine import CHEAP, OWNER, PASSWORD, PrivateMemory, memory_store
 
 OPTIONS = Options(pack_size=20_000, index_every=0.0, compression=None)

@@ -10,9 +10,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from snappy.repository.format import BlobId, BlobType
 from snappy.repository.keys import ScryptCost
 from snappy.repository.locks import LockJob, LockOwner
+from snappy.repository.pack_writer import DEFAULT_OPTIONS, Options
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
-from snappy.repository.pack_writer import DEFAULT_OPTIONS, Options
 
 PASSWORD = "correct horse"
 CHEAP = ScryptCost(n=2, r=1, p=1)

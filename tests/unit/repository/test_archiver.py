@@ -16,10 +16,10 @@ from snappy.errors import JobCancelled, SourceError, Unavailable, UnsafePath
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.entries import Entry, Node
 from snappy.repository.format import BlobType
+from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType
-from snappy.repository.pack_writer import Options
 from snappy.sources import local_node
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support import engine

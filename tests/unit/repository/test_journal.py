@@ -16,10 +16,10 @@ from snappy.repository.archiver import Archiver, BackupResult
 from snappy.repository.entries import Entry, Node
 from snappy.repository.format import MIB, BlobType
 from snappy.repository.journal import MOST_STEP, OPENING, STEPS, Journal, file_id
+from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository, Unlisted
 from snappy.repository.store import FileType
-from snappy.repository.pack_writer import Options
 from snappy.sources import local_node
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support.backups import HOST, back_up

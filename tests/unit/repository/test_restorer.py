@@ -13,12 +13,12 @@ import pytest
 from snappy.errors import BadOptions, Damaged, JobCancelled, NoSpace, SnapshotNotFound, Unavailable, UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobType
+from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.tree import encode_tree
-from snappy.repository.pack_writer import Options
 from snappy.sources.local_sink import LocalFile, LocalSink
 from tests.support import engine
 from tests.support.backups import back_up, bring_back, inside

@@ -8,9 +8,9 @@ import pytest
 
 from snappy.errors import Unavailable
 from snappy.repository.format import BlobType, blob_id
+from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType
-from snappy.repository.pack_writer import Options
 from tests.support.engine import Interposed, flip, memory_store, new_repository, reopened
 
 SMALL = Options(pack_size=1000, index_every=3600.0)

@@ -13,9 +13,9 @@ from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
 from snappy.repository.format import BlobType, blob_id
 from snappy.repository.index import MemoryIndex
+from snappy.repository.pack_writer import Options
 from snappy.repository.reader import BlobReader
 from snappy.repository.store import FileType, Store
-from snappy.repository.pack_writer import Options
 from snappy.repository.writer import BlobWriter
 from tests.support.engine import Interposed, memory_store
 
