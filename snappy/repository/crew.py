@@ -182,7 +182,13 @@ class Crew:
             self._changed.notify_all()
 
     def take_round(self, hand: _Hand, parts: list[Part]) -> None:
-        """Answer which of a round's blobs are new, and tell those who want its files."""
+        """Answer which of a round's blobs are new, and tell those who want its files. Without an answer the worker
+        does no more, but what it uploads meanwhile is taken in."""
+        try:
+            self._check()
+        except SnappyError as error:
+            self.fail(error)
+            return
         new = bytearray()
         for part in parts:
             for place, size in enumerate(part.sizes):

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import BinaryIO
 
-from snappy import heap
+from snappy import heap, log
 from snappy.errors import Interrupted, SnappyError
 from snappy.repository import makers
 from snappy.repository.chunker import SMALLEST, chunks
@@ -214,6 +214,7 @@ def main() -> None:
     """Work for the process at the other end of standard input. Signals that end a whole group are its to heed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    log.setup("warning")
     link = WorkerLink(socket.socket(fileno=os.dup(sys.stdin.fileno())))
     try:
         try:

@@ -1,0 +1,68 @@
+"""Stores that worker processes of a backup open for a test: they fail, or wait, as the test says through files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+
+from snappy.errors import JobCancelled, NoSpace
+from snappy.repository.store import FileType, Store, StoreRecipe, Tell
+
+MODULE = "tests.support.worker_stores"
+
+
+class Full(Store):
+    """Has room for everything but packs."""
+
+    def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
+        if kind is FileType.PACK:
+            raise NoSpace("the disk is full", hint="buy one")
+        super().save(kind, name, data, create=create)
+
+
+class Listening(Store):
+    """Keeps the last thing that it was told in a file beside the repository."""
+
+    def told(self, notice: bytes) -> None:
+        place = Path(self._root).with_name(f"told-{os.getpid()}")
+        place.with_suffix(".new").write_bytes(notice)
+        place.with_suffix(".new").rename(place)
+
+
+def open_full(root: str) -> Full:
+    return Full(fsspec.filesystem("file"), root)
+
+
+def open_listening(root: str) -> Listening:
+    return Listening(fsspec.filesystem("file"), root)
+
+
+class Elsewhere(Store):
+    """A store whose workers get another one: what ``maker``, a function of this module, makes."""
+
+    def __init__(self, root: Path, maker: str) -> None:
+        super().__init__(fsspec.filesystem("file"), str(root))
+        self.maker = maker
+        self.tells: list[Tell] = []
+
+    def recipe(self) -> StoreRecipe:
+        return StoreRecipe(f"{MODULE}:{self.maker}", {"root": self._root}, self._watch)
+
+    def _watch(self, tell: Tell) -> Callable[[], None]:
+        self.tells.append(tell)
+        tell(b"first")
+        return lambda: self.tells.remove(tell)
+
+
+class Cancel:
+    """Lets a backup go on until it is told not to."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def __call__(self) -> None:
+        if self.over:
+            raise JobCancelled
