@@ -57,3 +57,22 @@ def test_snapshots_that_do_not_fit_are_cut_at_the_old_end_and_said_to_be() -> No
 def test_a_page_after_a_snapshot_that_is_gone_is_refused() -> None:
     with pytest.raises(SnapshotNotFound, match="gone"):
         service._older([{"id": "there"}], "gone")
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        (config.SourceService(), service.MOST_WORKERS),
+        (config.SourceService(workers=1), 1),
+        (config.SourceService(workers=12), 12),
+        (config.SourceService(memory_mib=3 * service.WORKER_MIB + 1), 3),
+        (config.SourceService(memory_mib=1), 0),
+    ],
+)
+def test_how_many_workers_a_backup_may_start(
+    settings: config.SourceService, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "processors", lambda: 64)
+    nobody: Any = None
+    site = SourceService(nobody, "site", settings, config.Nats())
+    assert (site._workers().most, site._workers().niceness) == (most, 0)
