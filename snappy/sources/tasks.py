@@ -130,9 +130,8 @@ async def _backup(shop: Workshop, command: BackupCommand, source: base.Source) -
     try:
         async with source.snap() as frozen:
             if repository is None:
-                repository = await asyncio.to_thread(
-                    Repository.init, shop.store, shop.password, options=options, cache=shop.index_cache
-                )
+                made = partial(Repository.init, shop.store, shop.password, options=options, cache=shop.index_cache)
+                repository = await asyncio.to_thread(made)
             done = await asyncio.to_thread(_backup_blocking, shop, command, source, frozen, repository)
             return msgspec.structs.replace(done, seconds=time.monotonic() - began)
     finally:
