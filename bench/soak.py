@@ -31,7 +31,7 @@ from typing import Any
 from bench.tally import Tally
 from tests.support import tools
 from tests.support.clients import Client
-from tests.support.faults import MIB, make_noise, stir
+from tests.support.faults import MIB, Arena, make_noise, stir
 from tests.support.grounds import Ground, Layout
 from tests.support.layouts import LAYOUTS
 from tests.support.storms import IN_FLIGHT, LOOK_SECONDS, Blow, Fault, Flow, Later, Scene, Stuck
@@ -190,7 +190,7 @@ class Visit:
     # ---- what must hold ----------------------------------------------------------------------------------------------
 
     async def _ended(self, request: str, struck: Sequence[Fault]) -> dict[str, Any]:
-        names = ", ".join(fault.name for fault in struck) or "nothing"
+        names = ", ".join(map(str, struck)) or "nothing"
         self._tally.jobs += 1
         try:
             record = await self.site.final(request, JOB_SECONDS)
@@ -201,20 +201,19 @@ class Visit:
             self._failed(record, struck, names)
         elif record["kind"] == "backup":
             self._saved[record["id"]] = record["result"]["snapshot"]
-        self._expect_no_needless_attempt(record, struck)
+        self._note_needless_attempts(record, struck)
         try:
             await self.site.expect_told_once(record)
         except AssertionError as error:
             self._tally.twice.append(f"{names}: {str(error)[:300]}")
         return record
 
-    def _expect_no_needless_attempt(self, record: Mapping[str, Any], struck: Sequence[Fault]) -> None:
-        """Only who strikes a source ends an attempt: an outage of anything else restarts nothing."""
+    def _note_needless_attempts(self, record: Mapping[str, Any], struck: Sequence[Fault]) -> None:
+        """Only who strikes a source should end an attempt. A needless one does no harm but for the time it takes."""
         lost = [attempt for attempt in record["attempts"] if (attempt.get("error") or {}).get("code") == "attempt-lost"]
         if len(lost) > sum(fault.ends_attempt for fault in struck):
-            names = ", ".join(fault.name for fault in struck)
-            self._tally.unsound.append(f"{len(lost)} attempts were lost, struck by: {names}: {record['attempts']}")
-            print(f"     {self._tally.unsound[-1]}", flush=True)
+            self._tally.needless.append(f"{len(lost)} of job {record['id']}, struck by: {', '.join(map(str, struck))}")
+            print(f"     needless attempts: {self._tally.needless[-1]}", flush=True)
 
     def _failed(self, record: Mapping[str, Any], struck: Sequence[Fault], names: str) -> None:
         error = record.get("error") or {}
@@ -282,6 +281,14 @@ class Soak:
                 self._visit(layout, folder / f"{layout.name}-{quota}", quota, until)
                 self.report()
 
+    def _keep_logs(self, site: Arena) -> None:
+        """What the processes said, beside the report, for who asks why it is red."""
+        if self._given.report and (self.tally.red or self.tally.needless):
+            kept = self._given.report.with_suffix(".logs") / site.folder.relative_to(site.folder.parents[1])
+            kept.mkdir(parents=True, exist_ok=True)
+            for log in site.folder.glob("*.log"):
+                shutil.copy(log, kept)
+
     def report(self) -> str:
         """What is known so far; it is written to where the command line says."""
         minutes = (time.monotonic() - self._began) / 60
@@ -306,6 +313,7 @@ class Soak:
             asked = time.monotonic()
             asyncio.run(visit.judge(self._restic))
             print(f"layout {layout.name}, judged in {time.monotonic() - asked:.1f} s", flush=True)
+            self._keep_logs(ground.site)
         shutil.rmtree(folder)
 
 
@@ -323,7 +331,7 @@ def main() -> int:
     )
     parser.add_argument("--each", type=int, default=5, help="how often each kind strikes in one visit to its layout")
     parser.add_argument("--folder", help="where the sites' files go; by default the system's temporary folder")
-    parser.add_argument("--report", type=Path, help="write the table there too, and beside it as JSON")
+    parser.add_argument("--report", type=Path, help="write the table there too, beside it as JSON, and logs if red")
     given = parser.parse_args()
     restic = tools.restic()
     if restic is None:

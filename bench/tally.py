@@ -19,7 +19,7 @@ ENOUGH_JOBS = 100
 @dataclass
 class Tally:
     """``lost``, ``twice``, ``stuck``, ``failed`` and ``unsound`` say what went wrong; ``excused`` which jobs failed as
-    they had to, and why."""
+    they had to, and why; ``needless`` which were begun again though nobody had struck who did them."""
 
     faults: Sequence[Fault]
     jobs: int = 0
@@ -40,6 +40,7 @@ class Tally:
     stuck: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     excused: list[str] = field(default_factory=list)
+    needless: list[str] = field(default_factory=list)
     unsound: list[str] = field(default_factory=list)
 
     @property
@@ -77,6 +78,7 @@ class Tally:
             "Failed": self.failed,
             "Done or told twice": self.twice,
             "Stuck": self.stuck,
+            "Begun again needlessly": self.needless,
             "Complaint": self.unsound,
         }
         return "\n".join([*lines, *(f"* {name}: {each}" for name, found in complaints.items() for each in found)])
@@ -98,7 +100,7 @@ class Tally:
         return (
             f"Lost: {self.jobs_lost} jobs, {self.bytes_lost} bytes. Done or told twice: {len(self.twice)}. "
             f"Stuck: {len(self.stuck)}. Failed without an excuse: {len(self.failed)}. "
-            f"Failed as they had to: {len(self.excused)}. Other complaints: {len(self.unsound)}."
+            f"Failed as they had to: {len(self.excused)}. Begun again needlessly: {len(self.needless)}. Other complaints: {len(self.unsound)}."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ class Tally:
             "stuck": self.stuck,
             "failed": self.failed,
             "excused": self.excused,
+            "needless": self.needless,
             "unsound": self.unsound,
             "left_out": self.layouts,
             "red": self.red,

@@ -221,6 +221,9 @@ class Fault:
     by_client: bool = False
     last: bool = False
 
+    def __str__(self) -> str:
+        return self.name
+
 
 # ---- source and target -----------------------------------------------------------------------------------------------
 
