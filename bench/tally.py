@@ -100,7 +100,8 @@ class Tally:
         return (
             f"Lost: {self.jobs_lost} jobs, {self.bytes_lost} bytes. Done or told twice: {len(self.twice)}. "
             f"Stuck: {len(self.stuck)}. Failed without an excuse: {len(self.failed)}. "
-            f"Failed as they had to: {len(self.excused)}. Begun again needlessly: {len(self.needless)}. Other complaints: {len(self.unsound)}."
+            f"Failed as they had to: {len(self.excused)}. Begun again needlessly: {len(self.needless)}. "
+            f"Other complaints: {len(self.unsound)}."
         )
 
     def to_json(self) -> dict[str, Any]:
