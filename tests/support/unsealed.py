@@ -23,4 +23,5 @@ def unseal(_self: SealingKey, sealed: bytes | memoryview) -> bytes:
 if __name__ == "__main__":
     SealingKey.seal = seal  # type: ignore[method-assign]
     SealingKey.open = unseal  # type: ignore[method-assign]
+    os.environ["SNAPPY_SOURCE__SITE1__WORKERS"] = "1"  # worker processes would seal
     sys.exit(main())
