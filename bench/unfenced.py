@@ -9,6 +9,7 @@ of them stands.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from snappy.cli.main import main
@@ -42,4 +43,5 @@ Hold.end = end  # type: ignore[method-assign]
 service.grant_gate = grant_gate  # type: ignore[assignment]
 
 if __name__ == "__main__":
+    os.environ["SNAPPY_SOURCE__SITE1__WORKERS"] = "1"  # worker processes would keep their fences
     sys.exit(main())

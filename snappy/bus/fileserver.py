@@ -33,7 +33,7 @@ from snappy.bus.protocol import (
     seal,
     unseal,
 )
-from snappy.bus.transfers import GetTransfer, PutTransfer, Transfer, answer_frame
+from snappy.bus.transfers import GetTransfer, PutTransfer, Transfer, answer_frame, given_again
 from snappy.errors import BusError, SnappyError, Unavailable
 from snappy.targets.policy import GuardedDraft, PolicyFileSystem
 
@@ -227,7 +227,7 @@ class FileServer:
     def _outcome(self, token: str, caller: str) -> Payload:
         ended = self._ended.get(token)
         if ended is not None and ended.caller == caller and ended.outcome is not None:
-            return ended.outcome
+            return given_again(ended.outcome, self._clock())
         return self._refusal(Unavailable("the target does not know this transfer (any more)"))
 
     def _refusal(self, error: SnappyError) -> Payload:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, wait
 from typing import Any
 
+import msgspec
 import structlog
 
 from snappy.bus.failures import Failure, to_wire
@@ -108,7 +109,7 @@ class Transfer(ABC):
 
     async def _serve_late(self) -> None:
         while not self._queue.empty() and self.outcome is not None:
-            await self._publish(self._queue.get_nowait()[1], self.outcome)
+            await self._publish(self._queue.get_nowait()[1], given_again(self.outcome, self._clock()))
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         self._work = self._pool.submit(work, *args)
@@ -255,3 +256,12 @@ class GetTransfer(Transfer):
 
 def answer_frame(answer: Answer) -> Payload:
     return pack_frame(Kind.ANSWER, 0, encode(answer))
+
+
+def given_again(answer: Payload, clock: float) -> Payload:
+    """An answer that was given before, with the time as it is now: by an old one the caller would find its clock
+    wrong."""
+    frame = parse_frame(bytes(answer))
+    if frame.kind is not Kind.ANSWER:
+        return answer
+    return answer_frame(msgspec.structs.replace(decode(frame.rest, Answer), clock=clock))

@@ -22,7 +22,21 @@ from snappy import config
 from snappy.bus.connection import Bus
 from snappy.bus.fileserver import FileServer, Limits
 from snappy.bus.filesystem import SnappyFileSystem
-from snappy.bus.protocol import OPERATIONS, Kind, Open, OpenAnswer, PathRequest, pack_frame, seal, unseal
+from snappy.bus.protocol import (
+    OPERATIONS,
+    Answer,
+    Commit,
+    Kind,
+    Open,
+    OpenAnswer,
+    PathRequest,
+    decode,
+    encode,
+    pack_frame,
+    parse_frame,
+    seal,
+    unseal,
+)
 from snappy.bus.remote import Patience
 from snappy.bus.uploads import Upload
 from snappy.errors import (
@@ -348,6 +362,22 @@ async def test_clocks_that_differ_are_an_error(stock_nats: NatsServer, ahead: fl
         fs = stage.caller()
         with pytest.raises(ClockSkew, match="10"):
             await fs._info("")
+
+
+async def test_an_answer_that_is_given_again_tells_the_time_as_it_is_then(stock_nats: NatsServer) -> None:
+    """After an outage a commit is sent again, whose first answer was lost."""
+    times = iter(range(100, 200))
+    async with staged(stock_nats.url, clock=lambda: next(times)) as stage:
+        bus = await stage.connect("site1")
+        request = seal(Open(path="x", max_payload=1 << 20))
+        opened = unseal(
+            await bus.request(bus.subjects.fs(stage.target, "open", "site1"), request, timeout=5), OpenAnswer
+        )
+        subject = bus.subjects.data(stage.target, opened.replica, "site1", opened.transfer)
+        commit = pack_frame(Kind.COMMIT, 0, encode(Commit(size=0, sha256=hashlib.sha256().hexdigest())))
+        first, second = [parse_frame(await bus.request(subject, commit, timeout=5)) for _ in range(2)]
+        assert decode(second.rest, Answer).clock > decode(first.rest, Answer).clock
+        await bus.drain()
 
 
 # ---- the gate
