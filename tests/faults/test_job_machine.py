@@ -307,7 +307,7 @@ CHECKS = settings(
     suppress_health_check=list(HealthCheck),
     report_multiple_bugs=False,
 )
-FEW = settings(CHECKS, max_examples=6, stateful_step_count=10, derandomize=True)
+FEW = settings(CHECKS, max_examples=5, stateful_step_count=10, derandomize=True)
 MANY = settings(CHECKS, max_examples=30, stateful_step_count=30)
 
 
@@ -325,7 +325,7 @@ def running(tmp_path: Path, storage: FaultyStorage) -> Iterator[Arena]:
 @pytest.mark.parametrize(
     ("chosen", "least"),
     [
-        pytest.param(FEW, 3, marks=pytest.mark.timeout(400)),
+        pytest.param(FEW, 2, marks=pytest.mark.timeout(400)),
         pytest.param(MANY, 60, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
     ids=["few", "many"],

@@ -62,7 +62,8 @@ async def stopped_amid(running: Arena, victim: str, jobs: int, seconds: float) -
 
 
 @pytest.mark.parametrize("running", [Layout()], indirect=True)
-@pytest.mark.parametrize("seconds", [4.0, pytest.param(10.0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [4.0, 10.0])
 async def test_the_only_core_stops(running: Arena, seconds: float) -> None:
     log, stopped = await stopped_amid(running, "core", 60, seconds)
     assert [event for event in log.told if stopped + 0.5 < event.at < stopped + seconds] == [], "it went on"
@@ -70,6 +71,7 @@ async def test_the_only_core_stops(running: Arena, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("running", [Layout(("core", "core.b"), hold=8.0)], indirect=True)
+@pytest.mark.long
 async def test_one_of_two_cores_stops(running: Arena) -> None:
     """Half of all that is asked meanwhile is asked of the one that does not answer. When it goes on, it has in its
     hands what the other one did long ago."""
