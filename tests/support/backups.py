@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snappy.repository.archiver import Archiver, BackupResult
+from snappy.repository.entries import Node
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshots import Snapshot
@@ -39,3 +40,13 @@ def bring_back(
 def inside(place: Path, tree: Path) -> Path:
     """Where the restore into ``place`` put what was backed up at ``tree``."""
     return place / os.path.realpath(tree).lstrip("/")
+
+
+def tree_below(repository: Repository, done: BackupResult, top: Path) -> list[Node]:
+    """The nodes of ``top``; what lies above it may change while a test runs."""
+    nodes = repository.load_tree(done.snapshot.tree_id)
+    for name in os.path.realpath(top).encode().strip(b"/").split(b"/"):
+        (found,) = [node for node in nodes if node.name == name]
+        assert found.subtree
+        nodes = repository.load_tree(found.subtree)
+    return nodes
