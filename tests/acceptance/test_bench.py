@@ -26,6 +26,7 @@ def bench(folder: Path, *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.restic_newest
 def test_a_tree_is_measured_beside_restic(tmp_path: Path) -> None:
     words = ["--scale", "0.001", "--target", "local", "--duplicates", "0", "--peers", "restic"]

@@ -325,7 +325,7 @@ def running(tmp_path: Path, storage: FaultyStorage) -> Iterator[Arena]:
 @pytest.mark.parametrize(
     ("chosen", "least"),
     [
-        pytest.param(FEW, 2, marks=pytest.mark.timeout(400)),
+        pytest.param(FEW, 2, marks=[pytest.mark.long, pytest.mark.timeout(400)]),
         pytest.param(MANY, 60, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
     ids=["few", "many"],

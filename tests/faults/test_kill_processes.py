@@ -34,9 +34,13 @@ def kill_server(site: Arena) -> None:
 
 
 VICTIMS = {user: kill_process(user) for user in ("core", "site1", "vault", "audit")} | {"nats-server": kill_server}
+QUICK = ("site1", "vault", "nats-server")
+"""Those whose death the bytes under way notice; the others are struck by the soak and by the long tests."""
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize(
+    "victim", [one if one in QUICK else pytest.param(one, marks=pytest.mark.long) for one in VICTIMS]
+)
 async def test_a_job_survives_a_kill(running: Arena, victim: str, restic: str) -> None:
     tree = make_noise(running.data / victim, SIZE)
     backup = await running.backup(tree)

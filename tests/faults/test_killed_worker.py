@@ -20,7 +20,8 @@ MOMENT = 96 * MIB
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Arena]:
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
+    monkeypatch.setenv("SNAPPY_SOURCE__SITE1__WORKERS", "2")
     with arena(tmp_path) as made:
         yield made
 
@@ -66,6 +67,7 @@ async def test_the_attempt_fails_and_the_next_one_succeeds(running: Arena, resti
     running.expect_sound(restic)
 
 
+@pytest.mark.long
 async def test_workers_end_with_a_service_that_is_killed(running: Arena, restic: str) -> None:
     request, workers = await amid(running)
     running.kill("site1")

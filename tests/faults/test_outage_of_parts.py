@@ -51,7 +51,11 @@ Outage = Callable[[Arena], AbstractAsyncContextManager[None]]
 
 @pytest.mark.parametrize(
     ("away", "seconds"),
-    [(no_server, 20.0), (no_core, 10.0), (frozen_target, 10.0)],
+    [
+        (no_server, 20.0),
+        pytest.param(no_core, 10.0, marks=pytest.mark.long),
+        pytest.param(frozen_target, 10.0, marks=pytest.mark.long),
+    ],
 )
 async def test_the_same_attempt_goes_on(running: Arena, away: Outage, seconds: float, restic: str) -> None:
     assert seconds > HOLD_SECONDS + CLOCK_MARGIN

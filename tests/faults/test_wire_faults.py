@@ -128,7 +128,7 @@ async def test_flipped_answers_of_a_target(running: Arena, wire: FaultyWire, res
 @pytest.mark.parametrize(
     ("fault", "every", "way"),
     [
-        (WireFault.DUPLICATE, 1, Way.TO_SERVER),
+        pytest.param(WireFault.DUPLICATE, 1, Way.TO_SERVER, marks=pytest.mark.long),
         pytest.param(WireFault.REORDER, 5, Way.TO_CLIENT, marks=pytest.mark.long),
         pytest.param(WireFault.DUPLICATE, 1, Way.TO_CLIENT, marks=pytest.mark.long),
         pytest.param(WireFault.REORDER, 5, Way.TO_SERVER, marks=pytest.mark.long),

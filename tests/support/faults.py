@@ -74,6 +74,7 @@ class Arena(Site):
             self.configure(name)
         environ = {"PATH": os.environ["PATH"], "HOME": str(configuration.parent)}
         if name == "site1":
+            environ |= {key: value for key, value in os.environ.items() if key.startswith("SNAPPY_SOURCE__SITE1__")}
             environ["SNAPPY_SOURCE__SITE1__REPLICA"] = replica or "a"
         command = program or self._program(user)
         with self._log_of(user).open("ab") as log:
