@@ -144,11 +144,11 @@ class Sampler:
 
 def with_descendants(pid: int) -> list[int]:
     """A process and all that descend from it now."""
-    found, todo = list[int](), [pid]
-    while todo:
-        each = todo.pop()
+    found, unseen = list[int](), [pid]
+    while unseen:
+        each = unseen.pop()
         found.append(each)
-        todo.extend(_children(each))
+        unseen.extend(_children(each))
     return found
 
 

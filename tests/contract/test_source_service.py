@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from snappy.config import Allow, Audit, Config, Core, SourceService, TargetService
-from snappy.errors import BusUnavailable, Denied, UnknownKey
+from snappy.errors import BadOptions, BusUnavailable, Denied, UnknownKey
 from snappy.frontend.api import Client
 from snappy.jobs.messages import HoldAnswer, HoldRequest, JobRecord
 from snappy.jobs.states import State
@@ -62,7 +62,7 @@ class Drip:
 
     @classmethod
     def import_(cls, options: Nothing, claims: Sequence[str]) -> Sink:
-        raise NotImplementedError
+        raise BadOptions("what drips cannot be restored")
 
 
 @pytest.fixture(autouse=True)
