@@ -350,7 +350,7 @@ def main() -> int:
     parser.add_argument("--folder", help="where the sites' files go; by default the system's temporary folder")
     parser.add_argument("--report", type=Path, help="write the table there too, beside it as JSON, and logs if red")
     given = parser.parse_args()
-    restic = tools.restic()
+    restic = tools.newest_restic() or tools.restic()  # the newer the stricter
     if restic is None:
         parser.error(f"restic is needed: {tools.MAKE_SERVICES}")
     return _run(given, restic)

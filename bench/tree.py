@@ -6,7 +6,8 @@
 
 Each role runs in a process of its own (``snappy up --split``) on the embedded server. Peak memory is the kernel's
 ``VmHWM`` of each process. Where ``strace`` is installed, it lists every file that the source's process opens during
-the unchanged backup. The comparison is ``tests/support/compare.py``, which imports nothing of Snappy.
+the unchanged backup. The comparison is ``tests/support/compare.py``, which imports nothing of Snappy; at the end each
+restic that is here reads every byte of the repository.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support import tools
+from tests.support.restic import COMPLAINTS, Restic
+
 HERE = Path(__file__).resolve().parent.parent
 SNAPPY = [str(Path(sys.executable).parent / "snappy")]
+PASSWORD = "correct horse battery staple"
 CONFIG = """
 state_dir = "{folder}/state"
 [core]
@@ -64,7 +69,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _trial(path: str, folder: Path, compression: str) -> int:
-    (folder / "password").write_text("correct horse battery staple")
+    (folder / "password").write_text(PASSWORD)
     (folder / "password").chmod(0o600)
     config = folder / "snappy.toml"
     config.write_text(CONFIG.format(folder=folder))
@@ -79,7 +84,7 @@ def _trial(path: str, folder: Path, compression: str) -> int:
         _say_memory(top)
     share = again["bytes_stored"] / max(1, first["bytes_stored"])
     print(f"the unchanged backup stored {share:.3%} of what the first stored")
-    return _compare(path, f"{folder}/restored{os.path.realpath(path)}")
+    return _compare(path, f"{folder}/restored{os.path.realpath(path)}") or _check(folder)
 
 
 @contextmanager
@@ -194,6 +199,20 @@ def _say_memory(top: int) -> None:
 
 def _compare(one: str, other: str) -> int:
     return subprocess.run([sys.executable, str(HERE / "tests/support/compare.py"), one, other]).returncode
+
+
+def _check(folder: Path) -> int:
+    """Ask each restic that is here whether the repository is sound."""
+    failed = 0
+    for program in filter(None, dict.fromkeys([tools.restic(), tools.newest_restic()])):
+        restic = Restic(program, folder / "repository", PASSWORD, folder / "restic cache")
+        version = restic.run("version").decode().split(" compiled")[0]
+        done = restic.attempt("check", "--read-data")
+        said = (done.stdout + done.stderr).decode(errors="backslashreplace").lower()
+        bad = done.returncode or any(complaint in said for complaint in COMPLAINTS)
+        print(f"{version} check --read-data: {said if bad else 'no errors were found'}")
+        failed |= bool(bad)
+    return failed
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -170,6 +172,19 @@ class BlobWriter:
         with self._lock:
             blobs, self._unlisted = self._unlisted, []
             self._listed_at = self._clock()
-        for start in range(0, len(blobs), BLOBS_IN_A_FILE):
-            self._documents.save(FileType.INDEX, encode_index(blobs[start : start + BLOBS_IN_A_FILE]))
+        for listed in _files(blobs):
+            self._documents.save(FileType.INDEX, encode_index(listed))
             self.stats.indexes_written += 1
+
+
+def _files(blobs: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
+    """What each index file lists. A pack is never cut in two: restic takes one that two files list differently for
+    damaged."""
+    listed: list[BlobLocation] = []
+    for _, pack in itertools.groupby(blobs, key=attrgetter("pack")):
+        listed += pack
+        if len(listed) >= BLOBS_IN_A_FILE:
+            yield listed
+            listed = []
+    if listed:
+        yield listed

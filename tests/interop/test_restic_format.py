@@ -13,6 +13,7 @@ import pytest
 from snappy.errors import RepositoryLocked
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobType
+from snappy.repository.index import BLOBS_IN_A_FILE
 from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot, Summary
@@ -90,6 +91,17 @@ def test_restic_accepts_what_the_engine_wrote(
         assert Path(os.fsdecode(path)).read_bytes() == data
         assert os.stat(path).st_mtime_ns == 1_700_000_000_123_456_789
         assert os.stat(path).st_mode & 0o7777 == 0o4755
+
+
+def test_restic_accepts_more_blobs_than_one_index_file_lists(store: Store, restic: Restic) -> None:
+    with Repository.init(store, PASSWORD, cost=CHEAP, options=Options(pack_size=1 << 17)) as repository:
+        content = [repository.save_blob(BlobType.DATA, b"%d" % number).id for number in range(BLOBS_IN_A_FILE + 5000)]
+        size = sum(len(b"%d" % number) for number in range(len(content)))
+        root = repository.save_tree([Node(name=b"file", type="file", mode=0o600, size=size, content=content)])
+        repository.flush()
+        repository.save_snapshot(Snapshot(time=NOW, tree=root.id.hex(), paths=["/odd"], hostname="h"))
+    assert len(store.list(FileType.INDEX)) > 1
+    restic.check()
 
 
 def test_restic_lists_the_same_names(store: Store, restic: Restic) -> None:

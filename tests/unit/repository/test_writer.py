@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -141,6 +142,20 @@ def test_an_index_is_written_when_it_is_due(rig: Rig) -> None:
     assert len(rig.names(FileType.INDEX)) == 1
     rig.writer.save_index_if_due()
     assert len(rig.names(FileType.INDEX)) == 1
+
+
+def test_no_two_index_files_share_a_pack(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snappy.repository.writer.BLOBS_IN_A_FILE", 20)
+    for _ in range(60):
+        rig.writer.save(BlobType.DATA, os.urandom(1500))  # about seven in a pack
+    rig.writer.flush()
+    listed = [
+        json.loads(rig.documents.load(FileType.INDEX, name, size)) for name, size in rig.store.list(FileType.INDEX)
+    ]
+    packs = [pack["id"] for file in listed for pack in file["packs"]]
+    assert sorted(packs) == sorted(rig.names(FileType.PACK))
+    assert len(listed) > 1
+    assert sum(len(pack["blobs"]) for file in listed for pack in file["packs"]) == 60
 
 
 def test_many_threads_save_the_same_blobs_once(rig: Rig) -> None:
