@@ -24,7 +24,7 @@ COMMANDS_PER_SUBMITTER = 10_000
 DUPLICATE_SECONDS = 120
 ACK_SECONDS = 30
 CORE_ACK_SECONDS = 5
-"""A core says when it needs longer, so that what a dead one held soon comes to another."""
+"""A core, or the audit, says when it needs longer, so that what a dead one held soon comes to another."""
 OBSERVER_IDLE_SECONDS = 30 * 86400
 """An observer who does not come for so long begins anew."""
 FIRM = (
@@ -201,7 +201,7 @@ def consumers(subjects: Subjects) -> list[Consumer]:
         Consumer(subjects.commands_stream, subjects.core_durable, ack_seconds=CORE_ACK_SECONDS),
         Consumer(subjects.reports_stream, subjects.core_durable, ack_seconds=CORE_ACK_SECONDS),
         Consumer(subjects.schedules_stream, subjects.core_durable, subjects.due("*"), ack_seconds=CORE_ACK_SECONDS),
-        Consumer(subjects.events_stream, subjects.audit_durable),
+        Consumer(subjects.events_stream, subjects.audit_durable, ack_seconds=CORE_ACK_SECONDS),
     ]
 
 

@@ -22,7 +22,8 @@ from nats.errors import Error as NatsError
 from snappy import __version__, log
 from snappy.bus.connection import Bus
 from snappy.bus.micro import MicroService
-from snappy.bus.pulling import Puller
+from snappy.bus.pulling import Puller, in_progress
+from snappy.bus.streams import CORE_ACK_SECONDS
 from snappy.errors import Denied, StorageError
 from snappy.jobs.answering import answerer
 from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, Memory, RecallRequest
@@ -79,7 +80,8 @@ class AuditService:
         try:
             self.ready.set()
             async for batch in puller.batches():
-                await self._keep(batch)
+                async with in_progress(batch, CORE_ACK_SECONDS / 3):
+                    await self._keep(batch)
         finally:
             self.ready.clear()
             with suppress(NatsError, OSError):
