@@ -7,7 +7,9 @@ A *null* job is an ``init`` whose task returns at once: the bench's source servi
 attempt, reports) but for the work itself, so that no repository is opened. nats-server, core and each source service
 are processes of their own; JetStream syncs each write (``sync_interval: always``).
 
-* *command to final event*: commands published one after another, each as its predecessor's final event arrives;
+* *command to final event*: commands published one after another, each as its predecessor's final event arrives; then
+  the same for backups of ten unchanged files by a whole site (``deploy/nats.conf``, core, audit, target, source), whose
+  source service has the key of the repository from the jobs before;
 * *jobs a second*: all commands published at once, from the first one to the last final event;
 * *appends a second*: one entry, one sync each, into a log that holds few entries and into one that holds many.
 """
@@ -46,6 +48,7 @@ from snappy.jobs.messages import Beat, HoldRequest, Result
 from snappy.repository.progress import Progress
 from snappy.sources.hold import Hold
 from snappy.sources.service import SourceService
+from tests.support.faults import Arena, arena, make_noise
 
 SOURCE, TARGET, SUBMITTER = "site1", "vault", "alice"
 FINAL = frozenset({"succeeded", "failed", "cancelled", "rejected"})
@@ -57,6 +60,8 @@ WINDOW = 256
 APPENDS = 500
 FEW = 1_000
 BATCH = 1_000
+UNCHANGED_BYTES = 10_000
+SITE = ("core", "audit", "vault", "site1")
 
 
 class NullService(SourceService):
@@ -127,10 +132,10 @@ def process(role: Callable[[str, Callable[[], None]], Awaitable[None]], url: str
 
 
 class Submitter:
-    """Publishes null jobs and hears their final events."""
+    """Publishes jobs, by default null ones, and hears their final events."""
 
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
+    def __init__(self, bus: Bus, kind: str = "init", **command: Any) -> None:
+        self.bus, self._kind, self._command = bus, kind, command
         self._ended: dict[str, asyncio.Future[str]] = {}
 
     async def begin(self) -> None:
@@ -145,8 +150,8 @@ class Submitter:
         """Stored by the server when this returns; the value comes with the job's final event."""
         request = secrets.token_hex(8)
         self._ended[request] = ended = asyncio.get_running_loop().create_future()
-        command = {"source": SOURCE, "target": TARGET, "request": request}
-        await self.bus.store(self.bus.subjects.command("init", SUBMITTER), json.dumps(command).encode())
+        command = {"source": SOURCE, "target": TARGET, "request": request, **self._command}
+        await self.bus.store(self.bus.subjects.command(self._kind, SUBMITTER), json.dumps(command).encode())
         return ended
 
     async def timed(self) -> float:
@@ -178,13 +183,29 @@ async def measure_jobs(url: str, count: int) -> tuple[list[float], float]:
     )
     submitter = Submitter(await Bus.connect(config.Nats(url=url), name=SUBMITTER, user=SUBMITTER))
     await submitter.begin()
-    for _ in range(WARM_UP):
-        await submitter.timed()
-    seconds = [await submitter.timed() for _ in range(max(100, count // 5))]
+    seconds = await one_by_one(submitter, max(100, count // 5))
     rate = await submitter.rate(count)
     await submitter.bus.drain()
     await target.drain()
     return seconds, rate
+
+
+async def one_by_one(submitter: Submitter, count: int) -> list[float]:
+    """Seconds of each job, after some that do not count."""
+    for _ in range(WARM_UP):
+        await submitter.timed()
+    return [await submitter.timed() for _ in range(count)]
+
+
+async def measure_backups(site: Arena, count: int) -> list[float]:
+    """Seconds of backups of ten files that do not change."""
+    tree = make_noise(site.data / "tree", 10 * UNCHANGED_BYTES, UNCHANGED_BYTES)
+    bus = await Bus.connect(config.load(str(site.configure(SUBMITTER)), {}).nats, name="bench")
+    submitter = Submitter(bus, "backup", init=True, options={"paths": [str(tree)]})
+    await submitter.begin()
+    seconds = await one_by_one(submitter, count)
+    await bus.drain()
+    return seconds
 
 
 # ---- the audit log ---------------------------------------------------------------------------------------------------
@@ -228,13 +249,23 @@ def main() -> None:
         for _ in range(chosen.workers):
             running.enter_context(process(run_source, url))
         seconds, rate = asyncio.run(measure_jobs(url, chosen.jobs))
-    cuts = statistics.quantiles(seconds, n=100)
-    print(f"command to final event: p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms ({len(seconds)} jobs)")
+    _say_times("null jobs", seconds)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        arena(Path(name), processes=("core", "audit", "vault", "site1")) as site,
+    ):
+        _say_times("backups of ten unchanged files", asyncio.run(measure_backups(site, max(100, chosen.jobs // 5))))
     print(f"{chosen.jobs} queued at once: {rate:.0f} jobs a second ({chosen.workers} replicas)")
     if chosen.entries:
         with tempfile.TemporaryDirectory() as name:
             for entries, appends in measure_appends(Path(name, "audit"), chosen.entries).items():
                 print(f"audit log of {entries:,} entries: {appends:.0f} appends a second, each synced")
+
+
+def _say_times(jobs: str, seconds: list[float]) -> None:
+    cuts = statistics.quantiles(seconds, n=100)
+    times = f"p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms"
+    print(f"command to final event, {jobs}: {times} ({len(seconds)} jobs)")
 
 
 if __name__ == "__main__":

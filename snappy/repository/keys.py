@@ -5,6 +5,7 @@ A key file is plain JSON named by its SHA-256. Source: restic's ``doc/design.rst
 
 from __future__ import annotations
 
+import functools
 import getpass
 import hashlib
 import os
@@ -111,8 +112,15 @@ def open_key(store: Store, name: str, size: int, password: str) -> StoredKey:
     data = store.load_named(FileType.KEY, name, size)
     file = decode_json(data, KeyFile, f"the key {name[:8]}")
     _check_cost(file, name)
-    sealing = SealingKey.from_scrypt(password, file.salt, file.N, file.r, file.p)
+    sealing = _derived(password, file.salt, file.N, file.r, file.p)
     return StoredKey(name, SealingKey.from_json(sealing.open(file.data)))
+
+
+@functools.lru_cache(maxsize=16)
+def _derived(password: str, salt: bytes, n: int, r: int, p: int) -> SealingKey:
+    """Half a second of work that a service, which opens the same repositories again and again, does once. A key file
+    that is gone opens nothing any more, nor does a password that was changed."""
+    return SealingKey.from_scrypt(password, salt, n, r, p)
 
 
 def _check_cost(file: KeyFile, name: str) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import pytest
 
@@ -96,3 +98,16 @@ def test_what_would_take_all_memory_or_makes_no_sense_is_refused(changes: dict[s
     store.remove(FileType.KEY, made.name)
     with pytest.raises((Damaged, WrongPassword)):
         find_keys(store, "one")
+
+
+def test_a_password_is_made_a_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, password = memory_store(), os.urandom(8).hex()
+    create_key(store, password, MASTER, cost=CHEAP)
+    derive = Mock(wraps=SealingKey.from_scrypt)
+    monkeypatch.setattr(SealingKey, "from_scrypt", derive)
+    found = [find_keys(store, password)[0] for _ in range(3)]
+    assert {key.master.to_json() for key in found} == {MASTER.to_json()}
+    assert derive.call_count == 1
+    store.remove(FileType.KEY, found[0].name)
+    with pytest.raises(WrongPassword):
+        find_keys(store, password)
