@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
@@ -12,10 +13,12 @@ from snappy import log
 from snappy.errors import Damaged, NotFound, SnapshotNotFound
 from snappy.repository.documents import Documents
 from snappy.repository.format import HEX_ID, decode_json, encode_json, parse_id
-from snappy.repository.store import FileType, Store
+from snappy.repository.store import File, FileType, Store
 
 _LOG = log.get(__name__)
 _PREFIX = re.compile(r"[0-9a-f]{1,64}\Z")
+_READERS = 8
+"""Snapshots that are under way at once: each is small, and takes as long as the way to the store and back."""
 LATEST = "latest"
 
 
@@ -83,16 +86,21 @@ def load_snapshot(documents: Documents, name: str, size: int | None = None) -> S
 
 def list_snapshots(store: Store, documents: Documents, *, strict: bool = False) -> list[Snapshot]:
     """All snapshots, oldest first. A damaged one is logged and left out, or with ``strict`` raises Damaged."""
-    found: list[Snapshot] = []
-    for name, size in store.list(FileType.SNAPSHOT):
+
+    def load(file: File) -> Snapshot | None:
+        name, size = file
         try:
-            found.append(load_snapshot(documents, name, size))
+            return load_snapshot(documents, name, size)
         except NotFound:
-            continue  # removed since it was listed
+            return None  # removed since it was listed
         except Damaged as error:
             if strict:
                 raise
             _LOG.warning("snapshot skipped", snapshot=name, reason=error.message)
+            return None
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="snapshot") as pool:
+        found = [snapshot for snapshot in pool.map(load, store.list(FileType.SNAPSHOT)) if snapshot]
     return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
 
 
