@@ -106,6 +106,10 @@ class SnappyFileSystem(AsyncFileSystem):
     async def aclose(self) -> None:
         await self._remote.close()
 
+    async def aconnect(self) -> None:
+        """Make the connection, as the first operation would, which waits no longer for a server than this does."""
+        await self._remote.bus()
+
     # ---- looking
 
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:

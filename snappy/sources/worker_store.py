@@ -3,19 +3,29 @@ service keeps."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.config import Nats
-from snappy.errors import AccessDenied
+from snappy.errors import AccessDenied, BusUnavailable
 from snappy.repository import makers
 from snappy.repository.store import StoreRecipe
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
 from snappy.sources.permit import Permit
+
+Value = TypeVar("Value")
+
+DIALS = 20
+"""How often a worker dials, for five seconds each, while a grant holds: a connection that was lost is waited for as long
+by whoever had it."""
 
 
 class _Leave(Permit):
@@ -26,15 +36,45 @@ class _Leave(Permit):
 
 
 class WorkerStore(HeldStore):
-    """The same as the service's own, which is told of each new grant."""
+    """The same as the service's own, which is told of each new grant. It connects when it is first used, and waits out
+    that nobody answers then."""
 
     def __init__(self, target: str, caller: str, prefix: str, nats: Nats) -> None:
         self._permit = _Leave()
-        files = SnappyFileSystem(target, caller=caller, grant=self._permit.grant, prefix=prefix, nats=nats)
-        super().__init__(files, "", self._permit)
+        self._files = SnappyFileSystem(target, caller=caller, grant=self._permit.grant, prefix=prefix, nats=nats)
+        self._connecting = threading.Lock()
+        self._connected = False
+        self._dialing: Future[None] | None = None
+        super().__init__(self._files, "", self._permit)
 
     def told(self, notice: bytes) -> None:
         self._permit.told(notice)
+        if self._permit.ended and self._dialing:
+            self._dialing.cancel()
+
+    def _held(self, operation: Callable[[], Value]) -> Value:
+        with self._connecting:
+            self._connect()
+        return super()._held(operation)
+
+    def _connect(self) -> None:
+        dials = 0
+        while not self._connected:
+            self._permit.check()
+            dials += 1
+            self._connected = self._dial(last=dials == DIALS)
+
+    def _dial(self, last: bool) -> bool:
+        self._dialing = asyncio.run_coroutine_threadsafe(self._files.aconnect(), self._files.loop)
+        try:
+            self._dialing.result()
+        except CancelledError:
+            return False  # the attempt is over
+        except BusUnavailable:
+            if last:
+                raise
+            return False
+        return True
 
 
 def open_store(target: str, caller: str, prefix: str, nats: dict[str, Any]) -> WorkerStore:
