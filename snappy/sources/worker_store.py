@@ -24,8 +24,8 @@ from snappy.sources.permit import Permit
 Value = TypeVar("Value")
 
 DIALS = 20
-"""How often a worker dials, for five seconds each, while a grant holds: a connection that was lost is waited for as long
-by whoever had it."""
+"""How often a worker dials, for five seconds each, while a grant holds: as long as is waited for a connection that was
+lost."""
 
 
 class _Leave(Permit):
