@@ -347,3 +347,11 @@ BY_CODE: dict[str, type[SnappyError]] = {kind.code: kind for kind in _descendant
 def from_code(code: str, message: str, hint: str = "") -> SnappyError:
     """The error that another process named; an unknown code becomes a plain :class:`SnappyError`."""
     return BY_CODE.get(code, SnappyError)(message, hint=hint or None)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error inside nested groups that says most: Snappy's own before others."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [cause_of(inner) for inner in error.exceptions]
+    return next((cause for cause in causes if isinstance(cause, SnappyError)), causes[0])

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-import structlog
+from snappy import lean
+
+with lean.without("rich"):  # it would draw tracebacks that ours has made text of already
+    import structlog
 
 SECRET_WORDS = ("password", "secret", "token", "credential", "authorization", "seed", "grant", "private_key")
 REDACTED = "[redacted]"

@@ -20,7 +20,7 @@ from snappy import log, secrets
 from snappy.bus.connection import Bus
 from snappy.bus.grants import SigningKey
 from snappy.config import Allow, Audit, Config, Core, Nats, SourceService, nearest
-from snappy.errors import BusUnavailable, SnappyError, UsageError
+from snappy.errors import BusUnavailable, UsageError
 
 Kind = Literal["core", "audit", "source", "target"]
 CORE_KEY = "core.key"
@@ -118,14 +118,6 @@ async def wait_ready(host: Host, roles: list[Role]) -> None:
     """Until each role serves."""
     for role in roles:
         await host.ready.setdefault(role, asyncio.Event()).wait()
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """The error inside nested groups that says most: Snappy's own before others."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    causes = [cause_of(inner) for inner in error.exceptions]
-    return next((cause for cause in causes if isinstance(cause, SnappyError)), causes[0])
 
 
 async def until_signalled(work: Coroutine[Any, Any, None]) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from snappy import log, serve
 from snappy.cli import output
-from snappy.errors import SnappyError
+from snappy.errors import SnappyError, cause_of
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     try:
         asyncio.run(serve.until_signalled(_run(start)))
     except Exception as error:
-        cause = serve.cause_of(error)
+        cause = cause_of(error)
         if not isinstance(cause, SnappyError):
             raise
         output.fault(cause, as_json=False)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from typing import TYPE_CHECKING, Protocol
 
 from snappy.cli import output
-from snappy.jobs import messages
+
+if TYPE_CHECKING:
+    from snappy.jobs.messages import Progress
 
 PLAIN_SECONDS = 10.0
 
@@ -19,7 +18,7 @@ PLAIN_SECONDS = 10.0
 class Display(Protocol):
     """Something that shows the progress of one job."""
 
-    def show(self, progress: messages.Progress) -> None: ...
+    def show(self, progress: Progress) -> None: ...
 
     def close(self) -> None: ...
 
@@ -34,7 +33,7 @@ def choose(*, quiet: bool) -> Display:
 class Nothing:
     """Shows nothing."""
 
-    def show(self, progress: messages.Progress) -> None:
+    def show(self, progress: Progress) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -48,7 +47,7 @@ class Lines:
         self._clock = clock
         self._last = clock()
 
-    def show(self, progress: messages.Progress) -> None:
+    def show(self, progress: Progress) -> None:
         if progress.files and self._clock() - self._last >= PLAIN_SECONDS:
             self._last = self._clock()
             output.note(line(progress))
@@ -61,12 +60,15 @@ class Bar:
     """A bar with counts, rate and time left."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
         columns = (BarColumn(bar_width=30), TaskProgressColumn(), TextColumn("{task.fields[text]}", markup=False))
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._progress.add_task("", total=None, text="waiting for a worker")
         self._progress.start()
 
-    def show(self, progress: messages.Progress) -> None:
+    def show(self, progress: Progress) -> None:
         total = progress.bytes_total or None
         self._progress.update(self._task, total=total, completed=progress.bytes, text=line(progress))
 
@@ -74,7 +76,7 @@ class Bar:
         self._progress.stop()
 
 
-def line(progress: messages.Progress) -> str:
+def line(progress: Progress) -> str:
     """Progress in one line: files, bytes, rate and time left as far as they are known."""
     files = f"{progress.files}/{progress.files_total}" if progress.files_total else f"{progress.files}"
     done = output.size(progress.bytes)

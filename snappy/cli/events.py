@@ -7,12 +7,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from snappy.cli import follow, options, output
-from snappy.jobs.messages import EventToken, Subscription
+
+if TYPE_CHECKING:
+    from snappy.jobs.messages import Subscription
 
 EXAMPLES = """\
 examples:
@@ -66,6 +68,8 @@ def _register_count(parser: argparse.ArgumentParser) -> None:
 
 def token(text: str) -> str:
     """A word of an event's subject, or ``*``."""
+    from snappy.jobs.messages import EventToken
+
     try:
         return msgspec.convert(text, EventToken)
     except msgspec.ValidationError:

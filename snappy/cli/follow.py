@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from snappy.cli import display, output
 from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
-from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
 
 if TYPE_CHECKING:
     from snappy.cli.session import Session
     from snappy.frontend.api import Client
+    from snappy.jobs.messages import JobRecord, Result
 
 Done = TypeVar("Done")
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from snappy.cli import follow, options, output
-from snappy.jobs.messages import Beat, JobRecord
 from snappy.jobs.states import State
+
+if TYPE_CHECKING:
+    from snappy.jobs.messages import Beat, JobRecord
 
 
 def register(commands: options.Commands) -> None:

@@ -6,7 +6,6 @@ import argparse
 import os
 from pathlib import Path
 
-from snappy.bus.grants import SigningKey
 from snappy.cli import options, output
 from snappy.errors import UsageError
 
@@ -19,6 +18,8 @@ def register(commands: options.Commands) -> None:
 
 
 def _keygen(arguments: argparse.Namespace) -> int:
+    from snappy.bus.grants import SigningKey
+
     key = SigningKey.generate()
     private, public = Path(arguments.file), Path(f"{arguments.file}.pub")
     _write_new(private, key.to_text(), 0o600)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from snappy import __version__, log, serve
+from snappy import __version__, errors, log
 from snappy.cli import audit, backup, events, jobs, keys, options, output, restore, schedules, services, snapshots, up
 from snappy.errors import InternalError, Interrupted, SnappyError
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except BaseException as error:
-            return _failed(serve.cause_of(error), as_json=arguments.json)
+            return _failed(errors.cause_of(error), as_json=arguments.json)
     except output.ReaderLeft:
         _leave_the_pipe()
         return 1

@@ -11,11 +11,11 @@ import msgspec
 
 from snappy.cli import backup, follow, options, output, restore
 from snappy.errors import UsageError
-from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
 
 if TYPE_CHECKING:
     from snappy.cli.session import Session
+    from snappy.jobs.schedule_words import Schedule
 
 EXAMPLES = """\
 examples:

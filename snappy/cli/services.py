@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from typing import TYPE_CHECKING
 
-from snappy import log, serve
+from snappy import log
 from snappy.cli import options
 from snappy.errors import UsageError
+
+if TYPE_CHECKING:
+    from snappy.serve import Kind
 
 SUMMARIES = {
     "core": "accept jobs, assign them, follow them",
@@ -24,15 +28,18 @@ def register(commands: options.Commands) -> None:
         register_run(group.add_subparsers(title="verbs", metavar="VERB", required=True), kind)
 
 
-def register_run(verbs: options.Commands, kind: serve.Kind) -> None:
+def register_run(verbs: options.Commands, kind: Kind) -> None:
     """Add the verb ``run``."""
     run = options.command(verbs, "run", f"run the service: {SUMMARIES[kind]}")
     if kind in ("source", "target"):
         run.add_argument("name", metavar="NAME", help="its name in the configuration")
-    run.set_defaults(run=lambda arguments: _run(arguments, serve.Role(kind, getattr(arguments, "name", ""))))
+    run.set_defaults(run=lambda arguments: _run(arguments, kind))
 
 
-def _run(arguments: argparse.Namespace, role: serve.Role) -> int:
+def _run(arguments: argparse.Namespace, kind: Kind) -> int:
+    from snappy import serve
+
+    role = serve.Role(kind, getattr(arguments, "name", ""))
     settings = options.load(arguments)
     log.setup(arguments.log_level or settings.log_level)
     if not settings.nats.url and not getattr(serve.section(settings, role), "nats", None):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from snappy.bus.connection import Bus
-from snappy.cli import embedded, options, passwords
+from snappy.cli import options
 from snappy.config import Config
 from snappy.errors import UsageError
 from snappy.frontend.api import Client
@@ -54,6 +54,8 @@ async def for_repository(arguments: argparse.Namespace, *, new: bool = False) ->
         return
     if arguments.source:
         raise UsageError("--source needs a server: without one this command does the work", hint="leave it out")
+    from snappy.cli import embedded, passwords
+
     password = passwords.find(arguments, new=new)
     async with embedded.one_shot(settings, options.as_url(arguments.place), password) as (client, pair):
         yield Session(client, source=pair.source, target=pair.target, key=arguments.key or "default", embedded=True)
@@ -67,6 +69,8 @@ async def for_questions(arguments: argparse.Namespace) -> AsyncIterator[Client]:
         async with connected(settings) as client:
             yield client
         return
+    from snappy.cli import embedded
+
     async with embedded.records(settings) as client:
         yield client
 
@@ -85,10 +89,17 @@ async def connected(settings: Config) -> AsyncIterator[Client]:
 async def _with_server(arguments: argparse.Namespace, settings: Config) -> AsyncIterator[Session]:
     if settings.nats.url:
         options.refuse_with_a_server(arguments)
-    way = connected(settings) if settings.nats.url else embedded.running(settings, arguments.place)
-    async with way as client:
+    async with _way(settings, arguments.place) as client:
         source = arguments.source or await _only_source(client)
         yield Session(client, source, arguments.place, arguments.key or "default", embedded=False)
+
+
+def _way(settings: Config, target: str) -> AbstractAsyncContextManager[Client]:
+    if settings.nats.url:
+        return connected(settings)
+    from snappy.cli import embedded
+
+    return embedded.running(settings, target)
 
 
 async def _only_source(client: Client) -> str:

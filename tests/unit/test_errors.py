@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from snappy import log
-from snappy.errors import BY_CODE, NotFound, SnappyError, _descendants, from_code
+from snappy.errors import BY_CODE, NoSpace, NotFound, SnappyError, _descendants, cause_of, from_code
 
 
 def test_no_two_classes_share_a_code() -> None:
@@ -29,6 +31,12 @@ def test_a_class_says_what_happened_in_a_sentence(kind: type[SnappyError]) -> No
 def test_an_unknown_code_of_a_newer_peer_is_an_error_still() -> None:
     assert type(from_code("from-the-future", "m")) is SnappyError
     assert type(from_code(NotFound.code, "m")) is NotFound
+
+
+def test_the_cause_in_groups() -> None:
+    group = BaseExceptionGroup("a", [asyncio.CancelledError(), BaseExceptionGroup("b", [ValueError(), NoSpace()])])
+    assert isinstance(cause_of(group), NoSpace)
+    assert isinstance(cause_of(ValueError()), ValueError)
 
 
 def test_secrets_never_reach_a_line() -> None:

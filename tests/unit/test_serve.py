@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from snappy import serve
 from snappy.config import Audit, Config, Core, Nats, SourceService, TargetService
-from snappy.errors import NoSpace, UsageError
+from snappy.errors import UsageError
 from snappy.serve import Host, Role
 
 SETTINGS = Config(
@@ -71,9 +70,3 @@ async def test_a_source_with_storage_options_shares_no_process() -> None:
     with pytest.raises(UsageError, match="storage_options") as caught:
         await serve.run(Host(settings), serve.roles_of(settings))
     assert "--split" in caught.value.hint
-
-
-def test_the_cause_in_groups() -> None:
-    group = BaseExceptionGroup("a", [asyncio.CancelledError(), BaseExceptionGroup("b", [ValueError(), NoSpace()])])
-    assert isinstance(serve.cause_of(group), NoSpace)
-    assert isinstance(serve.cause_of(ValueError()), ValueError)
