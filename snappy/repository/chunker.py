@@ -5,6 +5,7 @@ A reader does not care where a file was cut; so this need not be restic's Rabin 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -15,8 +16,6 @@ from snappy.repository.format import MIB
 SMALLEST = MIB // 2
 AVERAGE = MIB
 LARGEST = 8 * MIB
-WINDOW = 2 * LARGEST
-"""Bytes of a file that are in memory at a time."""
 
 
 class Readable(Protocol):
@@ -25,30 +24,47 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def chunks(file: Readable, seed: int = 0) -> Iterator[bytes]:
-    """Cut ``file`` from where it stands; memory stays near two of the largest chunks.
+class Chunker:
+    """Cuts files. Any thread may call any method.
 
     ``seed`` makes the places of the cuts a secret of the repository (see :attr:`Repository.chunker_seed`), so that
-    the sizes of chunks tell an onlooker less about which known file they come from. An empty file has no chunk.
+    the sizes of chunks tell an onlooker less about which known file they come from.
     """
-    head = _read_up_to(file, SMALLEST)
-    if len(head) < SMALLEST:
-        if head:
-            yield head
-        return
-    cutter = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=seed)
-    window = memoryview(bytearray(WINDOW))
-    window[: len(head)] = head
-    full, at_end = len(head), False
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._windows: list[mmap.mmap] = []  # to be used again: a new one costs a page fault a page
+
+    def chunks(self, file: Readable) -> Iterator[bytes]:
+        """Cut ``file`` from where it stands; memory stays near two of the largest chunks. An empty file has none."""
+        head = _read_up_to(file, SMALLEST)
+        if len(head) < SMALLEST:
+            return iter((head,) if head else ())
+        return self._cut(head, file)
+
+    def _cut(self, head: bytes, file: Readable) -> Iterator[bytes]:
+        memory = self._windows.pop() if self._windows else mmap.mmap(-1, LARGEST)
+        try:
+            window = memoryview(memory)
+            window[: len(head)] = head
+            cutter = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=self._seed)
+            yield from _cut(cutter, window, len(head), file)
+        finally:
+            self._windows.append(memory)
+
+
+def _cut(cutter: FastCDC, window: memoryview, full: int, file: Readable) -> Iterator[bytes]:
+    """The chunks of the ``full`` bytes in ``window`` and what ``file`` still gives; a window holds the largest."""
+    at_end = False
     while not at_end:
         full += _fill(window[full:], file)
-        at_end, done = full < WINDOW, 0
-        # Where a chunk ends depends on no more than the largest chunk from its start on.
+        at_end, done = full < len(window), 0
         for chunk in cutter.cut_buf(window[:full]):
-            if not at_end and full - done < LARGEST:
-                break
+            end = done + chunk.length
+            if end == full and not at_end and chunk.length < LARGEST:
+                break  # cut by the window's end alone; every other cut is where it is in the whole file
             yield bytes(chunk.data)
-            done += chunk.length
+            done = end
         window[: full - done] = window[done:full]
         full -= done
 

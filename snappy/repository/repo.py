@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from snappy import log
 from snappy.errors import Damaged, NotFound
 from snappy.repository import configuration, locks, snapshots
-from snappy.repository.chunker import Readable, chunks
+from snappy.repository.chunker import Chunker, Readable
 from snappy.repository.compression import Compressor
 from snappy.repository.configuration import Config
 from snappy.repository.crypto import OVERHEAD
@@ -75,6 +75,7 @@ class Repository:
         if not config.has_compression:
             options = Options(pack_size=options.pack_size, compression=None, index_every=options.index_every)
         self._options = options
+        self._chunker = Chunker(config.chunker_seed)
         compressor = Compressor() if config.has_compression else None
         self.documents = Documents(store, key.master, compressor, random)
         known = None if cache is None else IndexCache(cache, config.id, key.master.stamp)
@@ -216,7 +217,7 @@ class Repository:
 
     def chunks(self, file: Readable) -> Iterator[bytes]:
         """Cut a file into blobs, at places that only this repository would choose."""
-        return chunks(file, self.config.chunker_seed)
+        return self._chunker.chunks(file)
 
     # Worker processes
 

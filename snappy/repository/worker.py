@@ -22,7 +22,7 @@ from typing import BinaryIO
 from snappy import heap, log
 from snappy.errors import Interrupted, SnappyError
 from snappy.repository import makers
-from snappy.repository.chunker import SMALLEST, chunks
+from snappy.repository.chunker import SMALLEST, Chunker
 from snappy.repository.contents import passed_over, unreadable
 from snappy.repository.crypto import SealingKey
 from snappy.repository.entries import Content
@@ -82,7 +82,8 @@ class Worker:
     """Does what ``link`` says until it is told to end."""
 
     def __init__(self, link: WorkerLink, setup: Setup, store: Store) -> None:
-        self._link, self._seed, self._store = link, setup.chunker_seed, store
+        self._link, self._store = link, store
+        self._chunker = Chunker(setup.chunker_seed)
         options = Options(pack_size=setup.pack_size, compression=setup.compression)
         key = SealingKey.from_json(setup.key)
         self._packs = PackWriter(store, key, options, self._uploaded, in_flight=PACKS_IN_FLIGHT)
@@ -162,7 +163,7 @@ class Worker:
         yield reading
 
     def _chunks(self, file: BinaryIO) -> Iterator[bytes]:
-        for chunk in chunks(file, self._seed):
+        for chunk in self._chunker.chunks(file):
             self._packs.raise_failure()
             yield chunk
 

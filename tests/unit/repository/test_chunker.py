@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
 
 import pytest
 
-from snappy.repository.chunker import LARGEST, SMALLEST, chunks
+from snappy.repository.chunker import LARGEST, SMALLEST, Chunker, Readable
 
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(24 * MIB)
+
+
+def chunks(file: Readable, seed: int = 0) -> Iterator[bytes]:
+    return Chunker(seed).chunks(file)
 
 
 class Trickle:
@@ -58,3 +63,19 @@ def test_the_seed_decides_where_files_are_cut() -> None:
     lengths = {tuple(len(chunk) for chunk in chunks(io.BytesIO(DATA), seed)) for seed in (0, 1, 0x25B468838DCB75)}
     assert len(lengths) == 3
     assert list(chunks(io.BytesIO(DATA), 7)) == list(chunks(io.BytesIO(DATA), 7))
+
+
+def test_two_files_can_be_cut_at_a_time() -> None:
+    chunker = Chunker()
+    one, other = DATA[: 9 * MIB], DATA[9 * MIB : 18 * MIB]
+    pairs = list(zip(chunker.chunks(io.BytesIO(one)), chunker.chunks(io.BytesIO(other)), strict=False))
+    assert [first for first, _ in pairs] == list(chunks(io.BytesIO(one)))[: len(pairs)]
+    assert [second for _, second in pairs] == list(chunks(io.BytesIO(other)))[: len(pairs)]
+
+
+def test_where_a_file_is_cut_does_not_change_from_version_to_version() -> None:
+    data = DATA[: 6 * MIB] + bytes(9 * MIB) + DATA[6 * MIB : 7 * MIB]
+    assert [len(chunk) for chunk in chunks(io.BytesIO(data))] == [
+        *(1521776, 1829765, 1437770, 868991),
+        *(8388608, 1921295, 809011),
+    ]
