@@ -196,7 +196,7 @@ class SnapshotNotFound(RepositoryError, code="snapshot-not-found", exit_code=5):
 class Damaged(RepositoryError, code="damaged", exit_code=8):
     """An object of the repository is missing or fails its authentication."""
 
-    hint = "`restic check --read-data` on the same repository says what is damaged"
+    hint = "`snappy check --read-data` on the same repository says what is damaged"
 
 
 class Unauthentic(Damaged, code="unauthentic"):

@@ -119,6 +119,8 @@ def tell(record: JobRecord, *, as_json: bool, interrupted: bool = False) -> int:
     error = _why(record, interrupted)
     if as_json:
         output.result(record, "", as_json=True)
+    if record.result:
+        _tell_findings(record.result)
     output.fault(error, as_json=False)
     return error.exit_code
 
@@ -134,6 +136,7 @@ def _why(record: JobRecord, interrupted: bool) -> SnappyError:
 
 def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
     output.result(record, summary(record.kind, result), as_json=as_json)
+    _tell_findings(result)
     for warning in result.warnings:
         output.note(f"warning: {warning.path}: {warning.message}")
     if result.warning_count > len(result.warnings):
@@ -141,10 +144,20 @@ def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
     return WITH_WARNINGS if result.warning_count else 0
 
 
+def _tell_findings(result: Result) -> None:
+    for found in result.findings:
+        word = "damage" if found.damage else "hint"
+        output.note(f"{word}: {found.kind}: {found.object} {found.id}: {found.message}\n  {found.remedy}")
+    if result.finding_count > len(result.findings):
+        output.note(f"and {result.finding_count - len(result.findings)} more, which the service's log names")
+
+
 def summary(kind: str, result: Result) -> str:
     """What a job that succeeded did, in a line or two."""
     if kind == "init":
         return f"made the repository {result.repository[:8]}"
+    if kind == "check":
+        return _summary_of_check(result)
     rate = result.bytes_processed / result.seconds if result.seconds else 0.0
     amount = f"{output.size(result.bytes_processed)} in {output.duration(result.seconds)} ({output.size(rate)}/s)"
     counts = f"{result.files} files, {result.directories} directories, {amount}"
@@ -153,6 +166,12 @@ def summary(kind: str, result: Result) -> str:
     files = f"{result.files_new} new, {result.files_changed} changed, {result.files_unmodified} unmodified"
     sizes = f"read {output.size(result.bytes_read)}, stored {output.size(result.bytes_stored)}"
     return f"snapshot {result.snapshot[:8]}: {counts}\n{files}; {sizes}"
+
+
+def _summary_of_check(result: Result) -> str:
+    there = f"{result.snapshots} snapshots, {result.directories} different directories, {result.packs} packs"
+    read = f"read {result.packs_read} packs, {output.size(result.bytes_read)}"
+    return f"no damage in {result.repository[:8]}: {there}; {read} in {output.duration(result.seconds)}"
 
 
 async def watch(client: Client, job: str, arguments: argparse.Namespace) -> int:

@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from snappy import __version__, errors, log
-from snappy.cli import audit, backup, events, jobs, keys, options, output, restore, schedules, services, snapshots, up
+from snappy.cli import (
+    audit,
+    backup,
+    check,
+    events,
+    jobs,
+    keys,
+    options,
+    output,
+    restore,
+    schedules,
+    services,
+    snapshots,
+    up,
+)
 from snappy.errors import InternalError, Interrupted, SnappyError
 
 EXIT_CODES = """\
@@ -30,7 +44,7 @@ exit codes:
   12  wrong password
   130 interrupted (Ctrl-C)
 """
-GROUPS = (up, services, backup, restore, snapshots, jobs, events, schedules, audit, keys)
+GROUPS = (up, services, backup, restore, check, snapshots, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

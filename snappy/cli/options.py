@@ -67,10 +67,15 @@ def password(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--password-command", metavar="COMMAND", help="run without a shell; its output is the password")
 
 
-def repository(parser: argparse.ArgumentParser, flag: str, summary: str) -> None:
+def repository(parser: argparse.ArgumentParser, flag: str, summary: str, *aliases: str) -> None:
     """The target, the key and the source service: whom a job names."""
     parser.add_argument(
-        flag, dest="place", metavar="URL-or-TARGET", required=True, help=f"{summary}: a URL, a path, or a target's name"
+        flag,
+        *aliases,
+        dest="place",
+        metavar="URL-or-TARGET",
+        required=True,
+        help=f"{summary}: a URL, a path, or a target's name",
     )
     parser.add_argument("--source", metavar="NAME", help="the source service that does the work")
     parser.add_argument("--key", metavar="NAME", help="which of the source service's passwords (default: default)")

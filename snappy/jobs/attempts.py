@@ -57,8 +57,9 @@ class Attempts:
         await self._store.holds.remove(job)
         return finished
 
-    async def failed(self, stored: StoredJob, error: SnappyError | ErrorInfo) -> StoredJob:
-        """The attempt ended with ``error``: retry, fail, or end as was asked for. Raises WrongSequence."""
+    async def failed(self, stored: StoredJob, error: SnappyError | ErrorInfo, **changes: Any) -> StoredJob:
+        """The attempt ended with ``error``: retry, fail (with ``changes``), or end as was asked for. Raises
+        WrongSequence."""
         info = error if isinstance(error, ErrorInfo) else ErrorInfo.of(error)
         if is_stopping(stored.value):
             return await self.stopped(stored, info)
@@ -66,11 +67,12 @@ class Attempts:
         attempts = self._ended(stored, info)
         limit = attempt_limit(stored.value, self._settings.max_attempts)
         if not info.retryable or self._is_exhausted(attempts, limit):
-            return await self.finished(stored, Event.FAILED, error=info)
+            return await self.finished(stored, Event.FAILED, error=info, **changes)
         wait = self._backoff(attempts) * self._jitter()
         not_before = max(self._clock() + wait, attempts[-1].until + CLOCK_MARGIN)
-        changes = {"attempts": attempts, "error": info, "not_before": not_before}
-        return await self._ledger.transition(stored, Event.RETRYING, **changes)
+        return await self._ledger.transition(
+            stored, Event.RETRYING, attempts=attempts, error=info, not_before=not_before
+        )
 
     async def stopped(self, stored: StoredJob, error: ErrorInfo | None) -> StoredJob:
         """The worker of a job whose end was asked for has stopped, or is gone. Raises WrongSequence."""

@@ -43,7 +43,8 @@ from snappy.jobs.store import JobStore, Kept, StoredJob
 
 _log = log.get(__name__)
 
-RIGHTS = {"init": RIGHTS_BACKUP, "backup": RIGHTS_BACKUP, "restore": RIGHTS_READ}
+RIGHTS = {"init": RIGHTS_BACKUP, "backup": RIGHTS_BACKUP, "restore": RIGHTS_READ, "check": RIGHTS_BACKUP}
+"""By kind of job; a check writes its lock, without which a prune could delete what it is about to read."""
 READ_SECONDS = 60.0
 
 

@@ -92,8 +92,27 @@ class RestoreCommand(Command, frozen=True, kw_only=True):
     exclude: list[str] = []
 
 
-COMMANDS: dict[str, type[Command]] = {"init": InitCommand, "backup": BackupCommand, "restore": RestoreCommand}
-AnyCommand = InitCommand | BackupCommand | RestoreCommand
+class CheckCommand(Command, frozen=True, kw_only=True):
+    """Find out whether a repository is whole."""
+
+    read_data: bool = False
+    """Read every pack, and prove all that is in it."""
+    read_data_subset: Annotated[str, Meta(pattern=r"^([0-9]+/[0-9]+|[0-9]+(\.[0-9]+)?%)$")] | None = None
+    """Read a part alone: ``1/7`` is the first of seven, ``10%`` are as many packs at random."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.read_data and self.read_data_subset:
+            raise ValueError("read_data reads all, so it excludes read_data_subset")
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "init": InitCommand,
+    "backup": BackupCommand,
+    "restore": RestoreCommand,
+    "check": CheckCommand,
+}
+AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand
 
 
 Message = TypeVar("Message")

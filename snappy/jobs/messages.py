@@ -58,8 +58,21 @@ class Warn(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check found. No path: names are sealed in the repository."""
+
+    kind: str
+    damage: bool
+    """Rather than a hint; damage ends the check as failed."""
+    object: Literal["key", "snapshot", "index", "pack", "blob", "tree"]
+    id: str
+    """The object's, 64 hexadecimal digits."""
+    message: str
+    remedy: str
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job that succeeded did. Sizes are bytes, durations seconds."""
+    """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
 
     snapshot: str = ""
     repository: str = ""
@@ -76,6 +89,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[Warn] = []
     """The first hundred."""
     warning_count: int = 0
+    snapshots: int = 0
+    packs: int = 0
+    packs_read: int = 0
+    findings: list[Finding] = []
+    """The first hundred, damage before hints."""
+    finding_count: int = 0
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,30 +158,6 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: JobRecord
     request: str | None = None
     submitter: str = ""
-    specversion: str = "1.0"
-    datacontenttype: str = "application/json"
-
-
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that a service dropped because it broke the rules of the bus. ``count``: so many since the last one
-    that was told."""
-
-    subject: str
-    reply: str = ""
-    caller: str = ""
-    reason: str = ""
-    count: int = 1
-
-
-class RefusalEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """CloudEvents 1.0, JSON format; on ``snappy.event.security.refused.<id>``."""
-
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
-    data: Refusal
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
 

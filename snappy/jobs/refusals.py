@@ -13,7 +13,7 @@ from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import BusError
 from snappy.jobs.ledger import timestamp
-from snappy.jobs.messages import Refusal, RefusalEvent
+from snappy.jobs.refusal_words import Refusal, RefusalEvent
 
 _log = log.get(__name__)
 

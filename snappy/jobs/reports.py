@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
@@ -33,6 +34,8 @@ LAST = frozenset({"succeeded", "failed", "rejected", "cancelled"})
 TEXT_LIMIT = 4096
 DETAIL_BYTES = 128 << 10
 """The record and its event must fit into one message, whatever a worker reports."""
+
+Detail = TypeVar("Detail")
 
 
 class Reports:
@@ -136,11 +139,12 @@ class Reports:
             await self._ledger.note(stored, checkpoint=report.checkpoint)
 
     async def _succeeded(self, stored: StoredJob, report: Report) -> None:
-        result = _short_result(report.result or Result())
+        result = _short(report.result or Result())
         await self._attempts.finished(stored, Event.SUCCEEDED, result=result, error=None)
 
     async def _failed(self, stored: StoredJob, report: Report) -> None:
-        await self._attempts.failed(stored, _error(report))
+        changes = {"result": _short(report.result)} if report.result else {}
+        await self._attempts.failed(stored, _error(report), **changes)
 
     async def _rejected(self, stored: StoredJob, report: Report) -> None:
         await self._attempts.finished(stored, Event.REJECTED, error=_error(report))
@@ -160,9 +164,13 @@ def _error(report: Report) -> ErrorInfo:
     return msgspec.structs.replace(report.error, message=message, hint=hint)
 
 
-def _short_result(result: Result) -> Result:
-    """The same with fewer warnings, if they would not fit."""
-    warnings = result.warnings[:100]
-    while warnings and len(msgspec.json.encode(warnings)) > DETAIL_BYTES:
-        warnings = warnings[: len(warnings) // 2]
-    return msgspec.structs.replace(result, warnings=warnings)
+def _short(result: Result) -> Result:
+    """The same with fewer warnings and findings, if they would not fit."""
+    return msgspec.structs.replace(result, warnings=_fitting(result.warnings), findings=_fitting(result.findings))
+
+
+def _fitting(details: list[Detail]) -> list[Detail]:
+    details = details[:100]
+    while details and len(msgspec.json.encode(details)) > DETAIL_BYTES:
+        details = details[: len(details) // 2]
+    return details

@@ -30,6 +30,7 @@ from snappy.repository.index_table import (
     locations,
     pack_ids,
 )
+from snappy.repository.pack import PackedBlob
 
 BLOBS_IN_A_FILE = 50_000
 """About how many blobs one index file lists: keeps it below the 8 MiB that restic aims for."""
@@ -72,6 +73,16 @@ class IndexContent:
                 yield encode_row(
                     parse_id(blob.id), number, blob.type, blob.offset, blob.length, blob.uncompressed_length
                 )
+
+    def packs(self) -> dict[PackId, list[PackedBlob]]:
+        """What it lists, by pack. Raises :class:`Damaged` at an entry that cannot be."""
+        found: dict[PackId, list[PackedBlob]] = {}
+        for pack in self._file.packs or ():
+            found.setdefault(parse_id(pack.id), []).extend(
+                PackedBlob(blob.type, parse_id(blob.id), blob.offset, blob.length, blob.uncompressed_length)
+                for blob in pack.blobs
+            )
+        return found
 
 
 def decode_index(data: bytes) -> IndexContent:

@@ -16,6 +16,9 @@ from snappy.repository.crypto import OVERHEAD, SealingKey
 from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, PackId
 
 _LENGTH = struct.Struct("<I")
+LENGTH_SIZE = _LENGTH.size
+"""Bytes of the header's length at the end of a pack."""
+
 _PLAIN = struct.Struct("<BI32s")
 _COMPRESSED = struct.Struct("<BII32s")
 _TYPES = {0: BlobType.DATA, 1: BlobType.TREE, 2: BlobType.DATA, 3: BlobType.TREE}
@@ -24,7 +27,7 @@ LARGEST_HEADER = 16 * MIB
 """The largest header that restic reads, in bytes, without the length at its end."""
 
 MOST_BLOBS = (LARGEST_HEADER - OVERHEAD) // _COMPRESSED.size
-_FIRST_READ = 15 * _COMPRESSED.size + OVERHEAD + _LENGTH.size
+_FIRST_READ = 15 * _COMPRESSED.size + OVERHEAD + LENGTH_SIZE
 
 ReadRange = Callable[[int, int], bytes]
 """(offset, length) to that many bytes of one pack."""
@@ -130,16 +133,16 @@ def read_header(key: SealingKey, size: int, read: ReadRange) -> list[PackedBlob]
 
     Raises :class:`Damaged` when it is no pack, or one that fails its authentication.
     """
-    if size < _PLAIN.size + OVERHEAD + _LENGTH.size:
+    if size < _PLAIN.size + OVERHEAD + LENGTH_SIZE:
         raise Damaged("the pack is too short")
     tail = read(size - min(size, _FIRST_READ), min(size, _FIRST_READ))
-    length = _LENGTH.unpack(tail[-_LENGTH.size :])[0]
-    whole = length + _LENGTH.size
+    length = _LENGTH.unpack(tail[-LENGTH_SIZE:])[0]
+    whole = length + LENGTH_SIZE
     if not OVERHEAD < length <= LARGEST_HEADER or whole > size:
         raise Damaged("the pack ends with an impossible header length")
     if whole > len(tail):
         tail = read(size - whole, whole)
-    return _checked(decode_header(key.open(tail[-whole : -_LENGTH.size])), size - whole)
+    return _checked(decode_header(key.open(tail[-whole:-LENGTH_SIZE])), size - whole)
 
 
 def _checked(blobs: list[PackedBlob], size: int) -> list[PackedBlob]:

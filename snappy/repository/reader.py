@@ -63,12 +63,12 @@ class BlobReader:
         """The plain bytes of the one copy that lies there, listed or not. Raises :class:`Damaged` and StorageError."""
         return self.open(location, self._read(location.pack, location.offset, location.length))
 
-    def open(self, location: BlobLocation, sealed: bytes | memoryview) -> bytes:
+    def open(self, blob: BlobLocation | PackedBlob, sealed: bytes | memoryview) -> bytes:
         """The plain bytes of a blob that was read. Raises :class:`Damaged`."""
         plain = self._key.open(sealed)
-        if location.uncompressed_length:
-            plain = decompress(plain, location.uncompressed_length)
-        if blob_id(plain) != location.id:
+        if blob.uncompressed_length:
+            plain = decompress(plain, blob.uncompressed_length)
+        if blob_id(plain) != blob.id:
             raise Damaged("its name is not its SHA-256")
         return plain
 

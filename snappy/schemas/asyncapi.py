@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from snappy import __version__
 from snappy.bus import protocol
 from snappy.bus.subjects import Subjects
-from snappy.jobs import audit_words, kinds, messages, schedule_words
+from snappy.jobs import audit_words, kinds, messages, refusal_words, schedule_words
 from snappy.jobs.states import Event
 from snappy.jobs.verbs import VERBS, Verb
 from snappy.schemas.structs import Document, Struct, all_structs, file_name, file_structs
@@ -144,7 +144,7 @@ CHANNELS = [
         "refusal",
         NAMES.event("security", "refused", "{refusal}"),
         "A message that a service dropped, because it broke the rules of the bus.",
-        (messages.RefusalEvent,),
+        (refusal_words.RefusalEvent,),
         "send",
         stream=NAMES.events_stream,
     ),

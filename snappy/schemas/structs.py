@@ -15,7 +15,7 @@ import msgspec
 from snappy.bus import protocol
 from snappy.bus.failures import Failure
 from snappy.bus.grants import Grant
-from snappy.jobs import audit_words, kinds, messages, schedule_words
+from snappy.jobs import audit_words, kinds, messages, refusal_words, schedule_words
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = dict[str, Any]
@@ -27,7 +27,8 @@ BASES = (kinds.Command, protocol.Request, audit_words.AuditFilter)
 
 def job_structs() -> list[Struct]:
     """Every message about jobs, in the order of the modules."""
-    return [*_structs_of(kinds), *_structs_of(messages), *_structs_of(schedule_words), *_structs_of(audit_words)]
+    modules = (kinds, messages, refusal_words, schedule_words, audit_words)
+    return [struct for module in modules for struct in _structs_of(module)]
 
 
 def file_structs() -> list[Struct]:

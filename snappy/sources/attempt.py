@@ -85,7 +85,9 @@ class Attempt:
         elif isinstance(error, AttemptOver) and self._hold.ended:
             self._log.warning("the attempt is over; what it stored stays for the next one")
         else:
-            await self._report("rejected" if isinstance(error, NEVER_RUN) else "failed", error=self._info(error))
+            result = error.details.get("result") if isinstance(error, SnappyError) else None
+            kind = "rejected" if isinstance(error, NEVER_RUN) else "failed"
+            await self._report(kind, error=self._info(error), result=result)
 
     def _info(self, error: Exception) -> ErrorInfo:
         if isinstance(error, AttemptOver):

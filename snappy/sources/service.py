@@ -46,6 +46,7 @@ from snappy.sources import allow, base, tasks, worker_store
 from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
+from snappy.sources.workshop import Workshop
 
 ANSWER_SECONDS = 5.0
 CLAIM_TRIES = 4
@@ -226,7 +227,7 @@ class SourceService:
         await asyncio.to_thread(allow.check, task.asks, rules, hold.job.submitter)
         password = await asyncio.to_thread(self._passwords, command.key)
         async with self._files(command.target, hold.grant) as files:
-            shop = tasks.Workshop(
+            shop = Workshop(
                 hold=hold,
                 store=HeldStore(files, "", hold, self._recipe(command.target, hold)),
                 password=password,

@@ -7,37 +7,33 @@ may go on.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from snappy import log
-from snappy.errors import AccessDenied, BadOptions, JobCancelled, NotARepository, SnappyError
-from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
-from snappy.jobs.messages import LockRef, Result, Warn
+from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
+from snappy.jobs.kinds import BackupCommand, CheckCommand, Command, InitCommand, RestoreCommand
+from snappy.jobs.messages import Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
-from snappy.repository.crew import NO_WORKERS, Workers
 from snappy.repository.entries import Problem, Sink
 from snappy.repository.journal import Journal
-from snappy.repository.locks import Confirm, LockJob, LockOwner, Named
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
-from snappy.repository.store import Store
-from snappy.sources import base
+from snappy.sources import base, checks
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
+from snappy.sources.workshop import Task, Workshop, locked, locked_if_allowed, user_name
 
 LEVELS = {"off": None, "fastest": 1, "default": 3, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
@@ -50,30 +46,6 @@ JOB_TAG = "snappy-job:"
 _log = log.get(__name__)
 
 
-class Workshop(msgspec.Struct, frozen=True, kw_only=True):
-    """What an attempt works with."""
-
-    hold: Hold
-    store: Store
-    password: str
-    progress: Progress
-    owner: str
-    """The lock's host name: ``snappy.<service>.<replica>``."""
-    host: str
-    """The snapshot's host name, unless the command gives one."""
-    index_cache: Path | None = None
-    """Where what index files say is kept from job to job."""
-    workers: Workers = NO_WORKERS
-    """The worker processes that a backup may start."""
-
-
-class Task(msgspec.Struct, frozen=True):
-    """A command that is known to be possible: what it asks for, and how it is done."""
-
-    asks: Ask
-    work: Callable[[Workshop], Awaitable[Result]]
-
-
 def prepare(kind: str, command: Command) -> Task:
     """Load the plug-in and check its options. Raises UnknownPlugin or BadOptions."""
     asks = Ask(kind=kind, target=command.target, plugin=getattr(command, "plugin", ""))
@@ -81,6 +53,8 @@ def prepare(kind: str, command: Command) -> Task:
         return _prepare_backup(command, asks)
     if isinstance(command, RestoreCommand):
         return _prepare_restore(command, asks)
+    if isinstance(command, CheckCommand):
+        return checks.prepare(command, asks)
     assert isinstance(command, InitCommand)
     return Task(asks, _init)
 
@@ -152,7 +126,7 @@ def _backup_blocking(
     shop: Workshop, command: BackupCommand, source: base.Source, frozen: Any, repository: Repository
 ) -> Result:
     host = command.host or shop.host
-    with repository.lock(owner=_owner(shop), confirm=_confirm(shop.hold)):
+    with locked(repository, shop):
         repository.load_index()
         finished = _finished_before(repository, shop.hold)
         if finished is not None:
@@ -173,7 +147,7 @@ def _backup_blocking(
                 source.export(frozen),
                 paths=source.claims(),
                 hostname=host,
-                username=_user_name(),
+                username=user_name(),
                 uid=os.getuid(),
                 gid=os.getgid(),
                 tags=[*command.tags, job_tag(shop.hold.job.id)],
@@ -301,7 +275,7 @@ def _check_patterns(command: RestoreCommand) -> None:
 def _restore_blocking(shop: Workshop, command: RestoreCommand, open_sink: Callable[[], Sink]) -> Result:
     began = time.monotonic()
     opened = Repository.open(shop.store, shop.password, cache=shop.index_cache)
-    with opened as repository, _locked_if_allowed(repository, shop):
+    with opened as repository, locked_if_allowed(repository, shop):
         hosts = [command.host] if command.host else []
         snapshot = repository.find_snapshot(command.snapshot, hosts=hosts, paths=command.paths)
         repository.load_index()
@@ -322,18 +296,6 @@ def _raise_failure(done: RestoreResult) -> None:
     raise failure
 
 
-@contextmanager
-def _locked_if_allowed(repository: Repository, shop: Workshop) -> Iterator[None]:
-    """Who may only read cannot leave a lock, and may restore all the same: a prune meanwhile can make that fail, and
-    nothing worse."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(repository.lock(owner=_owner(shop), confirm=_confirm(shop.hold)))
-        except AccessDenied:
-            _log.info("restoring without a lock, for lack of the right to write one")
-        yield
-
-
 def _restore_result(done: RestoreResult, snapshot: Snapshot, repository: Repository, seconds: float) -> Result:
     return Result(
         snapshot=snapshot.id,
@@ -348,40 +310,6 @@ def _restore_result(done: RestoreResult, snapshot: Snapshot, repository: Reposit
 
 
 # ---- shared ------------------------------------------------------------------------------------------------------
-
-
-def _owner(shop: Workshop) -> LockOwner:
-    return LockOwner(
-        hostname=shop.owner,
-        username=_user_name(),
-        pid=os.getpid(),
-        uid=os.getuid(),
-        gid=os.getgid(),
-        job=LockJob(job=shop.hold.job.id, attempt=shop.hold.attempt),
-    )
-
-
-def _confirm(hold: Hold) -> Confirm:
-    """Ask the core about the locks of other jobs."""
-
-    def confirm(left: list[Named]) -> AbstractContextManager[set[str]]:
-        return hold.removing(
-            [
-                LockRef(name=name, job=lock.snappy.job, attempt=lock.snappy.attempt, refreshed=lock.time.timestamp())
-                for name, lock in left
-                if lock.snappy
-            ]
-        )
-
-    return confirm
-
-
-def _user_name() -> str:
-    """In a container the number may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _told(problems: Iterable[Problem]) -> list[Warn]:

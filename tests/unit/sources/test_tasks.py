@@ -42,7 +42,8 @@ from snappy.repository.store import FileType, Store
 from snappy.sources import tasks
 from snappy.sources.allow import check
 from snappy.sources.files import FilesSource
-from snappy.sources.tasks import Workshop, prepare
+from snappy.sources.tasks import prepare
+from snappy.sources.workshop import Workshop
 
 NAMES: dict[str, Any] = {"source": "site", "target": "vault"}
 

@@ -1,0 +1,70 @@
+"""What a source service does for a check: the repository is opened and locked, and what was found becomes words."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from snappy import log
+from snappy.jobs import messages
+from snappy.jobs.kinds import CheckCommand
+from snappy.jobs.messages import Result
+from snappy.repository.checker import Checker, CheckResult
+from snappy.repository.findings import Finding
+from snappy.repository.portion import EVERYTHING, Portion
+from snappy.repository.repo import Repository
+from snappy.sources.allow import Ask
+from snappy.sources.workshop import Task, Workshop, locked_if_allowed
+
+FINDINGS_TOLD = 100
+
+_log = log.get(__name__)
+
+
+def prepare(command: CheckCommand, asks: Ask) -> Task:
+    """Raises BadOptions."""
+    portion = Portion.parse(command.read_data_subset) if command.read_data_subset else None
+    if command.read_data:
+        portion = EVERYTHING
+    return Task(asks, lambda shop: asyncio.to_thread(_check, shop, portion))
+
+
+def _check(shop: Workshop, portion: Portion | None) -> Result:
+    """Raises Damaged, with the result in its details, where anything is. No cache of the index is of use here."""
+    began = time.monotonic()
+    with Repository.open(shop.store, shop.password) as repository, locked_if_allowed(repository, shop):
+        done = Checker(repository, progress=shop.progress, cancelled=shop.hold.check).check(portion)
+        result = _result(done, repository, time.monotonic() - began)
+    for finding in done.findings[FINDINGS_TOLD:]:
+        _log.error("found too", kind=finding.kind.value.name, id=finding.id, reason=finding.message)
+    failure = done.failure()
+    if failure:
+        failure.details["result"] = result
+        raise failure
+    return result
+
+
+def _result(done: CheckResult, repository: Repository, seconds: float) -> Result:
+    return Result(
+        repository=repository.id,
+        snapshots=done.snapshots,
+        directories=done.trees,
+        packs=done.packs,
+        packs_read=done.packs_read,
+        bytes_read=done.bytes_read,
+        seconds=seconds,
+        findings=[_told(finding) for finding in done.findings[:FINDINGS_TOLD]],
+        finding_count=done.damage + done.hints,
+    )
+
+
+def _told(finding: Finding) -> messages.Finding:
+    meaning = finding.kind.value
+    return messages.Finding(
+        kind=meaning.name,
+        damage=meaning.damage,
+        object=meaning.about,
+        id=finding.id,
+        message=finding.message,
+        remedy=meaning.remedy,
+    )

@@ -1,0 +1,99 @@
+"""What every job works with at a source service, and how it locks the repository."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from snappy import log
+from snappy.errors import AccessDenied
+from snappy.jobs.messages import LockRef, Result
+from snappy.repository.crew import NO_WORKERS, Workers
+from snappy.repository.locks import Confirm, Lock, LockJob, LockOwner, Named
+from snappy.repository.progress import Progress
+from snappy.repository.repo import Repository
+from snappy.repository.store import Store
+from snappy.sources.allow import Ask
+from snappy.sources.hold import Hold
+
+_log = log.get(__name__)
+
+
+class Workshop(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt works with."""
+
+    hold: Hold
+    store: Store
+    password: str
+    progress: Progress
+    owner: str
+    """The lock's host name: ``snappy.<service>.<replica>``."""
+    host: str
+    """The snapshot's host name, unless the command gives one."""
+    index_cache: Path | None = None
+    """Where what index files say is kept from job to job."""
+    workers: Workers = NO_WORKERS
+    """The worker processes that a backup may start."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A command that is known to be possible: what it asks for, and how it is done."""
+
+    asks: Ask
+    work: Callable[[Workshop], Awaitable[Result]]
+
+
+def locked(repository: Repository, shop: Workshop) -> AbstractContextManager[Lock]:
+    """A lock in the name of the attempt, beside other shared ones."""
+    return repository.lock(owner=_owner(shop), confirm=_confirm(shop.hold))
+
+
+@contextmanager
+def locked_if_allowed(repository: Repository, shop: Workshop) -> Iterator[None]:
+    """Who may only read cannot leave a lock, and may work all the same: a prune meanwhile can make that fail, and
+    nothing worse."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(repository, shop))
+        except AccessDenied:
+            _log.info("reading without a lock, for lack of the right to write one")
+        yield
+
+
+def _owner(shop: Workshop) -> LockOwner:
+    return LockOwner(
+        hostname=shop.owner,
+        username=user_name(),
+        pid=os.getpid(),
+        uid=os.getuid(),
+        gid=os.getgid(),
+        job=LockJob(job=shop.hold.job.id, attempt=shop.hold.attempt),
+    )
+
+
+def _confirm(hold: Hold) -> Confirm:
+    """Ask the core about the locks of other jobs."""
+
+    def confirm(left: list[Named]) -> AbstractContextManager[set[str]]:
+        return hold.removing(
+            [
+                LockRef(name=name, job=lock.snappy.job, attempt=lock.snappy.attempt, refreshed=lock.time.timestamp())
+                for name, lock in left
+                if lock.snappy
+            ]
+        )
+
+    return confirm
+
+
+def user_name() -> str:
+    """In a container the number may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
