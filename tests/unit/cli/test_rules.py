@@ -17,6 +17,7 @@ NAMED = ["--source", "site1"]
 KINDS = {
     "init": ["init", "--to", "vault", *NAMED],
     "backup": ["backup", "/etc", "--to", "vault", *NAMED],
+    "check": ["check", "--target", "vault", *NAMED],
     "restore": ["restore", "latest", "--from", "vault", "--to", "/srv", *NAMED],
 }
 

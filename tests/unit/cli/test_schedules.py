@@ -45,6 +45,12 @@ def test_a_restore_behind_the_dashes() -> None:
     assert (kind, job.snapshot, job.place, job.to, given.every) == ("restore", "latest", "vault", "/drill", 30 * 86400)
 
 
+def test_a_check_behind_the_dashes() -> None:
+    given = parsed("add", "proof", "--every", "1d", "--", "check", "--from", "vault", "--read-data-subset", "1/7")
+    kind, job = schedules.parse_job(given)
+    assert (kind, job.place, job.read_data, job.read_data_subset) == ("check", "vault", False, "1/7")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -8,7 +8,7 @@ import pytest
 
 from snappy.cli import display, follow, output, snapshots
 from snappy.errors import NotFound
-from snappy.jobs.messages import Attempt, ErrorInfo, JobRecord, Progress, Result, Warn
+from snappy.jobs.messages import Attempt, ErrorInfo, Finding, JobRecord, Progress, Result, Warn
 from snappy.jobs.states import State
 
 RESULT = Result(
@@ -63,6 +63,40 @@ def test_a_backup_in_words() -> None:
 def test_a_restore_and_an_init_in_words() -> None:
     assert follow.summary("restore", RESULT).startswith("restored snapshot 01234567: 10 files")
     assert follow.summary("init", RESULT) == "made the repository fedcba98"
+
+
+LOST = Finding(kind="pack-missing", damage=True, object="pack", id="ab", message="it is gone", remedy="bring it back")
+LEFT = Finding(kind="pack-unlisted", damage=False, object="pack", id="cd", message="no index lists it", remedy="none")
+
+
+def test_a_check_in_words() -> None:
+    done = Result(
+        repository="fedcba98", snapshots=2, directories=7, packs=3, packs_read=1, bytes_read=1536, seconds=2.0
+    )
+    assert follow.summary("check", done) == (
+        "no damage in fedcba98: 2 snapshots, 7 different directories, 3 packs; read 1 packs, 1.5 KiB in 2.0 s"
+    )
+
+
+def test_hints_of_a_check_are_told_and_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    hinted = Result(findings=[LEFT], finding_count=1)
+    assert follow.tell(record(State.SUCCEEDED, "check", result=hinted), as_json=False) == 0
+    assert capsys.readouterr().err == "hint: pack-unlisted: pack cd: no index lists it\n  none\n"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_damage_is_told_finding_by_finding(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    found = Result(findings=[LOST], finding_count=7)
+    why = ErrorInfo(code="damaged", message="the repository is damaged", hint="look")
+    failed = record(State.FAILED, "check", result=found, error=why)
+    assert follow.tell(failed, as_json=as_json) == 8
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[:3] == [
+        "damage: pack-missing: pack ab: it is gone",
+        "  bring it back",
+        "and 6 more, which the service's log names",
+    ]
+    assert bool(printed.out) == as_json
 
 
 def test_snapshots_in_a_table() -> None:

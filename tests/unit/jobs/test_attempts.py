@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from snappy import config
 from snappy.bus.grants import CLOCK_MARGIN
 from snappy.bus.subjects import WorkerSubject
-from snappy.errors import AttemptLost, Interrupted, NotARepository, SnappyError, Unavailable
+from snappy.errors import AttemptLost, Damaged, Interrupted, NotARepository, SnappyError, Unavailable
 from snappy.jobs.attempts import LONGEST_BACKOFF, LOST, Attempts
 from snappy.jobs.ledger import Ledger
-from snappy.jobs.messages import Attempt, Hold, JobRecord
+from snappy.jobs.messages import Attempt, Hold, JobRecord, Result
 from snappy.jobs.states import Event, State, after
 from snappy.jobs.store import JobStore, Kept, StoredJob
 
@@ -116,6 +116,17 @@ async def test_errors_and_losses_have_limits_of_their_own() -> None:
     assert (record.state, record.error.code if record.error else "") == (State.FAILED, "unavailable")
     record = await failed_until_over(Bench(), *[AttemptLost()] * 4)
     assert (record.state, record.error.code if record.error else "") == (State.FAILED, "attempt-lost")
+
+
+async def test_what_a_check_found_stays_where_the_job_failed_and_not_where_it_is_tried_again() -> None:
+    bench = Bench()
+    await bench.start()
+    retried = await bench.attempts.failed(bench.job, Unavailable(), result=Result(finding_count=1))
+    assert (retried.value.state, retried.value.result) == (State.RETRYING, None)
+    bench.job = retried
+    await bench.start()
+    failed = await bench.attempts.failed(bench.job, Damaged(), result=Result(finding_count=2))
+    assert (failed.value.state, failed.value.result) == (State.FAILED, Result(finding_count=2))
 
 
 async def test_what_is_not_retryable_ends_the_job_and_the_reason_stays() -> None:

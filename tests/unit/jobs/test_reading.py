@@ -31,6 +31,25 @@ def test_a_command_that_makes_no_sense_is_rejected(body: bytes) -> None:
         parse_command("backup", body)
 
 
+@pytest.mark.parametrize("part", ["1", "1/", "/7", "10", "%", "1/7%", "half", ""])
+def test_a_part_of_the_data_that_is_none(part: str) -> None:
+    with pytest.raises(InvalidCommand, match="read_data_subset"):
+        parse_command("check", check(read_data_subset=part))
+
+
+def test_a_check_reads_all_or_a_part() -> None:
+    assert parse_command("check", check(read_data_subset="1/7")).read_data is False  # type: ignore[union-attr]
+    with pytest.raises(InvalidCommand, match="excludes"):
+        parse_command("check", check(read_data_subset="10%", read_data=True))
+    late = {"not_before": "2027-01-02T00:00:00Z", "deadline": "2027-01-01T00:00:00Z"}
+    with pytest.raises(InvalidCommand, match="deadline"):
+        parse_command("check", check(**late))
+
+
+def check(**fields: object) -> bytes:
+    return msgspec.json.encode({"source": "site1", "target": "vault", **fields})
+
+
 def test_what_makes_sense_comes_back() -> None:
     answer = HoldAnswer(clock=1.5, locks=["a"])
     assert read_answer(msgspec.json.encode(answer), HoldAnswer) == answer

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,29 +21,9 @@ from snappy.repository.pack_writer import Options
 from snappy.repository.portion import EVERYTHING, Portion
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
-from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store
 from tests.support.engine import CHEAP, PASSWORD, Interposed, flip, memory_store, new_repository
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-FILES = 6
-
-
-def fill(repository: Repository, name: bytes = b"file") -> None:
-    """A snapshot of two directories with files of noise and of text."""
-    nodes = []
-    for number in range(FILES):
-        data = os.urandom(3000) + b"text" * 500
-        content = [repository.save_blob(BlobType.DATA, part).id for part in repository.chunks(io.BytesIO(data))]
-        nodes.append(Node(name=name + b"%d" % number, type="file", size=len(data), content=content))
-    below = repository.save_tree(nodes)
-    root = repository.save_tree([Node(name=b"below", type="dir", subtree=below.id)])
-    repository.flush()
-    save_snapshot(repository, root.id)
-
-
-def save_snapshot(repository: Repository, tree: BlobId) -> str:
-    return repository.save_snapshot(Snapshot(time=NOW, tree=tree.hex(), paths=["/"]))
+from tests.support.snapshots import fill, save_snapshot
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from snappy.errors import (
     AttemptOver,
     BadOptions,
     BusUnavailable,
+    Damaged,
     Denied,
     Interrupted,
     JobCancelled,
@@ -115,6 +116,11 @@ async def test_failure_is_reported_with_its_error(error: Exception, kind: str, c
     assert last.error is not None
     assert (last.kind, last.error.code, last.error.retryable) == (kind, code, retryable)
     assert "secret" not in last.error.message
+
+
+async def test_what_a_check_found_is_reported_with_its_error() -> None:
+    bus, _ = await outcome(failing(Damaged("two packs are gone", result=Result(finding_count=2))))
+    assert (bus.reports[-1].kind, bus.reports[-1].result) == ("failed", Result(finding_count=2))
 
 
 async def test_a_cancelled_job_is_reported_as_such() -> None:

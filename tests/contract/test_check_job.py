@@ -1,0 +1,153 @@
+"""Checks over the bus, under real permissions: what they find, and that they survive as other jobs do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from snappy.config import Allow, Config, Core, SourceService, TargetService
+from snappy.frontend.api import Client
+from snappy.jobs.messages import JobRecord
+from snappy.jobs.states import State
+from snappy.repository.findings import Finding
+from snappy.repository.pack_checker import CheckedPack, PackChecker
+from tests.support.stack import Inside, in_process
+
+SECONDS = 60.0
+NAMES = {"source": "site", "target": "vault"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Config:
+    everything = Allow(kinds=["*"], plugins=["*"], targets=["vault"], read=["/"])
+    (tmp_path / "data").mkdir()
+    for number in range(3):
+        (tmp_path / "data" / str(number)).write_bytes(b"%d" % number * 1000)
+    return Config(
+        state_dir=str(tmp_path / "state"),
+        core=Core(hold_seconds=2.0),
+        source={
+            "site": SourceService(
+                allow={"alice": everything, "bob": Allow(kinds=["backup"], targets=["vault"])}, workers=1
+            )
+        },
+        target={"vault": TargetService(url=str(tmp_path / "vault"))},
+    )
+
+
+@asynccontextmanager
+async def filled(settings: Config) -> AsyncIterator[tuple[Inside, Client]]:
+    """A stack whose vault holds a snapshot, and alice to ask it."""
+    folder = Path(settings.state_dir).parent / "data"
+    async with (
+        in_process(settings, ["alice", "bob"], passwords=lambda _key: "right") as inside,
+        inside.client("alice") as client,
+    ):
+        done = await done_of(client, "backup", init=True, options={"paths": [str(folder)]})
+        assert done.state is State.SUCCEEDED, done.error
+        yield inside, client
+
+
+async def done_of(client: Client, kind: str, **more: object) -> JobRecord:
+    submitted = await client.submit(kind, {**NAMES, **more})
+    async with asyncio.timeout(SECONDS):
+        return await client.wait(submitted.id)
+
+
+async def test_whole_and_then_damaged(settings: Config, tmp_path: Path) -> None:
+    async with filled(settings) as (_, client):
+        whole = await done_of(client, "check", read_data=True)
+        (pack, *_) = sorted((tmp_path / "vault" / "data").glob("*/*"))
+        pack.unlink()
+        damaged = await done_of(client, "check")
+        kept = await client.get(damaged.id)
+    assert whole.state is State.SUCCEEDED, whole.error
+    assert whole.result is not None
+    assert (whole.result.snapshots, whole.result.packs_read, whole.result.findings) == (1, whole.result.packs, [])
+    assert (damaged.state, len(damaged.attempts)) == (State.FAILED, 1)
+    assert damaged.error is not None
+    assert (damaged.error.code, damaged.error.retryable) == ("damaged", False)
+    assert pack.name[:8] in damaged.error.message
+    assert damaged.result is not None
+    assert ("pack-missing", pack.name) in [(found.kind, found.id) for found in damaged.result.findings]
+    assert kept.result == damaged.result
+    assert list((tmp_path / "vault" / "locks").iterdir()) == []
+
+
+async def test_who_may_not_ask_is_told(settings: Config) -> None:
+    async with filled(settings) as (inside, _), inside.client("bob") as bob:
+        refused = await done_of(bob, "check")
+    assert (refused.state, refused.error.code if refused.error else "") == (State.REJECTED, "denied")
+
+
+class Gate:
+    """Lets no pack be examined until it is opened; a check that has to stop does so."""
+
+    def __init__(self) -> None:
+        self.open, self.met = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made, examine = Gate(), PackChecker._examine
+
+    def waiting(self: PackChecker, pack: CheckedPack) -> list[Finding]:
+        made.met.set()
+        while not made.open.wait(0.05):
+            self._cancelled()
+        return examine(self, pack)
+
+    monkeypatch.setattr(PackChecker, "_examine", waiting)
+    yield made
+    made.open.set()
+
+
+async def amid_a_check(client: Client, gate: Gate) -> str:
+    submitted = await client.submit("check", {**NAMES, "read_data": True})
+    assert await asyncio.to_thread(gate.met.wait, SECONDS)
+    return submitted.id
+
+
+async def ended(client: Client, job: str) -> JobRecord:
+    async with asyncio.timeout(SECONDS):
+        return await client.wait(job)
+
+
+async def test_it_is_cancelled_within_seconds_and_leaves_no_lock(settings: Config, tmp_path: Path, gate: Gate) -> None:
+    async with filled(settings) as (_, client):
+        job = await amid_a_check(client, gate)
+        asked = asyncio.get_running_loop().time()
+        await client.cancel(job)
+        record = await ended(client, job)
+        assert asyncio.get_running_loop().time() - asked < 5
+    assert (record.state, record.result) == (State.CANCELLED, None)
+    assert list((tmp_path / "vault" / "locks").iterdir()) == []
+
+
+async def test_another_attempt_begins_again_where_the_service_stops(settings: Config, gate: Gate) -> None:
+    async with filled(settings) as (inside, client):
+        job = await amid_a_check(client, gate)
+        await inside.stop("source site")
+        gate.open.set()
+        await inside.start("source site")
+        record = await ended(client, job)
+    assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 2), record.error
+    assert record.result is not None
+    assert record.result.packs_read == record.result.packs
+
+
+@pytest.mark.parametrize("part", ["core", "target vault"])
+async def test_it_goes_on_after_an_outage_of_others(settings: Config, gate: Gate, part: str) -> None:
+    async with filled(settings) as (inside, client):
+        job = await amid_a_check(client, gate)
+        await inside.stop(part)
+        gate.open.set()
+        await asyncio.sleep(0.5)
+        await inside.start(part)
+        record = await ended(client, job)
+    assert record.state is State.SUCCEEDED, record.error
