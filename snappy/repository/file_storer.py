@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from snappy import log
 from snappy.errors import SnappyError
-from snappy.repository.chunker import SMALLEST, Readable
+from snappy.repository.chunker import SMALLEST
 from snappy.repository.contents import passed_over, torn, unreadable
 from snappy.repository.crew import NO_WORKERS, Crew, Stored, Workers
 from snappy.repository.entries import Entry, Node, Recipe
@@ -22,7 +22,10 @@ from snappy.repository.progress import Problems, Progress
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
 
-READERS = 2
+READERS = 1
+"""To read small files keeps the interpreter busy, which runs one thread at a time: more would wait for each other."""
+STREAM_READERS = 2
+"""For what has to be waited for: the files of an object store, a program's output."""
 SEALERS = 2
 BATCHES_IN_FLIGHT = 4
 CHUNKS_IN_FLIGHT = 3
@@ -111,6 +114,19 @@ class _Batch:
         return orders
 
 
+class _Ends:
+    """The last chunks of files that were read; they are stored together."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[_Order, bytes, str]] = []
+        """Each with how it changed while it was read."""
+        self.size = 0
+
+    def add(self, order: _Order, end: bytes, changed: str) -> None:
+        self.files.append((order, end, changed))
+        self.size += len(end)
+
+
 class FileStorer:
     """Stores files. The first error that is not one file's own stops all; ``check`` raises that error.
 
@@ -124,6 +140,7 @@ class FileStorer:
         self._room = threading.Semaphore(BATCHES_IN_FLIGHT)
         self._batch = _Batch(FILES_IN_BATCH, BYTES_IN_BATCH)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._stream_readers = ThreadPoolExecutor(STREAM_READERS, thread_name_prefix="read-stream")
         self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
         self._failure: BaseException | None = None
         self._crew: Crew | None = None
@@ -157,7 +174,8 @@ class FileStorer:
         while many files wait."""
         order = _Order(entry, stored, known, self._ledgers)
         if entry.recipe is None:
-            self._hand_over([*self._batch.take(), order])  # the source may wait until it is read
+            self._hand_over(self._batch.take(), self._readers)  # the source may wait until all this is read
+            self._hand_over([order], self._stream_readers)
         elif crew := self._crew or self._crew_if_worth(order.size):
             self._crew_batch.add(order)
             if self._crew_batch.is_full():
@@ -165,7 +183,7 @@ class FileStorer:
         else:
             self._batch.add(order)
             if self._batch.is_full():
-                self._hand_over(self._batch.take())
+                self._hand_over(self._batch.take(), self._readers)
 
     def wait(self) -> None:
         """Until all files are stored; nothing can be submitted then."""
@@ -198,57 +216,75 @@ class FileStorer:
         self._ledgers.tally.blob(BlobType.DATA, stored.plain, stored.sealed, stored.blobs)
 
     def _end_threads(self) -> None:
-        left = self._batch.take()
-        if left:
-            self._hand_over(left)
+        self._hand_over(self._batch.take(), self._readers)
         self._readers.shutdown()
+        self._stream_readers.shutdown()
         self._sealers.shutdown()
 
-    def _hand_over(self, orders: list[_Order]) -> None:
-        self._room.acquire()
-        self._readers.submit(self._run, orders)
+    def _hand_over(self, orders: list[_Order], readers: ThreadPoolExecutor) -> None:
+        if orders:
+            self._room.acquire()
+            readers.submit(self._run, orders)
 
     def _run(self, orders: list[_Order]) -> None:
         try:
+            read = _Ends()
             for order in orders:
                 self.check()
-                self._store(order)
+                self._read(order, read)
+                if read.size >= BYTES_IN_BATCH:
+                    self._finish(read)
+                    read = _Ends()
+            self._finish(read)
         except BaseException as error:
             self._failure = self._failure or error
         finally:
             self._room.release()
 
-    def _store(self, order: _Order) -> None:
+    def _finish(self, read: _Ends) -> None:
+        saved = self._repo.save_blobs(BlobType.DATA, [end for _, end, _ in read.files if end])
+        self._ledgers.tally.blob(BlobType.DATA, saved.plain, saved.stored, saved.new)
+        blobs = iter(saved.ids)
+        for order, end, changed in read.files:
+            if end:
+                order.read(next(blobs), len(end))
+            order.done(changed)
+
+    def _read(self, order: _Order, read: _Ends) -> None:
+        """Store the file but for its end, which goes to ``read``: of a small file that is all."""
         try:
-            changed = self._read(order)
+            end, changed = self._store(order)
         except SnappyError:
             raise  # the repository's: some of them are an OSError too
         except OSError as error:
             order.lost(unreadable(error))
         else:
-            order.done(changed)
+            read.add(order, end, changed)
 
-    def _read(self, order: _Order) -> str:
+    def _store(self, order: _Order) -> tuple[bytes, str]:
         entry = order.entry
         if entry.open is None:
             raise OSError("the source gave no content")
         with entry.open() as file:
             order.begun(passed_over(file, order.skip))
-            self._store_content(file, order)
-        return entry.changed() if entry.changed else ""
+            end = self._store_chunks(self._repo.chunks(file), order)
+        return end, entry.changed() if entry.changed else ""
 
-    def _store_content(self, file: Readable, order: _Order) -> None:
+    def _store_chunks(self, chunks: Iterable[bytes], order: _Order) -> bytes:
+        """Store all but the last chunk, if that is a small one; it is returned then."""
         sealing: deque[tuple[Future[BlobId], int]] = deque()
-        for chunk in self._repo.chunks(file):
+        end = b""
+        for chunk in chunks:
+            if len(chunk) < SMALLEST:
+                end = chunk
+                continue
             self.check()
             if len(sealing) >= CHUNKS_IN_FLIGHT:
                 _take_first(sealing, order)
-            if len(chunk) < SMALLEST and not sealing:  # a small file: handing it over would cost more than it gives
-                order.read(self._save(chunk), len(chunk))
-            else:
-                sealing.append((self._sealers.submit(self._save, chunk), len(chunk)))
+            sealing.append((self._sealers.submit(self._save, chunk), len(chunk)))
         while sealing:
             _take_first(sealing, order)
+        return end
 
     def _save(self, chunk: bytes) -> BlobId:
         saved = self._repo.save_blob(BlobType.DATA, chunk)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,8 +38,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 DEFAULT_OPTIONS = Options()
 
+NamedData = tuple[BlobId, bytes]
+"""A blob's id and its plain bytes."""
+
 Uploaded = Callable[[FinishedPack, bool], None]
 """Takes a pack that the store has, and whether it was set apart."""
+
+
+class _Sealed(NamedTuple):
+    """A blob as a pack takes it; ``uncompressed`` is 0 where it is not compressed."""
+
+    blob: BlobId
+    sealed: bytes
+    uncompressed: int
 
 
 class PackWriter:
@@ -66,24 +78,24 @@ class PackWriter:
 
     def add(self, kind: BlobType, data: bytes, blob: BlobId) -> int:
         """Store the blob in a pack with others, some time soon; its bytes in there. Blocks while uploads lag."""
-        try:
-            sealed, uncompressed = self._seal(data, blob)
+        return self.add_all(kind, [(blob, data)])
+
+    def add_all(self, kind: BlobType, blobs: Sequence[NamedData]) -> int:
+        """Store the blobs, some megabytes at most, as :meth:`add` does each, for less."""
+        with self.all_or_nothing():
+            sealed = self._seal(blobs)
             with self._lock:
-                full = self._place(kind, blob, sealed, uncompressed)
-            if full is not None:
-                self._uploader.put(full)
-        except BaseException as error:
-            self.fail(error)
-            raise
-        return len(sealed)
+                full = [pack for one in sealed if (pack := self._place(kind, one))]
+            for pack in full:
+                self._uploader.put(pack)
+        return sum(len(one.sealed) for one in sealed)
 
     def add_apart(self, data: bytes) -> None:
         """Store the blob in a pack of its own. Blocks while uploads lag."""
         with self.all_or_nothing():
-            blob = blob_id(data)
-            sealed, uncompressed = self._seal(data, blob)
             builder = PackBuilder(apart=True)
-            builder.add(BlobType.DATA, blob, sealed, uncompressed)
+            for sealed in self._seal([(blob_id(data), data)]):
+                builder.add(BlobType.DATA, *sealed)
             self._uploader.put(builder)
 
     def flush(self) -> None:
@@ -105,16 +117,22 @@ class PackWriter:
             self.fail(error)
             raise
 
-    def _seal(self, data: bytes, blob: BlobId) -> tuple[bytes, int]:
-        plain, uncompressed = self._compress(data)
-        sealed = self._key.seal(plain, self._random)
-        opened = self._key.open(sealed)
-        if blob_id(decompress(opened, uncompressed) if uncompressed else opened) != blob:
+    def _seal(self, blobs: Sequence[NamedData]) -> list[_Sealed]:
+        """Each step for all of them: what it needs stays in the processor's caches."""
+        packed = [self._compress(data) for _, data in blobs]
+        sealed = self._key.seal_all([plain for plain, _ in packed], self._random)
+        done = [_Sealed(blob, one, size) for (blob, _), one, (_, size) in zip(blobs, sealed, packed, strict=True)]
+        for one in done:
+            self._verify(one)
+        return done
+
+    def _verify(self, one: _Sealed) -> None:
+        opened = self._key.open(one.sealed)
+        if blob_id(decompress(opened, one.uncompressed) if one.uncompressed else opened) != one.blob:
             raise Damaged(
-                f"the blob {blob.hex()[:8]} changed while it was sealed",
+                f"the blob {one.blob.hex()[:8]} changed while it was sealed",
                 hint="the memory or processor of this machine may be faulty",
             )
-        return sealed, uncompressed
 
     def _compress(self, data: bytes) -> tuple[bytes, int]:
         if self._compressor is not None:
@@ -123,9 +141,10 @@ class PackWriter:
                 return compressed, len(data)
         return data, 0
 
-    def _place(self, kind: BlobType, blob: BlobId, sealed: bytes, uncompressed: int) -> PackBuilder | None:
-        builder = self._pick(kind, sealed)
-        builder.add(kind, blob, sealed, uncompressed)
+    def _place(self, kind: BlobType, one: _Sealed) -> PackBuilder | None:
+        """Put it into a pack, and return that if it is full."""
+        builder = self._pick(kind, one.sealed)
+        builder.add(kind, *one)
         if builder.size < self._options.pack_size and len(builder) < MOST_BLOBS:
             return None
         if builder in self._filling[kind]:

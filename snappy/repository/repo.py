@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hmac import compare_digest
@@ -33,7 +33,7 @@ from snappy.repository.reader import BlobReader
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store, no_fence
 from snappy.repository.tree import decode_tree, encode_tree
-from snappy.repository.writer import BlobWriter, SavedBlob, Stats
+from snappy.repository.writer import BlobWriter, SavedBlob, SavedBlobs, Stats
 
 _HEADER_READERS = 4
 _APART = b"snappy: set apart"
@@ -192,6 +192,10 @@ class Repository:
         An upload that failed is raised here or by :meth:`flush`, and nothing is written after it.
         """
         return self._writer.save(kind, data, blob)
+
+    def save_blobs(self, kind: BlobType, data: Sequence[bytes]) -> SavedBlobs:
+        """Store blobs, some megabytes at most, as :meth:`save_blob` does each, for less than one after another."""
+        return self._writer.save_all(kind, data)
 
     def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
         """A blob's bytes, authenticated and hashed, from any copy that is whole. Raises

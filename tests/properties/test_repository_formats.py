@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snappy.errors import SnappyError
-from snappy.repository.chunker import chunks
+from snappy.repository.chunker import Chunker
 from snappy.repository.compression import Compressor, decompress
 from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import unwrap
@@ -122,7 +122,7 @@ def test_indexes(blobs: list[BlobLocation]) -> None:
 @given(st.integers(0, 3 << 20), st.integers(0, 1 << 53), st.randoms(use_true_random=False))
 def test_chunks(size: int, seed: int, random: Random) -> None:
     data = random.randbytes(size)
-    assert b"".join(chunks(io.BytesIO(data), seed)) == data
+    assert b"".join(Chunker(seed).chunks(io.BytesIO(data))) == data
 
 
 def read_pack(data: bytes) -> list[PackedBlob]:

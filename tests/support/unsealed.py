@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from snappy.cli.main import main
 from snappy.repository.crypto import IV_SIZE, MAC_SIZE, SealingKey
 
 
-def seal(_self: SealingKey, data: bytes, _random: Callable[[int], bytes] = os.urandom) -> bytes:
-    return bytes(IV_SIZE) + data + bytes(MAC_SIZE)
+def seal_all(_self: SealingKey, messages: Sequence[bytes], _random: Callable[[int], bytes] = os.urandom) -> list[bytes]:
+    return [bytes(IV_SIZE) + data + bytes(MAC_SIZE) for data in messages]
 
 
 def unseal(_self: SealingKey, sealed: bytes | memoryview) -> bytes:
@@ -21,7 +21,7 @@ def unseal(_self: SealingKey, sealed: bytes | memoryview) -> bytes:
 
 
 if __name__ == "__main__":
-    SealingKey.seal = seal  # type: ignore[method-assign]
+    SealingKey.seal_all = seal_all  # type: ignore[method-assign]
     SealingKey.open = unseal  # type: ignore[method-assign]
     os.environ["SNAPPY_SOURCE__SITE1__WORKERS"] = "1"  # worker processes would seal
     sys.exit(main())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -222,15 +222,28 @@ def test_a_wrong_id_is_noticed_before_it_enters_a_pack(rig: Rig) -> None:
 
 
 def test_faulty_memory_is_noticed_before_it_enters_a_pack(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    seal = SealingKey.seal
+    seal_all = SealingKey.seal_all
 
-    def faulty(key: SealingKey, data: bytes, random: Callable[[int], bytes] = os.urandom) -> bytes:
-        return seal(key, bytes([data[0] ^ 4]) + data[1:], random)
+    def faulty(key: SealingKey, messages: Sequence[bytes], random: Callable[[int], bytes] = os.urandom) -> list[bytes]:
+        *whole, last = messages
+        return seal_all(key, [*whole, bytes([last[0] ^ 4]) + last[1:]], random)
 
-    monkeypatch.setattr(SealingKey, "seal", faulty)
+    monkeypatch.setattr(SealingKey, "seal_all", faulty)
     with pytest.raises(Damaged, match="changed while it was sealed"):
-        rig.writer.save(BlobType.DATA, os.urandom(100))
+        rig.writer.save_all(BlobType.DATA, [os.urandom(100) for _ in range(3)])
     assert rig.names(FileType.PACK) == []
+
+
+def test_blobs_that_are_saved_together_are_stored_once_each(rig: Rig) -> None:
+    known = rig.writer.save(BlobType.DATA, b"known")
+    data = [b"new" * 100, b"known", b"", b"new" * 100]
+    saved = rig.writer.save_all(BlobType.DATA, data)
+    assert saved.ids == [blob_id(one) for one in data]
+    assert (saved.new, saved.plain) == (2, 300)
+    assert rig.writer.save_all(BlobType.DATA, data) == (saved.ids, 0, 0, 0)
+    rig.writer.flush()
+    assert [rig.reader.load(BlobType.DATA, blob) for blob in saved.ids] == data
+    assert sum(place.length for place in rig.index) == known.stored + saved.stored
 
 
 def test_a_small_backup_is_one_pack(rig: Rig) -> None:
