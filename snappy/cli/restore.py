@@ -24,6 +24,11 @@ def register(commands: options.Commands) -> None:
     group = restore.add_argument_group("what is restored")
     group.add_argument("--include", metavar="PATTERN", action="append", default=[], help="only these, as in .gitignore")
     group.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="not these")
+    group.add_argument(
+        "--overwrite",
+        choices=("always", "if-changed", "if-newer", "never"),
+        help="what is there: compare and mend it, the same but trust size and time, mend what is older, or leave it",
+    )
     group.add_argument("--ownership-by-name", action="store_true", help="find users and groups by name, not by number")
     group.add_argument("--host", metavar="NAME", help="with latest: the newest of this host")
     group.add_argument("--path", metavar="PATH", action="append", default=[], help="with latest: of these paths")
@@ -44,6 +49,8 @@ def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
     given = {"to": session.place(arguments.to)} | dict(map(parse_option, arguments.option))
     if arguments.ownership_by_name:
         given["ownership_by_name"] = True
+    if arguments.overwrite:
+        given["overwrite"] = arguments.overwrite
     command = {
         **session.names(arguments.request),
         **rules.fields(arguments),

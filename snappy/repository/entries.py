@@ -9,6 +9,7 @@ Paths are bytes, absolute inside the snapshot, ``/``-separated, without ``.`` or
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -100,11 +101,41 @@ class FileWriter(Protocol):
 
     def write_at(self, offset: int, data: bytes) -> None: ...
 
+    def finish(self) -> list[str]:
+        """All bytes are there: set owner, mode, extended attributes and times. Returns what could not be kept, a
+        sentence each."""
+
     def close(self) -> None:
-        """The file is complete."""
+        """Nothing more comes. What was written stays."""
 
     def discard(self) -> None:
         """The restore was given up, and the file may not be complete. After ``close`` this does nothing."""
+
+
+class Standing(Enum):
+    """What is to become of what stands in an object's place: it makes way, it stays as it is, or it is a file whose
+    bytes may serve."""
+
+    IN_THE_WAY = "in the way"
+    LEFT = "left"
+    USEFUL = "useful"
+
+
+class StandingFile(Protocol):
+    """A file in the place of one that is to be restored. Nobody writes to it: it stays, or another takes its place."""
+
+    may_stay: bool
+    """Whether it only lacks metadata if all its bytes are right: it has the size, and nobody else has a hand on it."""
+    is_trusted: bool
+    """Whether it may stay without being read."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Fewer bytes than asked for where the file ends, or cannot be read."""
+
+    def finish(self) -> list[str]:
+        """As of :class:`FileWriter`, for a file that stays."""
+
+    def close(self) -> None: ...
 
 
 class Sink(Protocol):
@@ -112,11 +143,17 @@ class Sink(Protocol):
     something outside its place. Calls come from one thread at a time for one path; ``write_at`` from any.
     What fails for one path raises ``OSError``; any other :class:`snappy.errors.SnappyError` ends the restore."""
 
+    def standing(self, path: bytes, node: Node) -> Standing:
+        """What is to become of what stands there; asked before anything but a directory is restored."""
+
+    def reuse(self, path: bytes, node: Node) -> StandingFile | None:
+        """The file that stands there, if it still does."""
+
     def directory(self, path: bytes, node: Node) -> None:
         """Create the directory (mode 0700 until ``finish``); an existing one is kept."""
 
     def file(self, path: bytes, node: Node) -> FileWriter:
-        """Create the file with ``node.size`` bytes, replacing whatever is there."""
+        """Create the file, which will have ``node.size`` bytes, replacing whatever is there."""
 
     def link(self, path: bytes, existing: bytes) -> None:
         """Make ``path`` a hard link to ``existing``, which this restore has created before."""
@@ -125,8 +162,7 @@ class Sink(Protocol):
         """Create a symlink, fifo, socket or device."""
 
     def finish(self, path: bytes, node: Node) -> list[str]:
-        """Set owner, mode, extended attributes and times: last for a file, after all children for a directory.
-        Returns what could not be kept, a sentence each."""
+        """As of :class:`FileWriter`, for what is no file; of a directory after all that is in it."""
 
     def close(self) -> None:
         """Release what is held; may be called twice."""

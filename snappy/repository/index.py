@@ -133,6 +133,13 @@ class MemoryIndex:
                 return True
         return False
 
+    def location(self, kind: BlobType, blob: BlobId) -> BlobLocation | None:
+        """One copy, if any is known."""
+        for table in self._tables:
+            for place in locations(table, kind, blob):
+                return place
+        return None
+
     def locations(self, kind: BlobType, blob: BlobId) -> list[BlobLocation]:
         """All copies."""
         found = [place for table in self._tables for place in locations(table, kind, blob)]

@@ -73,8 +73,13 @@ class Table(Rows, Protocol):
 def locations(table: Table, kind: BlobType, blob: BlobId) -> list[BlobLocation]:
     """The places of the blob that ``table`` knows."""
     bucket = table.bucket(first_bits(blob)[0])
-    found = [_location(table, row) for row in _split(bucket) if row.startswith(blob)]
-    return list(dict.fromkeys(place for place in found if place.kind is kind))
+    found: list[BlobLocation] = []
+    at = bucket.find(blob)
+    while at >= 0:
+        if _is_row(bucket, at, kind):
+            found.append(_location(table, bucket[at : at + ROW_SIZE]))
+        at = bucket.find(blob, at + 1)
+    return list(dict.fromkeys(found)) if len(found) > 1 else found
 
 
 def all_locations(table: Table) -> Iterator[BlobLocation]:

@@ -183,8 +183,8 @@ class Repository:
 
     def stored_size(self, blob: BlobId) -> int | None:
         """The plain bytes of a data blob that is stored; None if it is not, or not yet."""
-        found = self.index.locations(BlobType.DATA, blob)
-        return (found[0].uncompressed_length or found[0].length - OVERHEAD) if found else None
+        found = self.index.location(BlobType.DATA, blob)
+        return (found.uncompressed_length or found.length - OVERHEAD) if found else None
 
     def save_blob(self, kind: BlobType, data: bytes, blob: BlobId | None = None) -> SavedBlob:
         """Store a blob unless it is there; ``blob`` is its id if the caller knows it. Blocks while uploads lag.
@@ -206,6 +206,10 @@ class Repository:
         """Blobs of one pack in few reads, by their offset. Those that are damaged everywhere are left out; after the
         last one :class:`snappy.errors.Damaged` is raised with them in ``details["blobs"]``."""
         return self._reader.load_many(pack, entries)
+
+    def location(self, kind: BlobType, blob: BlobId) -> BlobLocation | None:
+        """One place where the blob lies; None when it is unknown."""
+        return self.index.location(kind, blob)
 
     def locations(self, kind: BlobType, blob: BlobId) -> list[BlobLocation]:
         """All places where the blob lies; none when it is unknown."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from snappy import heap
 from snappy.errors import Damaged, SnappyError, SourceError, UnsafePath
-from snappy.repository.entries import Node, Problem, Sink
-from snappy.repository.file_restorer import FileRestorer, Outcome, RestoredFile, quietly
+from snappy.repository.entries import Node, Problem, Sink, Standing
+from snappy.repository.file_restorer import FileRestorer
 from snappy.repository.paths import ROOT, shown
 from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
+from snappy.repository.restored_file import Outcome, RestoredFile
 from snappy.repository.snapshot_walk import Kind, Selection, SnapshotWalk, Step
 from snappy.repository.snapshots import Snapshot
 
@@ -23,6 +24,8 @@ class RestoreResult:
 
     files: int
     """Files whose contents are complete, hard links among them."""
+    unmodified: int
+    """Files whose contents were right before, and files that were to be left as they are, which do not count above."""
     directories: int
     bytes: int
     warnings: list[Problem]
@@ -61,7 +64,7 @@ class Restorer:
         self._repo, self._sink, self._cancelled = repo, sink, cancelled
         self._progress = progress or Progress()
         self._errors, self._warnings = Problems(), Problems()
-        self._dirs = self._linked = 0
+        self._dirs = self._linked = self._left = 0
         self._refused: bytes | None = None
         """The directory that could not be made last; nothing is tried below it."""
         self._first_names: dict[tuple[int, int, int], FirstName] = {}
@@ -85,20 +88,19 @@ class Restorer:
         selection = Selection(include, exclude)
         self._expect(snapshot, everything=not selection and subpath == ROOT)
         walk = SnapshotWalk(self._repo, selection, self._errors, self._cancelled)
-        with FileRestorer(
-            self._repo, self._sink, self._progress, self._errors, self._warnings, self._cancelled
-        ) as files:
+        with FileRestorer(self._repo, self._progress, self._errors, self._warnings, self._cancelled) as files:
             for step in walk.steps(snapshot, subpath):
                 self._cancelled()
                 if not self._is_refused(step.path):
                     self._take(files, step)
             files.finish()
-            return self._result(files.complete)
+            return self._result(files)
 
-    def _result(self, files: int) -> RestoreResult:
+    def _result(self, files: FileRestorer) -> RestoreResult:
         errors, warnings = self._errors, self._warnings
         return RestoreResult(
-            files=files + self._linked,
+            files=files.complete + self._linked,
+            unmodified=files.unmodified + self._left,
             directories=self._dirs,
             bytes=self._progress.bytes_done,
             warnings=warnings.kept,
@@ -126,28 +128,46 @@ class Restorer:
             self._restore_special(files, step)
 
     def _enter(self, files: FileRestorer, step: Step) -> None:
-        if files.guarded(step.path, quietly(lambda: self._sink.directory(step.path, step.node))):
+        with files.guard(step.path) as guard:
+            self._sink.directory(step.path, step.node)
             self._dirs += 1
-        else:
+        if guard.failed:
             self._refused = step.path
 
     def _leave(self, files: FileRestorer, step: Step) -> None:
-        files.guarded(step.path, lambda: self._sink.finish(step.path, step.node), self._warnings)
+        with files.guard(step.path, self._warnings) as guard:
+            guard.remark(self._sink.finish(step.path, step.node))
 
     def _restore_special(self, files: FileRestorer, step: Step) -> None:
-        def make() -> list[str]:
-            self._sink.special(step.path, step.node)
-            return self._sink.finish(step.path, step.node)
-
-        files.guarded(step.path, make, self._warnings)
+        with files.guard(step.path, self._warnings) as guard:
+            if self._standing(step) is not Standing.LEFT:
+                self._sink.special(step.path, step.node)
+                guard.remark(self._sink.finish(step.path, step.node))
 
     def _restore_file(self, files: FileRestorer, step: Step) -> None:
         outcome = Outcome(step.path)
         first = self._first_name(step.node, outcome) if step.node.links > 1 else outcome
         if first is outcome:
-            files.add(RestoredFile(outcome, step.node, self._sink))
+            self._restore_first(files, step, outcome)
         else:
             files.afterwards(lambda: self._link(files, step, first))
+
+    def _restore_first(self, files: FileRestorer, step: Step, outcome: Outcome) -> None:
+        standing = None
+        with files.guard(step.path):
+            standing = self._standing(step)
+        if standing is None:
+            outcome.failed = True
+        elif standing is not Standing.LEFT:
+            files.add(RestoredFile(outcome, step.node, self._sink), reuse=standing is Standing.USEFUL)
+
+    def _standing(self, step: Step) -> Standing:
+        """What is to become of what stands there. What is left as it is counts as done."""
+        found = self._sink.standing(step.path, step.node)
+        if found is Standing.LEFT and step.node.type == "file":
+            self._left += 1
+            self._progress.add(files=1, size=step.node.size)
+        return found
 
     def _first_name(self, node: Node, outcome: Outcome) -> Outcome:
         """What becomes of the first name of the file that ``node`` is one name of."""
@@ -161,6 +181,9 @@ class Restorer:
     def _link(self, files: FileRestorer, step: Step, first: Outcome) -> None:
         if first.failed:
             self._errors.add(step.path, f"it is a hard link to {shown(first.path)}, which is lost", Damaged.code)
-        elif files.guarded(step.path, quietly(lambda: self._sink.link(step.path, first.path))):
-            self._linked += 1
-            self._progress.add(files=1, size=step.node.size)
+            return
+        with files.guard(step.path):
+            if self._standing(step) is not Standing.LEFT:
+                self._sink.link(step.path, first.path)
+                self._linked += 1
+                self._progress.add(files=1, size=step.node.size)

@@ -16,7 +16,7 @@ from snappy.errors import BadOptions, SourceMissing
 from snappy.repository.entries import Entry, Sink
 from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
 from snappy.sources.local_metadata import Owner, by_name, by_number
-from snappy.sources.local_sink import LocalSink
+from snappy.sources.local_sink import LocalSink, Overwrite
 from snappy.sources.local_tree import LocalCensus, LocalTree, plan
 from snappy.sources.object_sink import ObjectSink
 from snappy.sources.object_tree import ObjectTree, folders_above
@@ -44,9 +44,16 @@ class FilesOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FilesRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where and how files are restored. What is there already is replaced; nothing is deleted."""
+    """Where and how files are restored. What is there already is replaced as ``overwrite`` says; nothing is deleted."""
 
     to: Annotated[str, _about("an absolute local path, or a URL")]
+    overwrite: Annotated[
+        Overwrite,
+        _about(
+            "what is there and differs; if-changed: files of the same size and time count as equal, unread; "
+            "if-newer: only what is older than in the snapshot; never: nothing. A URL knows always and never"
+        ),
+    ] = "always"
     allow_devices: Annotated[bool, _about("create device nodes, which only root can")] = False
     owners: Annotated[Literal["auto", "always", "never"], _about("set users and groups; auto: when root")] = "auto"
     ownership_by_name: Annotated[bool, _about("find users and groups by name, else by number")] = False
@@ -116,6 +123,8 @@ class FilesSource:
     def restore_claims(cls, options: FilesRestore) -> list[str]:
         """The one place that the restore writes to, symlinks resolved."""
         place = parse_place(options.to)
+        if isinstance(place, Remote) and options.overwrite not in ("always", "never"):
+            raise BadOptions(f"overwrite: {options.overwrite} needs the times of files, which a URL does not keep")
         return [os.path.realpath(place.claim) if isinstance(place, Local) else place.claim]
 
     @classmethod
@@ -123,8 +132,13 @@ class FilesSource:
         """Open the place, creating it. Raises :class:`snappy.errors.UnsafePath` for a symlink on the way."""
         place = claimed_place(claims[0])
         if isinstance(place, Remote):
-            return ObjectSink(*place.open())
-        return LocalSink(place.path, owner=_owner(options), allow_devices=options.allow_devices)
+            return ObjectSink(*place.open(), keep=options.overwrite == "never")
+        return LocalSink(
+            place.path,
+            owner=_owner(options),
+            allow_devices=options.allow_devices,
+            overwrite=options.overwrite,
+        )
 
 
 def _owner(options: FilesRestore) -> Owner | None:

@@ -51,17 +51,25 @@ def _group_of(name: str) -> int | None:
         return None
 
 
-def apply(target: Target, node: Node, *, owner: Owner | None) -> list[str]:
-    """Give the object what ``node`` says, and the ``owner`` if one is to be set. Returns what failed, a sentence
-    each."""
+def apply(target: Target, node: Node, found: os.stat_result, *, owner: Owner | None) -> list[str]:
+    """Give the object, which is as ``found``, what ``node`` says, and the ``owner`` if one is to be set. What is right
+    already is not set again. Returns what failed, a sentence each."""
     failures: list[str] = []
-    owned = owner is None or _try(failures, "its owner", lambda: os.chown(target, *owner(node)))
+    there = found.st_uid, found.st_gid
+    wanted = owner(node) if owner else there
+    owned = wanted == there or _try(failures, "its owner", lambda: os.chown(target, *wanted))
     _try(failures, "its extended attributes", lambda: _set_xattrs(target, node.xattrs))
-    if node.type != "symlink":
-        mode = node.mode if owned else node.mode & ~SPECIAL_BITS
+    mode = node.mode if owned else node.mode & ~SPECIAL_BITS
+    if node.type != "symlink" and not _has_mode(target, mode, found):
         _try(failures, "its mode", lambda: os.chmod(target, mode))
-    _try(failures, "its times", lambda: os.utime(target, ns=(node.atime_ns, node.mtime_ns)))
+    if (found.st_atime_ns, found.st_mtime_ns) != (node.atime_ns, node.mtime_ns):
+        _try(failures, "its times", lambda: os.utime(target, ns=(node.atime_ns, node.mtime_ns)))
     return failures
+
+
+def _has_mode(target: Target, mode: int, before: os.stat_result) -> bool:
+    """Owner and attributes may have changed what was right ``before``."""
+    return stat.S_IMODE(before.st_mode) == mode == stat.S_IMODE(os.stat(target).st_mode)
 
 
 def _try(failures: list[str], what: str, action: Callable[[], None]) -> bool:

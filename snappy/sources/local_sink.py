@@ -10,41 +10,23 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 from snappy.errors import UnsafePath
-from snappy.repository.entries import Node
-from snappy.repository.paths import ROOT, parent, split
+from snappy.repository.entries import Node, Standing
+from snappy.repository.paths import ROOT, check_name, split
 from snappy.sources.local_metadata import Owner, apply
-from snappy.sources.open_folders import OpenFolders
-from snappy.sources.sparse import write_sparse
+from snappy.sources.open_folders import Folder, OpenFolders
+from snappy.sources.restored_local_file import LocalFile, StandingLocalFile
 
-CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 HANDLE_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 DEVICES = {"dev": stat.S_IFBLK, "chardev": stat.S_IFCHR}
 
 Made = TypeVar("Made")
-
-
-class LocalFile:
-    """An open file of a restore; see :class:`snappy.repository.entries.FileWriter`."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-
-    def write_at(self, offset: int, data: bytes) -> None:
-        write_sparse(self._handle, offset, data)
-
-    def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-    def discard(self) -> None:
-        self.close()
+Overwrite = Literal["always", "if-changed", "if-newer", "never"]
+"""What is to become of objects that stand there; the words are restic's, and mean the same."""
 
 
 class LocalSink:
@@ -53,50 +35,69 @@ class LocalSink:
     Thread-safe: only directories are opened under a lock, so that several threads make files at a time.
     """
 
-    def __init__(self, place: bytes, *, owner: Owner | None, allow_devices: bool = False) -> None:
-        self._owner, self._allow_devices = owner, allow_devices
+    def __init__(
+        self, place: bytes, *, owner: Owner | None, allow_devices: bool = False, overwrite: Overwrite = "always"
+    ) -> None:
+        self._owner, self._allow_devices, self._overwrite = owner, allow_devices, overwrite
         self._lock = threading.Lock()
         self._made: dict[bytes, tuple[int, int]] = {}
         """Device and inode of what was created and is not finished: nothing else will be given its metadata."""
         self._folders = OpenFolders(place)
 
+    def standing(self, path: bytes, node: Node) -> Standing:
+        name, above = self._named(path)
+        if above.is_new:
+            return Standing.IN_THE_WAY
+        try:
+            found = os.stat(name, dir_fd=above.handle, follow_symlinks=False)
+        except FileNotFoundError:
+            return Standing.IN_THE_WAY
+        if self._overwrite == "never" or (self._overwrite == "if-newer" and node.mtime_ns <= found.st_mtime_ns):
+            return Standing.LEFT
+        return Standing.USEFUL if node.type == "file" and stat.S_ISREG(found.st_mode) else Standing.IN_THE_WAY
+
+    def reuse(self, path: bytes, node: Node) -> StandingLocalFile | None:
+        name, above = self._named(path)
+        trust_times = self._overwrite == "if-changed"
+        try:
+            return StandingLocalFile(name, above.handle, node, self._owner, trust_times=trust_times)
+        except OSError:
+            return None
+
     def directory(self, path: bytes, node: Node) -> None:
-        with self._named(path) as (name, above):
-            _make_folder(name, above)
+        name, above = self._named(path)
+        is_new = _make_folder(name, above.handle)
         with self._lock:
             self._folders.forget(path)
-            _make_usable(self._folders.get(path))
+            folder = self._folders.get(path)
+        folder.is_new = is_new
+        if not is_new:
+            _make_usable(folder.handle)
 
     def file(self, path: bytes, node: Node) -> LocalFile:
-        with self._named(path) as (name, above):
-            handle = _replacing(name, above, lambda: os.open(name, CREATE_FLAGS, 0o600, dir_fd=above))
-        try:
-            self._made[path] = _identity(os.fstat(handle))
-            os.ftruncate(handle, node.size)
-        except BaseException:
-            os.close(handle)
-            raise
-        return LocalFile(handle)
+        name, above = self._named(path)
+        return _replacing(name, above.handle, lambda: LocalFile(name, above.handle, node, self._owner))
 
     def link(self, path: bytes, existing: bytes) -> None:
-        with self._named(path) as (name, above), self._named(existing) as (other, beside):
-            _replacing(name, above, lambda: _link(other, beside, name, above))
+        (name, above), (other, beside) = self._named(path), self._named(existing)
+        _replacing(name, above.handle, lambda: _link(other, beside.handle, name, above.handle))
 
     def special(self, path: bytes, node: Node) -> None:
         if node.type in DEVICES and not self._allow_devices:
             raise PermissionError(errno.EPERM, "it is a device, and devices are not restored here")
-        with self._named(path) as (name, above):
-            _replacing(name, above, lambda: _make_special(name, above, node))
-            self._made[path] = _identity(os.stat(name, dir_fd=above, follow_symlinks=False))
+        name, above = self._named(path)
+        _replacing(name, above.handle, lambda: _make_special(name, above.handle, node))
+        self._made[path] = _identity(os.stat(name, dir_fd=above.handle, follow_symlinks=False))
 
     def finish(self, path: bytes, node: Node) -> list[str]:
-        is_plain = node.type in ("file", "dir")
+        is_folder = node.type == "dir"
         expected = self._made.pop(path, None)
-        with self._named(path) as (name, above):
-            handle = os.open(name, READ_FLAGS if is_plain else HANDLE_FLAGS, dir_fd=above)
+        name, above = self._named(path)
+        handle = os.open(name, FOLDER_FLAGS if is_folder else HANDLE_FLAGS, dir_fd=above.handle)
         try:
-            _check_same(os.fstat(handle), node, expected)
-            return apply(handle if is_plain else f"/proc/self/fd/{handle}", node, owner=self._owner)
+            found = os.fstat(handle)
+            _check_same(found, node, expected)
+            return apply(handle if is_folder else f"/proc/self/fd/{handle}", node, found, owner=self._owner)
         finally:
             os.close(handle)
 
@@ -104,18 +105,14 @@ class LocalSink:
         with self._lock:
             self._folders.close()
 
-    @contextmanager
-    def _named(self, path: bytes) -> Iterator[tuple[bytes, int]]:
-        """The last name of ``path``, and the directory that holds it, open as long as the context."""
-        if path == ROOT:
-            raise UnsafePath("the place itself cannot be replaced")
-        name = split(path)[-1]
+    def _named(self, path: bytes) -> tuple[bytes, Folder]:
+        """The last name of ``path``, and the directory that holds it."""
+        folder, _, name = path.rpartition(b"/")
+        if folder in (b"", ROOT):
+            split(path)  # what is right below the place must be written as that
+        check_name(name)
         with self._lock:
-            above = os.dup(self._folders.get(parent(path)))
-        try:
-            yield name, above
-        finally:
-            os.close(above)
+            return name, self._folders.get(folder or ROOT)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
@@ -145,14 +142,17 @@ def _is_folder(name: bytes, above: int) -> bool:
     return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
 
 
-def _make_folder(name: bytes, above: int) -> None:
-    """Make a directory, keeping one that is there; anything else of that name, symlinks above all, is replaced."""
+def _make_folder(name: bytes, above: int) -> bool:
+    """Make a directory, keeping one that is there; anything else of that name, symlinks above all, is replaced.
+    Whether it is a new one."""
     try:
         os.mkdir(name, 0o700, dir_fd=above)
     except FileExistsError:
-        if not _is_folder(name, above):
-            os.unlink(name, dir_fd=above)
-            os.mkdir(name, 0o700, dir_fd=above)
+        if _is_folder(name, above):
+            return False
+        os.unlink(name, dir_fd=above)
+        os.mkdir(name, 0o700, dir_fd=above)
+    return True
 
 
 def _make_usable(handle: int) -> None:

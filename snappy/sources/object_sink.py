@@ -8,12 +8,12 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from snappy.errors import SourceMissing
-from snappy.repository.entries import FileWriter, Node
+from snappy.repository.entries import FileWriter, Node, Standing
 from snappy.repository.paths import split
 
 IN_MEMORY = 1 << 20
@@ -28,8 +28,8 @@ class ObjectFile:
     """An object of a restore; see :class:`snappy.repository.entries.FileWriter`. It is kept in memory, and beyond
     1 MiB in an unnamed temporary file, until it is complete: objects are written in one piece."""
 
-    def __init__(self, filesystem: Any, place: str, size: int) -> None:
-        self._fs, self._place, self._size = filesystem, place, size
+    def __init__(self, filesystem: Any, place: str, size: int, finish: Callable[[], list[str]]) -> None:
+        self._fs, self._place, self._size, self.finish = filesystem, place, size, finish
         self._lock = threading.Lock()
         self._parts = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives until close
         self._is_open = True
@@ -62,17 +62,25 @@ class ObjectFile:
 
 
 class ObjectSink:
-    """See :class:`snappy.repository.entries.Sink`. ``place`` is a path on ``filesystem``.
+    """See :class:`snappy.repository.entries.Sink`. ``place`` is a path on ``filesystem``; with ``keep`` objects that
+    are there are left as they are.
 
     Raises :class:`SourceMissing` for a bucket that is not there: some servers would make it at the first write.
     """
 
-    def __init__(self, filesystem: Any, place: str) -> None:
-        self._fs, self._place = filesystem, place.rstrip("/")
+    def __init__(self, filesystem: Any, place: str, *, keep: bool = False) -> None:
+        self._fs, self._place, self._keep = filesystem, place.rstrip("/"), keep
         self._has_folders = OBJECT_STORES.isdisjoint(_protocols(filesystem))
         if not self._has_folders:
             _require_bucket(filesystem, place.partition("/")[0])
         self._told = False
+
+    def standing(self, path: bytes, node: Node) -> Standing:
+        with _translated():
+            return Standing.LEFT if self._keep and self._fs.exists(self._at(path)) else Standing.IN_THE_WAY
+
+    def reuse(self, path: bytes, node: Node) -> None:
+        """To fetch an object costs what a pack costs: it is written anew."""
 
     def directory(self, path: bytes, node: Node) -> None:
         """Object stores have no directories; others make theirs here."""
@@ -81,7 +89,7 @@ class ObjectSink:
                 self._fs.makedirs(self._at(path), exist_ok=True)
 
     def file(self, path: bytes, node: Node) -> FileWriter:
-        return ObjectFile(self._fs, self._at(path), node.size)
+        return ObjectFile(self._fs, self._at(path), node.size, self._lost_once)
 
     def link(self, path: bytes, existing: bytes) -> None:
         """A second copy: it costs its bytes again, but nothing is missing."""
@@ -92,6 +100,9 @@ class ObjectSink:
         raise OSError(errno.EOPNOTSUPP, f"this storage cannot hold an object of type {node.type}")
 
     def finish(self, path: bytes, node: Node) -> list[str]:
+        return self._lost_once()
+
+    def _lost_once(self) -> list[str]:
         told, self._told = self._told, True
         return [] if told else [LOST]
 

@@ -14,6 +14,20 @@ KEPT_OPEN = 128
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class Folder:
+    """An open directory, until nobody refers to it any more. ``is_new`` while nothing can be in it but what its maker
+    puts there."""
+
+    __slots__ = ("handle", "is_new")
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.is_new = False
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+
 class OpenFolders:
     """``place`` is absolute and free of symlinks; missing directories of it are made. Not thread-safe.
 
@@ -21,44 +35,40 @@ class OpenFolders:
     """
 
     def __init__(self, place: bytes) -> None:
-        self._root = _open_place(place)
-        self._open: OrderedDict[bytes, int] = OrderedDict()
+        self._root: Folder | None = Folder(_open_place(place))
+        self._open: OrderedDict[bytes, Folder] = OrderedDict()
 
-    def get(self, path: bytes) -> int:
-        """A descriptor of the directory ``path``, good until the next call. Raises ``OSError``."""
-        if path == ROOT:
-            return self._root
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path]
-        return self._descend(path)
+    def get(self, path: bytes) -> Folder:
+        """The directory ``path``. Raises ``OSError``."""
+        found = self._open.get(path)
+        if found is None:
+            return self._descend(path)
+        self._open.move_to_end(path)
+        return found
 
-    def _descend(self, path: bytes) -> int:
-        here, handle = ROOT, self._root
+    def _descend(self, path: bytes) -> Folder:
+        if self._root is None:
+            raise ValueError("the place is closed")
+        here, folder = ROOT, self._root
         for name in split(path):
             here = join(here, name)
-            handle = self.get(here) if here in self._open else self._keep(here, open_folder(name, handle))
-        return handle
+            folder = self._open.get(here) or self._keep(here, Folder(open_folder(name, folder.handle)))
+        return folder
 
-    def _keep(self, path: bytes, handle: int) -> int:
-        self._open[path] = handle
+    def _keep(self, path: bytes, folder: Folder) -> Folder:
+        self._open[path] = folder
         if len(self._open) > KEPT_OPEN:
-            os.close(self._open.popitem(last=False)[1])
-        return handle
+            self._open.popitem(last=False)
+        return folder
 
     def forget(self, path: bytes) -> None:
-        """Close one directory."""
-        handle = self._open.pop(path, None)
-        if handle is not None:
-            os.close(handle)
+        """Open one directory anew when it is asked for."""
+        self._open.pop(path, None)
 
     def close(self) -> None:
-        """Close all; may be called twice."""
-        for path in list(self._open):
-            self.forget(path)
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
+        """Let go of all; may be called twice."""
+        self._open.clear()
+        self._root = None
 
 
 def open_folder(name: bytes, above: int) -> int:

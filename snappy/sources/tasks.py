@@ -301,6 +301,7 @@ def _restore_result(done: RestoreResult, snapshot: Snapshot, repository: Reposit
         snapshot=snapshot.id,
         repository=repository.id,
         files=done.files,
+        files_unmodified=done.unmodified,
         directories=done.directories,
         bytes_processed=done.bytes,
         seconds=seconds,

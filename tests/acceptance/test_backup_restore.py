@@ -67,6 +67,21 @@ def test_there_and_back(shell: Shell, tree: Path) -> None:
     same(tree, shell.folder / "back" / str(tree).lstrip("/"))
 
 
+def test_a_restore_over_what_is_there(shell: Shell, tree: Path) -> None:
+    shell.with_password("backup", tree, "--to", "./repo", "--init").expect(0)
+    restore = ("restore", "latest", "--from", "./repo", "--to", "./back", "--json")
+    first = shell.with_password(*restore).expect(0).json()["result"]
+    back = shell.folder / "back" / str(tree).lstrip("/")
+    (program,) = back.rglob("program")
+    program.write_bytes(b"mine")
+    kept = shell.with_password(*restore, "--overwrite", "never").expect(0).json()["result"]
+    assert program.read_bytes() == b"mine"
+    mended = shell.with_password(*restore).expect(0).json()["result"]
+    same(tree, back)
+    assert (first["files_unmodified"], kept["files"], mended["files"]) == (0, 0, first["files"])
+    assert 0 < mended["files_unmodified"] < first["files"]
+
+
 def test_plain_words(shell: Shell, tree: Path) -> None:
     made = shell.with_password("init", "--to", "./repo").expect(0)
     assert made.out.startswith("made the repository ")

@@ -26,10 +26,16 @@ def back_up(
 
 
 def bring_back(
-    repository: Repository, snapshot: Snapshot, place: str | Path, *, owners: str = "auto", **choices: Any
+    repository: Repository,
+    snapshot: Snapshot,
+    place: str | Path,
+    *,
+    owners: Any = "auto",
+    overwrite: Any = "always",
+    **choices: Any,
 ) -> RestoreResult:
     """Restore into ``place``, devices too; ``choices`` are those of :meth:`Restorer.restore`."""
-    options = FilesRestore(to=str(place), allow_devices=True, owners=owners)  # type: ignore[arg-type]
+    options = FilesRestore(to=str(place), allow_devices=True, owners=owners, overwrite=overwrite)
     sink = FilesSource.import_(options, FilesSource.restore_claims(options))
     try:
         return Restorer(repository, sink).restore(snapshot, **choices)

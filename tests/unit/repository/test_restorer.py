@@ -7,19 +7,21 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from snappy.errors import BadOptions, Damaged, JobCancelled, NoSpace, SnapshotNotFound, Unavailable, UnsafePath
 from snappy.repository.entries import Node
-from snappy.repository.format import BlobType
+from snappy.repository.format import BlobLocation, BlobType
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.tree import encode_tree
-from snappy.sources.local_sink import LocalFile, LocalSink
+from snappy.sources.local_sink import LocalSink
+from snappy.sources.restored_local_file import LocalFile
 from tests.support import engine
 from tests.support.backups import back_up, bring_back, inside
 from tests.support.compare import compare
@@ -116,6 +118,160 @@ def test_progress_ends_at_what_was_expected(repository: Repository, tree: Path, 
     sink.close()
     assert (progress.files_done, progress.bytes_done) == (progress.files_total, progress.bytes_total)
     assert progress.files_done == 4
+
+
+# Over what is there
+
+
+@pytest.fixture
+def large(tree: Path) -> Path:
+    """A file of several blobs, with a hole."""
+    place = tree / "large"
+    place.write_bytes(os.urandom(5 << 20))
+    os.truncate(place, 12 << 20)
+    return place
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[BlobLocation]:
+    """The data blobs that restores fetch."""
+    found: list[BlobLocation] = []
+    real = Repository.load_blobs
+
+    def load_blobs(self: Repository, pack: bytes, blobs: list[BlobLocation]) -> Any:
+        found.extend(blob for blob in blobs if blob.kind is BlobType.DATA)
+        return real(self, pack, blobs)
+
+    monkeypatch.setattr(Repository, "load_blobs", load_blobs)
+    return found
+
+
+@pytest.mark.parametrize("overwrite", ["always", "if-changed"])
+def test_what_is_right_stays(
+    repository: Repository, tree: Path, large: Path, tmp_path: Path, fetched: list[BlobLocation], overwrite: str
+) -> None:
+    (tree / "empty").touch()
+    snapshot = back_up(repository, tree).snapshot
+    place = inside(tmp_path / "out", tree)
+    first = bring_back(repository, snapshot, tmp_path / "out")
+    before = {path: path.stat() for path in place.rglob("*") if path.is_file()}
+    fetched.clear()
+    again = bring_back(repository, snapshot, tmp_path / "out", overwrite=overwrite)
+    assert fetched == []
+    assert (first.unmodified, again.unmodified) == (0, 6)
+    assert (first.files, first.bytes) == (again.files, again.bytes)
+    for path, found in before.items():
+        now = path.stat()
+        assert (now.st_ino, now.st_ctime_ns, now.st_atime_ns) == (found.st_ino, found.st_ctime_ns, found.st_atime_ns)
+
+
+def test_only_what_differs_is_fetched(
+    repository: Repository, tree: Path, large: Path, tmp_path: Path, fetched: list[BlobLocation]
+) -> None:
+    snapshot = back_up(repository, tree).snapshot
+    place = inside(tmp_path / "out", tree)
+    bring_back(repository, snapshot, tmp_path / "out")
+    fetched.clear()
+    old = (place / "large").stat().st_ino
+    with (place / "large").open("r+b") as file:
+        file.write(b"other")
+        reader = (place / "large").open("rb")
+    (place / "docs" / "readme.txt").write_bytes(b"READ ME")
+    (place / "src" / "main.c").chmod(0o777)
+    result = bring_back(repository, snapshot, tmp_path / "out")
+    found = compare(tree, place)
+    assert found.same, found.differences
+    assert result.unmodified == 2
+    assert len(fetched) == 2
+    assert (place / "large").stat().st_blocks * 512 < 6 << 20
+    with reader:  # who reads the old file goes on reading that
+        assert os.fstat(reader.fileno()).st_ino == old
+        assert reader.read(5) == b"other"
+
+
+def test_a_longer_and_a_shorter_file(repository: Repository, tree: Path, large: Path, tmp_path: Path) -> None:
+    (tree / "empty").touch()
+    snapshot = back_up(repository, tree).snapshot
+    place = inside(tmp_path / "out", tree)
+    bring_back(repository, snapshot, tmp_path / "out")
+    (place / "empty").write_bytes(b"no more")
+    (place / "src" / "main.o").write_bytes(b"\x7fELF and more")
+    os.truncate(place / "large", 1 << 20)
+    result = bring_back(repository, snapshot, tmp_path / "out")
+    found = compare(tree, place)
+    assert found.same, found.differences
+    assert result.unmodified == 3
+
+
+def test_times_are_trusted_only_when_asked(repository: Repository, tree: Path, tmp_path: Path) -> None:
+    snapshot = back_up(repository, tree).snapshot
+    bring_back(repository, snapshot, tmp_path / "out")
+    forged = inside(tmp_path / "out", tree) / "docs" / "readme.txt"
+    stamp = forged.stat().st_mtime_ns
+    forged.write_bytes(b"READ ME")
+    os.utime(forged, ns=(stamp, stamp))
+    bring_back(repository, snapshot, tmp_path / "out", overwrite="if-changed")
+    assert forged.read_bytes() == b"READ ME"
+    bring_back(repository, snapshot, tmp_path / "out")
+    assert forged.read_bytes() == b"read me"
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "shift", "kept"), [("never", -1, True), ("if-newer", 0, True), ("if-newer", -1, False)]
+)
+def test_what_is_to_stay_as_it_is(
+    repository: Repository, tree: Path, tmp_path: Path, overwrite: str, shift: int, kept: bool
+) -> None:
+    os.link(tree / "src" / "main.c", tree / "src" / "twin.c")
+    (tree / "link").symlink_to("src")
+    snapshot = back_up(repository, tree).snapshot
+    place = inside(tmp_path / "out", tree)
+    bring_back(repository, snapshot, tmp_path / "out")
+    (place / "src" / "twin.c").unlink()
+    for name in ("docs/readme.txt", "src/main.c", "link"):
+        stamp = (tree / name).lstat().st_mtime_ns + shift
+        (place / name).unlink()
+        (place / name).write_bytes(b"mine")
+        os.utime(place / name, ns=(stamp, stamp))
+    result = bring_back(repository, snapshot, tmp_path / "out", overwrite=overwrite)
+    assert result.failure() is None
+    assert [(place / name).read_bytes() == b"mine" for name in ("docs/readme.txt", "src/main.c")] == [kept, kept]
+    assert (place / "link").is_symlink() is not kept
+    assert (place / "src" / "twin.c").samefile(place / "src" / "main.c")
+    assert (result.files, result.unmodified) == ((1, 4) if kept else (3, 2))
+
+
+def test_what_cannot_be_read_is_fetched(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = back_up(repository, tree).snapshot
+    bring_back(repository, snapshot, tmp_path / "out")
+
+    def fail(handle: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        result = bring_back(repository, snapshot, tmp_path / "out")
+    assert (result.failure(), result.unmodified) == (None, 0)
+    assert compare(tree, inside(tmp_path / "out", tree)).same
+
+
+def test_a_full_disk_over_what_is_there(
+    repository: Repository, tree: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = back_up(repository, tree).snapshot
+    bring_back(repository, snapshot, tmp_path / "out")
+    os.truncate(inside(tmp_path / "out", tree) / "large", 4 << 20)
+
+    def full(self: LocalFile, offset: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalFile, "write_at", full)
+    handles = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(NoSpace):
+        bring_back(repository, snapshot, tmp_path / "out")
+    assert len(os.listdir("/proc/self/fd")) == handles
 
 
 # Parts of trees

@@ -254,6 +254,27 @@ def test_restore_claims_a_url() -> None:
     assert FilesSource.restore_claims(FilesRestore(to="memory://out/")) == ["memory://out"]
 
 
+def test_objects_that_are_there_stay_when_asked(memory: Any, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_bytes(b"stored")
+    (tree / "b").write_bytes(b"stored")
+    memory.pipe_file(f"/out{tree}/a", b"mine")
+    with engine.new_repository() as repository:
+        snapshot = back_up(repository, tree).snapshot
+        kept = bring_back(repository, snapshot, "memory://out", overwrite="never")
+        assert (memory.cat_file(f"/out{tree}/a"), memory.cat_file(f"/out{tree}/b")) == (b"mine", b"stored")
+        assert (kept.files, kept.unmodified) == (1, 1)
+        bring_back(repository, snapshot, "memory://out")
+    assert memory.cat_file(f"/out{tree}/a") == b"stored"
+
+
+@pytest.mark.parametrize("overwrite", ["if-changed", "if-newer"])
+def test_objects_have_no_times_to_go_by(overwrite: Any) -> None:
+    with pytest.raises(BadOptions, match="times"):
+        FilesSource.restore_claims(FilesRestore(to="memory://out", overwrite=overwrite))
+
+
 def test_a_restore_that_is_given_up_writes_no_half_objects(memory: Any, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()

@@ -7,17 +7,18 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from snappy.errors import SourceError, UnsafePath
-from snappy.repository.entries import Node
+from snappy.repository.entries import Node, Standing
 from snappy.sources import open_folders
 from snappy.sources.files import FilesRestore, FilesSource
-from snappy.sources.local_metadata import by_name, by_number
+from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink
 from snappy.sources.sparse import BLOCK, write_sparse
 
@@ -40,20 +41,24 @@ def node(kind: Any = "file", **fields: Any) -> Node:
     return Node(name=b"", type=kind, **{"mode": 0o644, **fields})
 
 
-def put(sink: LocalSink, path: bytes, content: bytes = b"content") -> None:
-    writer = sink.file(path, node(size=len(content)))
+def put(sink: LocalSink, path: bytes, content: bytes = b"content", **fields: Any) -> list[str]:
+    """Returns what could not be kept."""
+    writer = sink.file(path, node(size=len(content), **fields))
     writer.write_at(0, content)
-    writer.close()
+    with closing(writer):
+        return writer.finish()
 
 
 # Nothing outside
 
 
 @pytest.mark.parametrize("path", BAD_PATHS)
-@pytest.mark.parametrize("call", ["directory", "file", "special", "link", "finish"])
+@pytest.mark.parametrize("call", ["standing", "reuse", "directory", "file", "special", "link", "finish"])
 def test_paths_that_lead_outside_are_refused(sink: LocalSink, place: Path, path: bytes, call: str) -> None:
     sink.directory(b"/a", node("dir"))
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
+        "standing": lambda: sink.standing(path, node()),
+        "reuse": lambda: sink.reuse(path, node()),
         "directory": lambda: sink.directory(path, node("dir")),
         "file": lambda: sink.file(path, node()),
         "special": lambda: sink.special(path, node("fifo")),
@@ -71,13 +76,15 @@ def test_links_from_outside_are_refused(sink: LocalSink) -> None:
         sink.link(b"/mine", b"/../../secret")
 
 
-@pytest.mark.parametrize("call", ["directory", "file", "special", "finish"])
+@pytest.mark.parametrize("call", ["standing", "reuse", "directory", "file", "special", "finish"])
 def test_a_planted_symlink_on_the_way_is_refused(sink: LocalSink, place: Path, tmp_path: Path, call: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "x").write_bytes(b"untouched")
     (place / "way").symlink_to(outside)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
+        "standing": lambda: sink.standing(b"/way/x", node()),
+        "reuse": lambda: sink.reuse(b"/way/x", node()),
         "directory": lambda: sink.directory(b"/way/x", node("dir")),
         "file": lambda: sink.file(b"/way/x", node()),
         "special": lambda: sink.special(b"/way/x", node("fifo")),
@@ -89,26 +96,36 @@ def test_a_planted_symlink_on_the_way_is_refused(sink: LocalSink, place: Path, t
     assert os.listdir(outside) == ["x"]
 
 
-def test_what_was_swapped_is_not_given_metadata(sink: LocalSink, place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "fifo"])
+def test_what_was_swapped_is_not_given_metadata(sink: LocalSink, place: Path, tmp_path: Path, kind: str) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"")
     victim.chmod(0o600)
-    put(sink, b"/file")
-    (place / "file").unlink()
-    os.link(victim, place / "file")
-    with pytest.raises(UnsafePath, match="replaced"):
-        sink.finish(b"/file", node(mode=0o4777))
+    if kind == "file":
+        writer = sink.file(b"/x", node(mode=0o4777))
+    else:
+        sink.special(b"/x", node(kind))
+    (place / "x").unlink()
+    os.link(victim, place / "x")
+    if kind == "file":
+        assert writer.finish() == []
+        writer.close()
+    else:
+        with pytest.raises(UnsafePath, match="replaced"):
+            sink.finish(b"/x", node(kind, mode=0o4777))
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
 
 
-def test_a_symlink_in_a_files_place_is_not_followed_by_finish(sink: LocalSink, place: Path, tmp_path: Path) -> None:
-    (tmp_path / "victim").write_bytes(b"")
-    put(sink, b"/file")
-    (place / "file").unlink()
-    (place / "file").symlink_to(tmp_path / "victim")
+def test_a_symlink_in_a_directorys_place_is_not_followed_by_finish(
+    sink: LocalSink, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "victim").mkdir(mode=0o700)
+    sink.directory(b"/dir", node("dir"))
+    (place / "dir").rmdir()
+    (place / "dir").symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic links"):
-        sink.finish(b"/file", node(mode=0o4777))
-    assert (tmp_path / "victim").stat().st_mode & 0o4000 == 0
+        sink.finish(b"/dir", node("dir", mode=0o777))
+    assert stat.S_IMODE((tmp_path / "victim").stat().st_mode) == 0o700
 
 
 def test_a_symlink_in_the_place_itself_is_refused(tmp_path: Path) -> None:
@@ -140,11 +157,12 @@ def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_nobody_else_reads_a_file_before_it_is_finished(sink: LocalSink, place: Path) -> None:
-    put(sink, b"/file")
+    writer = sink.file(b"/file", node(mode=0o644))
     sink.directory(b"/dir", node("dir", mode=0o755))
     assert stat.S_IMODE((place / "file").stat().st_mode) == 0o600
     assert stat.S_IMODE((place / "dir").stat().st_mode) == 0o700
-    assert sink.finish(b"/file", node(mode=0o644)) == []
+    with closing(writer):
+        assert writer.finish() == []
     assert sink.finish(b"/dir", node("dir", mode=0o755)) == []
     assert stat.S_IMODE((place / "file").stat().st_mode) == 0o644
     assert stat.S_IMODE((place / "dir").stat().st_mode) == 0o755
@@ -166,8 +184,7 @@ def test_attributes_that_the_snapshot_does_not_have_go(sink: LocalSink, place: P
 
 
 def test_a_read_only_file_gets_its_attributes(sink: LocalSink, place: Path) -> None:
-    put(sink, b"/file")
-    assert sink.finish(b"/file", node(mode=0o444, xattrs={b"user.a": b"1"}, mtime_ns=5, atime_ns=7)) == []
+    assert put(sink, b"/file", mode=0o444, xattrs={b"user.a": b"1"}, mtime_ns=5, atime_ns=7) == []
     found = (place / "file").stat()
     assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns, found.st_atime_ns) == (0o444, 5, 7)
     assert os.getxattr(place / "file", "user.a") == b"1"
@@ -177,9 +194,8 @@ def test_what_cannot_be_kept_is_told(sink: LocalSink, monkeypatch: pytest.Monkey
     def refuse(*arguments: Any) -> None:
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    put(sink, b"/file")
     monkeypatch.setattr(os, "setxattr", refuse)
-    told = sink.finish(b"/file", node(xattrs={b"user.a": b"1"}, mtime_ns=1 << 100))
+    told = put(sink, b"/file", xattrs={b"user.a": b"1"}, mtime_ns=1 << 100)
     assert [message.partition(":")[0] for message in told] == [
         "its extended attributes cannot be set",
         "its times cannot be set",
@@ -191,9 +207,8 @@ def test_no_setuid_for_the_wrong_owner(place: Path, monkeypatch: pytest.MonkeyPa
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     sink = LocalSink(os.fsencode(place), owner=by_number)
-    put(sink, b"/file")
     monkeypatch.setattr(os, "chown", refuse)
-    assert sink.finish(b"/file", node(mode=0o4755, uid=1234)) == ["its owner cannot be set: Operation not permitted"]
+    assert put(sink, b"/file", mode=0o4755, uid=1234) == ["its owner cannot be set: Operation not permitted"]
     sink.close()
     assert stat.S_IMODE((place / "file").stat().st_mode) == 0o755
 
@@ -201,9 +216,8 @@ def test_no_setuid_for_the_wrong_owner(place: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.needs_root
 def test_owners_and_setuid(place: Path) -> None:
     sink = LocalSink(os.fsencode(place), owner=by_number)
-    put(sink, b"/file")
+    assert put(sink, b"/file", mode=0o6755, uid=1234, gid=2345) == []
     sink.special(b"/link", node("symlink", link_target=b"file"))
-    assert sink.finish(b"/file", node(mode=0o6755, uid=1234, gid=2345)) == []
     assert sink.finish(b"/link", node("symlink", uid=1234, gid=2345)) == []
     sink.close()
     found = (place / "file").stat()
@@ -258,6 +272,95 @@ def test_closing_twice_leaves_nothing_open(place: Path) -> None:
     sink.close()
     sink.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# What stands there
+
+
+@pytest.fixture
+def standing(place: Path) -> Path:
+    place.mkdir(parents=True)
+    (place / "file").write_bytes(b"content")
+    (place / "file").chmod(0o644)
+    os.utime(place / "file", ns=(5, 5))
+    return place / "file"
+
+
+def reused(place: Path, overwrite: Any = "always", owner: Owner | None = None, **fields: Any) -> tuple[bool, bool]:
+    """Whether the file there may stay, and whether it is trusted."""
+    sink = LocalSink(os.fsencode(place), owner=owner, overwrite=overwrite)
+    found = sink.reuse(b"/file", node(**{"size": 7, "mtime_ns": 5, **fields}))
+    assert found is not None
+    with closing(found), closing(sink):
+        assert found.read_at(3, 100) == b"tent"
+        return found.may_stay, found.is_trusted
+
+
+def test_a_file_like_the_one_wanted_may_stay(standing: Path) -> None:
+    assert reused(standing.parent) == (True, False)
+    assert reused(standing.parent, "if-changed") == (True, True)
+    assert reused(standing.parent, "if-changed", mtime_ns=6) == (True, False)
+    assert reused(standing.parent, "if-changed", size=8) == (False, False)
+
+
+def test_a_file_that_others_could_open_may_not_stay(standing: Path) -> None:
+    standing.chmod(0o664)
+    assert reused(standing.parent, "if-changed") == (False, False)
+    assert reused(standing.parent, "if-changed", mode=0o664) == (True, True)
+
+
+def test_a_file_with_another_name_may_not_stay(standing: Path) -> None:
+    os.link(standing, standing.with_name("other"))
+    assert reused(standing.parent, "if-changed") == (False, False)
+
+
+@pytest.mark.needs_root
+def test_anothers_file_may_not_stay(standing: Path) -> None:
+    os.chown(standing, 1234, 2345)
+    assert reused(standing.parent, "if-changed") == (False, False)
+    assert reused(standing.parent, "if-changed", by_number, uid=1234, gid=2345) == (True, True)
+    assert reused(standing.parent, "if-changed", by_number, uid=1234, gid=0) == (False, False)
+
+
+def test_what_is_no_file_is_of_no_use(place: Path, sink: LocalSink) -> None:
+    os.mkfifo(place / "fifo")
+    (place / "link").symlink_to("/etc/passwd")
+    assert {sink.standing(path, node()) for path in (b"/fifo", b"/link", b"/none")} == {Standing.IN_THE_WAY}
+    assert sink.reuse(b"/link", node()) is None
+    found = sink.reuse(b"/fifo", node())
+    assert found is not None
+    assert (found.may_stay, found.read_at(0, 10)) == (False, b"")
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "newer", "older"),
+    [
+        ("always", Standing.USEFUL, Standing.USEFUL),
+        ("if-changed", Standing.USEFUL, Standing.USEFUL),
+        ("if-newer", Standing.USEFUL, Standing.LEFT),
+        ("never", Standing.LEFT, Standing.LEFT),
+    ],
+)
+def test_what_is_left(standing: Path, overwrite: Any, newer: Standing, older: Standing) -> None:
+    sink = LocalSink(os.fsencode(standing.parent), owner=None, overwrite=overwrite)
+    assert sink.standing(b"/file", node(mtime_ns=6)) is newer
+    assert sink.standing(b"/file", node(mtime_ns=5)) is older
+    assert sink.standing(b"/none", node(mtime_ns=5)) is Standing.IN_THE_WAY
+    sink.close()
+
+
+def test_a_file_that_stays_is_given_what_it_lacks_and_nothing_else(standing: Path) -> None:
+    sink = LocalSink(os.fsencode(standing.parent), owner=None)
+    for wanted in (node(size=7, atime_ns=8, mtime_ns=9), node(size=7, atime_ns=8, mtime_ns=9)):
+        before = standing.stat()
+        found = sink.reuse(b"/file", wanted)
+        assert found is not None
+        with closing(found):
+            assert found.finish() == []
+    assert (standing.stat().st_atime_ns, standing.stat().st_mtime_ns) == (8, 9)
+    assert standing.stat().st_ctime_ns == before.st_ctime_ns
+    sink.close()
 
 
 # Holes
