@@ -134,6 +134,8 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     process. One that starts amid an outage of NATS ends the attempt, so that they have to be asked for."""
     memory_mib: Annotated[int, Meta(ge=0)] = 0
     """What the worker processes of one backup may take together, in MiB: fewer are started then. 0: what they need."""
+    patience_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    """How long a job waits for a target, or its storage, that was there and went away; then the attempt fails."""
     niceness: Annotated[int, Meta(ge=0, le=19)] = 0
     """How far worker processes give way to others."""
     nats: Nats | None = None

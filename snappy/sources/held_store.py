@@ -1,20 +1,27 @@
-"""A repository's files while a hold lasts: what a grant that ran out interrupts goes on under the next one."""
+"""A repository's files while a hold lasts: what a grant that ran out interrupts goes on under the next one, and what a
+storage that went away interrupts goes on when it is back."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from fsspec import AbstractFileSystem
 
-from snappy.errors import AccessDenied, AttemptOver, JobCancelled
+from snappy.errors import AccessDenied, AttemptOver, BusUnavailable, JobCancelled, Unavailable
 from snappy.repository.store import FileType, Store, StoreRecipe
 
 Value = TypeVar("Value")
 
 TRIES = 5
 """How often an operation meets a grant that the target finds run out although the core renewed it."""
+PATIENCE = 60.0
+"""Seconds."""
+PAUSE = 1.0
+"""Seconds between two questions to a storage that is away, each of which the filesystem asks several times."""
 
 
 class Leave(Protocol):
@@ -32,12 +39,24 @@ class Leave(Protocol):
 class HeldStore(Store):
     """Asks ``hold`` before each operation; it waits while there is no grant, and raises once the attempt is over.
 
-    Every operation may be repeated, as :class:`Store` promises.
+    Where nobody answers, it asks for ``patience`` seconds, if the storage has answered before (``answered``): a server
+    may be on its way back, a wrong address is none. Every operation may be repeated, as :class:`Store` promises.
     """
 
-    def __init__(self, fs: AbstractFileSystem, root: str, hold: Leave, recipe: StoreRecipe | None = None) -> None:
+    def __init__(
+        self,
+        fs: AbstractFileSystem,
+        root: str,
+        hold: Leave,
+        recipe: StoreRecipe | None = None,
+        *,
+        patience: float = PATIENCE,
+        answered: bool = False,
+    ) -> None:
         super().__init__(fs, root)
-        self._hold, self._recipe = hold, recipe
+        self._hold, self._recipe, self._patience, self._answered = hold, recipe, patience, answered
+        self._silent_since = math.inf
+        """Monotonic seconds of the first operation, of any thread, that was not answered since one was."""
         self._own_locks: set[str] = set()
 
     def recipe(self) -> StoreRecipe | None:
@@ -80,6 +99,21 @@ class HeldStore(Store):
         self._own_locks.discard(name)
 
     def _held(self, operation: Callable[[], Value]) -> Value:
+        failing_since = math.inf  # while other operations may be answered all the time
+        while True:
+            try:
+                found = self._granted(operation)
+            except (Unavailable, BusUnavailable):
+                now = time.monotonic()
+                failing_since, self._silent_since = min(failing_since, now), min(self._silent_since, now)
+                if not self._answered or now - min(failing_since, self._silent_since) >= self._patience:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                self._answered, self._silent_since = True, math.inf
+                return found
+
+    def _granted(self, operation: Callable[[], Value]) -> Value:
         for _ in range(TRIES):
             self._hold.check()
             grant = self._hold.grant()

@@ -41,7 +41,7 @@ from snappy.jobs.messages import (
 from snappy.repository.crew import Workers, processors
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
-from snappy.repository.store import Store, StoreRecipe
+from snappy.repository.store import Store
 from snappy.sources import allow, base, tasks, worker_store
 from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
@@ -229,7 +229,7 @@ class SourceService:
         async with self._files(command.target, hold.grant) as files:
             shop = Workshop(
                 hold=hold,
-                store=HeldStore(files, "", hold, self._recipe(command.target, hold)),
+                store=self._held(files, command.target, hold),
                 password=password,
                 progress=progress,
                 owner=f"snappy.{self.name}.{self.replica}",
@@ -239,8 +239,11 @@ class SourceService:
             )
             return await task.work(shop)
 
-    def _recipe(self, target: str, hold: Hold) -> StoreRecipe:
-        return worker_store.recipe(target, self._bus.user, self._bus.subjects.prefix, self._nats, hold)
+    def _held(self, files: SnappyFileSystem, target: str, hold: Hold) -> HeldStore:
+        patience = self._settings.patience_seconds
+        prefix = self._bus.subjects.prefix
+        recipe = worker_store.recipe(target, self._bus.user, prefix, self._nats, patience, hold)
+        return HeldStore(files, "", hold, recipe, patience=patience)
 
     def _workers(self) -> Workers:
         most = self._settings.workers or min(processors(), MOST_WORKERS)

@@ -39,13 +39,13 @@ class WorkerStore(HeldStore):
     """The same as the service's own, which is told of each new grant. It connects when it is first used, and waits out
     that nobody answers then."""
 
-    def __init__(self, target: str, caller: str, prefix: str, nats: Nats) -> None:
+    def __init__(self, target: str, caller: str, prefix: str, nats: Nats, patience: float) -> None:
         self._permit = _Leave()
         self._files = SnappyFileSystem(target, caller=caller, grant=self._permit.grant, prefix=prefix, nats=nats)
         self._connecting = threading.Lock()
         self._connected = False
         self._dialing: Future[None] | None = None
-        super().__init__(self._files, "", self._permit)
+        super().__init__(self._files, "", self._permit, patience=patience, answered=True)  # the service asked before
 
     def told(self, notice: bytes) -> None:
         self._permit.told(notice)
@@ -77,12 +77,18 @@ class WorkerStore(HeldStore):
         return True
 
 
-def open_store(target: str, caller: str, prefix: str, nats: dict[str, Any]) -> WorkerStore:
+def open_store(target: str, caller: str, prefix: str, nats: dict[str, Any], patience: float) -> WorkerStore:
     """What :func:`recipe` names."""
-    return WorkerStore(target, caller, prefix, msgspec.convert(nats, Nats))
+    return WorkerStore(target, caller, prefix, msgspec.convert(nats, Nats), patience)
 
 
-def recipe(target: str, caller: str, prefix: str, nats: Nats, hold: Hold) -> StoreRecipe:
+def recipe(target: str, caller: str, prefix: str, nats: Nats, patience: float, hold: Hold) -> StoreRecipe:
     """How a worker opens the files of ``target`` that are held under ``hold``."""
-    arguments = {"target": target, "caller": caller, "prefix": prefix, "nats": msgspec.to_builtins(nats)}
+    arguments = {
+        "target": target,
+        "caller": caller,
+        "prefix": prefix,
+        "nats": msgspec.to_builtins(nats),
+        "patience": patience,
+    }
     return StoreRecipe(makers.name_of(open_store), arguments, hold.watch)

@@ -48,7 +48,7 @@ def permit() -> Permit:
 
 @pytest.fixture
 def store(away: NatsServer, permit: Permit) -> WorkerStore:
-    store = WorkerStore(TARGET, "site1", "snappy", Nats(url=away.url))
+    store = WorkerStore(TARGET, "site1", "snappy", Nats(url=away.url), 60.0)
     permit.watch(store.told)
     return store
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +45,9 @@ def harmed(tmp_path: Path) -> Iterator[Running]:
 
 def running_in(folder: Path) -> Iterator[Running]:
     storage = FaultyStorage(folder / "faults")
-    with arena(folder, programs={"vault": storage.program}) as made:
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("SNAPPY_SOURCE__SITE1__PATIENCE_SECONDS", "2")
+        made = stack.enter_context(arena(folder, programs={"vault": storage.program}))
         yield Running(made, storage)
 
 

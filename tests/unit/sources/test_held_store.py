@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from snappy.errors import AccessDenied, AttemptOver, JobCancelled, NotFound
+from snappy.errors import AccessDenied, AttemptOver, JobCancelled, NotFound, Unavailable
 from snappy.repository.store import FileType
+from snappy.sources import held_store
 from snappy.sources.held_store import TRIES, HeldStore
 
 NAME = "ab" * 32
@@ -135,3 +137,55 @@ def test_a_lock_that_it_did_not_write_is_not_called_its_own() -> None:
     with pytest.raises(AccessDenied):
         HeldStore(files, "/r", files.hold).remove(FileType.LOCK, NAME)
     assert files.hold.let_go == []
+
+
+class Away(Lapsing):
+    """A storage that does not answer so many times."""
+
+    silent = 0
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: object) -> bytes:
+        if self.silent:
+            self.silent -= 1
+            raise Unavailable
+        return super().cat_file(path, start, end, **kwargs)
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Away:
+    monkeypatch.setattr(held_store, "PAUSE", 0.001)
+    files = Away()
+    files.store, files.pseudo_dirs = {}, [""]
+    files.pipe_file(f"/r/keys/{NAME}", b"content")
+    return files
+
+
+def test_a_storage_that_went_away_is_waited_for(away: Away) -> None:
+    store = HeldStore(away, "/r", Hold())
+    store.load(FileType.KEY, NAME)
+    away.silent = 5
+    assert store.load(FileType.KEY, NAME) == b"content"
+
+
+def test_one_that_never_answered_is_not(away: Away) -> None:
+    away.silent = 1
+    store = HeldStore(away, "/r", Hold())
+    with pytest.raises(Unavailable):
+        store.load(FileType.KEY, NAME)
+
+
+def test_patience_ends(away: Away) -> None:
+    store = HeldStore(away, "/r", Hold(), patience=0.05, answered=True)
+    away.silent = 10_000
+    with pytest.raises(Unavailable):
+        store.load(FileType.KEY, NAME)
+    assert 2 < 10_000 - away.silent < 10_000
+
+
+def test_a_cancelled_job_waits_no_longer(away: Away) -> None:
+    hold = Hold()
+    store = HeldStore(away, "/r", hold, answered=True)
+    away.silent = 10_000
+    threading.Timer(0.05, lambda: setattr(hold, "stop", JobCancelled())).start()
+    with pytest.raises(JobCancelled):
+        store.load(FileType.KEY, NAME)

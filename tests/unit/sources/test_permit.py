@@ -117,6 +117,8 @@ def test_who_no_longer_watches_is_not_told() -> None:
 
 
 def test_a_worker_removes_no_lock() -> None:
-    store = open_store(target="vault", caller="site1", prefix="snappy", nats={"url": "nats://127.0.0.1:1"})
+    store = open_store(
+        target="vault", caller="site1", prefix="snappy", nats={"url": "nats://127.0.0.1:1"}, patience=0.0
+    )
     with pytest.raises(AccessDenied):
         store._hold.letting_go("lock")
