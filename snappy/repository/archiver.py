@@ -9,16 +9,18 @@ from datetime import UTC, datetime
 from snappy import __version__, heap
 from snappy.errors import Damaged, SourceError
 from snappy.repository.crew import NO_WORKERS, Workers
-from snappy.repository.entries import Entry, Node, Problem
+from snappy.repository.entries import Entry, Node, Problem, Siblings
 from snappy.repository.file_storer import FileStorer, Ledgers
-from snappy.repository.format import BlobId, BlobType
+from snappy.repository.format import HEX_ID, BlobId, BlobType, parse_id
 from snappy.repository.journal import UNKNOWN, Journal
+from snappy.repository.lstat import says_same
 from snappy.repository.paths import ROOT
 from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot, Summary, matches
 from snappy.repository.tally import Tally
-from snappy.repository.tree_builder import Folder, TreeBuilder
+from snappy.repository.tree import StoredNode
+from snappy.repository.tree_builder import Before, Folder, TreeBuilder
 from snappy.repository.tree_reader import TreeReader
 
 PROGRAM = f"snappy {__version__}"
@@ -84,7 +86,7 @@ class Archiver:
 
     def backup(
         self,
-        entries: Iterable[Entry],
+        entries: Iterable[Entry | Siblings],
         *,
         paths: Sequence[str],
         hostname: str,
@@ -123,15 +125,17 @@ class Archiver:
         problems = self._problems
         return BackupResult(snapshot, self._summary, self._tally.bytes_read, problems.kept, problems.total)
 
-    def _store(self, entries: Iterable[Entry], force: bool) -> BlobId:
+    def _store(self, entries: Iterable[Entry | Siblings], force: bool) -> BlobId:
         self._expect_as_before()
-        builder = TreeBuilder(self._repo, self._tally, self._load_known(ROOT, self._old_root()))
+        builder = TreeBuilder(self._repo, self._tally, self._load_before(ROOT, self._old_root()))
         ledgers = Ledgers(self._tally, self._progress, self._problems, self._journal)
         with FileStorer(self._repo, ledgers, self._cancelled, self._workers) as files:
-            for entry in entries:
+            for one in entries:
                 files.check()
-                if self._can_be_kept(entry):
-                    self._take(builder, files, entry, force)
+                if isinstance(one, Siblings):
+                    self._take_siblings(builder, files, one, force)
+                else:
+                    self._take_entry(builder, files, one, force)
             builder.finish()
             files.wait()
             files.check()
@@ -156,23 +160,58 @@ class Archiver:
         unreadable = entry.error and entry.node.type != "dir"
         return not unreadable and entry.node.type not in NOT_KEPT
 
-    def _take(self, builder: TreeBuilder, files: FileStorer, entry: Entry, force: bool) -> None:
+    def _take_entry(self, builder: TreeBuilder, files: FileStorer, entry: Entry, force: bool) -> None:
+        if not self._can_be_kept(entry):
+            return
         folder = builder.locate(entry.path)
         node = entry.node
-        old = folder.known.get(node.name)
+        stored = folder.known.get(node.name)
         if node.type == "dir":
-            known = self._known_below(folder, entry.path, old)
-            builder.enter(entry.path, node, old, known)
-        elif node.type == "file" and (force or not self._is_unchanged(entry.path, old, node)):
+            builder.enter(entry.path, node, stored, self._before(folder, entry.path, stored))
+        else:
+            self._take_file(builder, files, folder, entry, self._readable(entry.path, stored), force)
+
+    def _take_file(
+        self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None, force: bool
+    ) -> None:
+        node = entry.node
+        if node.type == "file" and (force or not self._is_unchanged(entry.path, old, node)):
             self._read(builder, files, folder, entry, old)
         else:
             if node.type == "file" and old is not None:
                 self._keep_content(old, node)
             builder.place(folder, node)
 
+    def _take_siblings(self, builder: TreeBuilder, files: FileStorer, siblings: Siblings, force: bool) -> None:
+        """Most files are what the parent snapshot says: those need neither an entry nor a new node."""
+        folder = None if force else builder.folder(siblings.folder)
+        same: list[bytes] = []
+        for name, found in siblings.looks:
+            if folder and (stored := folder.known.get(name)) and says_same(stored, found) and self._is_whole(stored):
+                same.append(name)
+                continue
+            self._keep(builder, folder, same)
+            same = []
+            self._take_entry(builder, files, siblings.entry(name, found), force)
+        self._keep(builder, folder, same)
+
+    def _keep(self, builder: TreeBuilder, folder: Folder | None, names: list[bytes]) -> None:
+        if folder and names:
+            size = sum(folder.known[name].size for name in names)
+            self._tally.kept(files=len(names), size=size)
+            self._progress.add(files=len(names), size=size)
+            builder.keep(folder, names)
+
+    def _is_whole(self, stored: StoredNode) -> bool:
+        """Whether the repository has the content."""
+        try:
+            return stored.content is not None and self._repo.has_blobs(BlobType.DATA, map(parse_id, stored.content))
+        except Damaged:
+            return False
+
     def _keep_content(self, old: Node, node: Node) -> None:
         node.content = old.content
-        self._tally.file(old, node, same=True)
+        self._tally.kept(files=1, size=node.size)
         self._progress.add(files=1, size=node.size)
 
     def _read(self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None) -> None:
@@ -199,7 +238,7 @@ class Archiver:
         """Whether the parent's content stands for the file's: all that the system says of it is the same."""
         if old is None or old.content is None or not _same_stat(old, node):
             return False
-        if all(self._repo.has_blob(BlobType.DATA, blob) for blob in old.content):
+        if self._repo.has_blobs(BlobType.DATA, old.content):
             return True
         self._problems.add(path, "parts of it were missing in the repository; it was stored again")
         return False
@@ -207,19 +246,31 @@ class Archiver:
     def _old_root(self) -> BlobId | None:
         return self._parent.tree_id if self._parent else None
 
-    def _known_below(self, folder: Folder, path: bytes, old: Node | None) -> list[Node]:
-        if old is None or old.subtree is None:
-            return []
-        return self._load_known(path, old.subtree, folder.subtrees_after(old.subtree))
+    def _before(self, folder: Folder, path: bytes, stored: StoredNode | None) -> Before:
+        tree = stored.subtree if stored else None
+        if tree is None or not HEX_ID.match(tree):
+            return Before()
+        known = bytes.fromhex(tree)
+        return self._load_before(path, known, folder.subtrees_after(known))
 
-    def _load_known(self, path: bytes, tree: BlobId | None, siblings: Iterable[BlobId] = ()) -> list[Node]:
+    def _load_before(self, path: bytes, tree: BlobId | None, siblings: Iterable[BlobId] = ()) -> Before:
         if tree is None:
-            return []
+            return Before()
         try:
-            return self._trees.load(tree, siblings)
+            return Before(self._trees.load_stored(tree, siblings))
         except Damaged as error:
-            self._problems.add(path, f"the parent snapshot cannot be compared: {error.message}", error.code)
-            return []
+            self._tell_damage(path, error)
+            return Before()
+
+    def _readable(self, path: bytes, stored: StoredNode | None) -> Node | None:
+        try:
+            return stored.node() if stored else None
+        except Damaged as error:
+            self._tell_damage(path, error)
+            return None
+
+    def _tell_damage(self, path: bytes, error: Damaged) -> None:
+        self._problems.add(path, f"the parent snapshot cannot be compared: {error.message}", error.code)
 
 
 def _same_stat(old: Node, node: Node) -> bool:

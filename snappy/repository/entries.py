@@ -8,7 +8,8 @@ Paths are bytes, absolute inside the snapshot, ``/``-separated, without ``.`` or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 
@@ -85,6 +86,29 @@ class Entry(msgspec.Struct, kw_only=True):
     object is left out; a directory is kept, empty."""
     warning: str = ""
     """What of the metadata could not be read; the object is kept."""
+
+
+Look = tuple[bytes, os.stat_result]
+"""A file's name, and what ``lstat`` says of it."""
+
+
+class Siblings(NamedTuple):
+    """Regular files of one directory, in order, that a source looked at and did no more, for as many entries: a file
+    of which the parent snapshot says the same needs no entry. ``entry`` makes one, until the source is asked for what
+    comes next."""
+
+    folder: bytes
+    looks: list[Look]
+    entry: Callable[[bytes, os.stat_result], Entry]
+
+
+def each_entry(exported: Iterable[Entry | Siblings]) -> Iterator[Entry]:
+    """The entries that a source yields, siblings too one by one."""
+    for one in exported:
+        if isinstance(one, Entry):
+            yield one
+        else:
+            yield from (one.entry(*look) for look in one.looks)
 
 
 class Problem(msgspec.Struct, frozen=True):

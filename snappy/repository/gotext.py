@@ -116,9 +116,16 @@ def _format_second(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=kept)).isoformat()[:19]
 
 
-@lru_cache(maxsize=8192)
 def parse_time(text: str) -> int:
     """Nanoseconds since the epoch. Raises :class:`Damaged`."""
+    digits = text[20:-1]
+    if text[19:20] == "." and text[-1] == "Z" and digits.isdecimal() and digits.isascii():
+        return _parse_second(text[:19]) * _NANOS + int(digits[:9].ljust(9, "0"))
+    return _parse_any_time(text)
+
+
+@lru_cache(maxsize=8192)
+def _parse_any_time(text: str) -> int:
     match = _TIME_REST.match(text, 19)
     if match is None:
         raise Damaged(f"{text[:40]!r} is not a time")

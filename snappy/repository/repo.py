@@ -181,6 +181,10 @@ class Repository:
         """Whether the blob is stored, or was saved here and is on its way."""
         return self._writer.has(kind, blob)
 
+    def has_blobs(self, kind: BlobType, blobs: Iterable[BlobId]) -> bool:
+        """The same of all of them."""
+        return self._writer.has_all(kind, blobs)
+
     def stored_size(self, blob: BlobId) -> int | None:
         """The plain bytes of a data blob that is stored; None if it is not, or not yet."""
         found = self.index.location(BlobType.DATA, blob)

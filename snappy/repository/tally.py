@@ -22,24 +22,31 @@ class Tally:
         with self._lock:
             self.bytes_read += size
 
-    def file(self, old: Node | None, node: Node, *, same: bool = False) -> None:
-        """Count one file; ``same`` says that it is known to be as it was."""
+    def kept(self, *, files: int, size: int) -> None:
+        """Count files that are known to be as they were, of so many bytes together."""
+        with self._lock:
+            self._summary.total_files_processed += files
+            self._summary.total_bytes_processed += size
+            self._summary.files_unmodified += files
+
+    def file(self, old: Node | None, node: Node) -> None:
+        """Count one file."""
         with self._lock:
             self._summary.total_files_processed += 1
             self._summary.total_bytes_processed += node.size
             if old is None:
                 self._summary.files_new += 1
-            elif same or old == node:
+            elif old == node:
                 self._summary.files_unmodified += 1
             else:
                 self._summary.files_changed += 1
 
-    def folder(self, old: Node | None, node: Node) -> None:
-        """Count one directory."""
+    def folder(self, *, new: bool, same: bool) -> None:
+        """Count one directory, that the parent snapshot does not have, or has just the same."""
         with self._lock:
-            if old is None:
+            if new:
                 self._summary.dirs_new += 1
-            elif old == node:
+            elif same:
                 self._summary.dirs_unmodified += 1
             else:
                 self._summary.dirs_changed += 1

@@ -13,7 +13,7 @@ import msgspec
 
 from snappy.errors import Damaged, InternalError
 from snappy.repository.entries import Node, NodeType
-from snappy.repository.format import decode_json, encode_json, parse_id
+from snappy.repository.format import BlobId, decode_json, encode_json, parse_id
 from snappy.repository.gotext import escape_html, format_time, json_string, parse_time, quote, unquote
 
 _TYPES: dict[str, NodeType] = {name: name for name in get_args(NodeType)}
@@ -66,7 +66,9 @@ class _NodeOut(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     error: str | msgspec.Raw = ""
 
 
-class _NodeIn(msgspec.Struct, kw_only=True, gc=False):
+class StoredNode(msgspec.Struct, kw_only=True, gc=False, eq=False):
+    """A node as its tree holds it. To make a :class:`Node` of it costs more than to see that it is still true."""
+
     name: str
     type: str
     mode: int = 0
@@ -89,13 +91,50 @@ class _NodeIn(msgspec.Struct, kw_only=True, gc=False):
     subtree: str | None = None
     error: str = ""
 
+    def node(self) -> Node:
+        """Raises :class:`Damaged` where a field is not what it should be."""
+        link_target = self.linktarget.encode() if self.linktarget_raw is None else self.linktarget_raw
+        return Node(
+            name=unquote(self.name),
+            type=_TYPES.get(self.type, "irregular"),
+            mode=unix_mode(self.mode),
+            mtime_ns=parse_time(self.mtime),
+            atime_ns=parse_time(self.atime),
+            ctime_ns=parse_time(self.ctime),
+            uid=self.uid,
+            gid=self.gid,
+            user=self.user,
+            group=self.group,
+            inode=self.inode,
+            device_id=self.device_id,
+            size=_not_negative(self.size),
+            links=self.links,
+            link_target=link_target,
+            device=self.device,
+            xattrs={xattr.name.encode(): xattr.value or b"" for xattr in self.extended_attributes or ()},
+            content=self.blobs(),
+            subtree=parse_id(self.subtree) if self.subtree else None,
+            error=self.error,
+        )
+
+    def equals(self, node: Node) -> bool:
+        """Whether it says exactly the same."""
+        try:
+            return self.node() == node
+        except Damaged:
+            return False
+
+    def blobs(self) -> list[BlobId] | None:
+        """The ids of a file's content, ``None`` where there are none. Raises :class:`Damaged`."""
+        return None if self.content is None else [parse_id(blob) for blob in self.content]
+
 
 class _TreeOut(msgspec.Struct):
     nodes: list[_NodeOut]
 
 
 class _TreeIn(msgspec.Struct):
-    nodes: list[_NodeIn] | None
+    nodes: list[StoredNode] | None
 
 
 def encode_tree(nodes: list[Node]) -> bytes:
@@ -116,8 +155,12 @@ def decode_tree(data: bytes) -> list[Node]:
 
     Names are as they were stored: whoever makes paths of them must refuse ``..`` and its like.
     """
-    tree = decode_json(data, _TreeIn, "a tree")
-    return [_decode(node) for node in tree.nodes or ()]
+    return [node.node() for node in read_tree(data)]
+
+
+def read_tree(data: bytes) -> list[StoredNode]:
+    """The same, without a look at what its nodes say. Raises :class:`Damaged`."""
+    return decode_json(data, _TreeIn, "a tree").nodes or []
 
 
 def _encode(node: Node) -> _NodeOut:
@@ -143,32 +186,6 @@ def _encode(node: Node) -> _NodeOut:
         content=None if node.content is None else [blob.hex() for blob in node.content],
         subtree=node.subtree.hex() if node.subtree else "",
         error=_text(node.error),
-    )
-
-
-def _decode(node: _NodeIn) -> Node:
-    link_target = node.linktarget.encode() if node.linktarget_raw is None else node.linktarget_raw
-    return Node(
-        name=unquote(node.name),
-        type=_TYPES.get(node.type, "irregular"),
-        mode=unix_mode(node.mode),
-        mtime_ns=parse_time(node.mtime),
-        atime_ns=parse_time(node.atime),
-        ctime_ns=parse_time(node.ctime),
-        uid=node.uid,
-        gid=node.gid,
-        user=node.user,
-        group=node.group,
-        inode=node.inode,
-        device_id=node.device_id,
-        size=_not_negative(node.size),
-        links=node.links,
-        link_target=link_target,
-        device=node.device,
-        xattrs={xattr.name.encode(): xattr.value or b"" for xattr in node.extended_attributes or ()},
-        content=None if node.content is None else [parse_id(blob) for blob in node.content],
-        subtree=parse_id(node.subtree) if node.subtree else None,
-        error=node.error,
     )
 
 

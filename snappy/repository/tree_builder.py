@@ -8,29 +8,42 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from snappy.errors import SourceError, UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobId, BlobType
+from snappy.repository.gotext import unquote
 from snappy.repository.paths import ROOT, check_name, parent, shown
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
-from snappy.repository.tree import encode_tree
-from snappy.repository.tree_reader import subtrees
+from snappy.repository.tree import StoredNode, encode_tree
+from snappy.repository.tree_reader import stored_subtrees
+
+Child = Node | StoredNode
+"""What a directory is made of: new nodes, and those of the parent snapshot that still hold."""
+
+
+class Before:
+    """What the parent snapshot says of a directory: its nodes in order, and by the bytes of their names. Raises
+    :class:`snappy.errors.Damaged` for a name that is none."""
+
+    def __init__(self, nodes: Sequence[StoredNode] = ()) -> None:
+        self.nodes = nodes
+        self.by_name = {unquote(node.name): node for node in nodes}
 
 
 class Folder:
-    """A directory whose children are coming in. ``old`` is its node in the parent snapshot; ``before`` are the nodes
-    in there, in order, and ``known`` the same by the bytes of their names."""
+    """A directory whose children are coming in. ``old`` is its node in the parent snapshot, ``known`` those in it by
+    the bytes of their names."""
 
-    def __init__(self, path: bytes, node: Node, above: Folder | None, old: Node | None, known: list[Node]) -> None:
+    def __init__(self, path: bytes, node: Node, above: Folder | None, old: StoredNode | None, before: Before) -> None:
         self.path, self.node, self.above, self.old = path, node, above, old
-        self.before = known
-        self.known = {one.name: one for one in known}
-        self._old_subtrees = deque(subtrees(known))
+        self.before, self.known = before.nodes, before.by_name
+        self._old_subtrees = deque(stored_subtrees(before.nodes))
         self.slot = above.reserve() if above else 0
-        self.children: list[Node | None] = []
+        self.children: list[Child | None] = []
         self.awaited = 1  # itself, until it is closed
         self.last_name = b""
 
@@ -50,14 +63,14 @@ class Folder:
 class TreeBuilder:
     """The directories of one backup. ``deliver`` is for any thread, all else for the one that walks."""
 
-    def __init__(self, repo: Repository, tally: Tally, known: list[Node]) -> None:
+    def __init__(self, repo: Repository, tally: Tally, before: Before) -> None:
         self._repo, self._tally = repo, tally
         self._lock = threading.Lock()
         self.root: BlobId | None = None
         """The root tree's id, once everything is stored."""
         self.took_any = False
         """Whether any entry was located."""
-        self._stack = [Folder(ROOT, Node(name=b"", type="dir"), None, None, known)]
+        self._stack = [Folder(ROOT, Node(name=b"", type="dir"), None, None, before)]
 
     def locate(self, path: bytes) -> Folder:
         """The directory of the entry ``path``; all those that the walk has left are closed.
@@ -68,20 +81,37 @@ class TreeBuilder:
         name = check_name(path.rpartition(b"/")[2])
         if not path.startswith(ROOT):
             raise UnsafePath(f"{shown(path)} is not absolute inside the snapshot")
-        self._close_to(above)
-        here = self._stack[-1]
-        if here.path != above or name <= here.last_name:
+        here = self.folder(above)
+        if here is None or name <= here.last_name:
             raise SourceError(f"the source yields {shown(path)} out of order")
         here.last_name = name
         self.took_any = True
         return here
 
-    def enter(self, path: bytes, node: Node, old: Node | None, known: list[Node]) -> None:
+    def folder(self, path: bytes) -> Folder | None:
+        """The open directory at ``path``; all those that the walk has left are closed."""
+        self._close_to(path)
+        here = self._stack[-1]
+        return here if here.path == path else None
+
+    def keep(self, folder: Folder, names: list[bytes]) -> None:
+        """Put nodes of the parent snapshot into the directory, all that is located there later comes behind them.
+
+        Raises :class:`SourceError` when they do not come in order.
+        """
+        if any(later <= former for former, later in pairwise([folder.last_name, *names])):
+            raise SourceError(f"the source yields what lies in {shown(folder.path)} out of order")
+        folder.last_name = names[-1]
+        self.took_any = True
+        with self._lock:
+            folder.children += [folder.known[name] for name in names]
+
+    def enter(self, path: bytes, node: Node, old: StoredNode | None, before: Before) -> None:
         """Open a directory in the one that was located last."""
         with self._lock:
-            self._stack.append(Folder(path, node, self._stack[-1], old, known))
+            self._stack.append(Folder(path, node, self._stack[-1], old, before))
 
-    def place(self, folder: Folder, node: Node) -> None:
+    def place(self, folder: Folder, node: Child) -> None:
         """Put a finished node into the directory."""
         with self._lock:
             folder.children.append(node)
@@ -91,7 +121,7 @@ class TreeBuilder:
         with self._lock:
             return folder.reserve()
 
-    def deliver(self, folder: Folder, slot: int, node: Node | None) -> None:
+    def deliver(self, folder: Folder, slot: int, node: Child | None) -> None:
         """Bring an expected node, or ``None`` when there is none after all. Stores each directory that this
         completes."""
         arrived: Folder | None = folder
@@ -108,7 +138,7 @@ class TreeBuilder:
             self._close(self._stack.pop())
 
     def _close(self, folder: Folder) -> None:
-        folder.known.clear()
+        folder.known = {}
         with self._lock:
             folder.awaited -= 1
             complete = not folder.awaited
@@ -117,33 +147,42 @@ class TreeBuilder:
             if folder.above is not None:
                 self.deliver(folder.above, folder.slot, node)
 
-    def _arrive(self, folder: Folder, slot: int, node: Node | None) -> bool:
+    def _arrive(self, folder: Folder, slot: int, node: Child | None) -> bool:
         with self._lock:
             folder.children[slot] = node
             folder.awaited -= 1
             return not folder.awaited
 
-    def _store(self, folder: Folder) -> Node:
+    def _store(self, folder: Folder) -> Child:
         children = [child for child in folder.children if child is not None]
         tree = folder.node.subtree = self._stored_before(folder, children) or self._save(children)
         folder.children, folder.before = [], []
         if folder.above is None:
             self.root = tree
-        else:
-            self._tally.folder(folder.old, folder.node)
-        return folder.node
+            return folder.node
+        same = folder.old is not None and folder.old.equals(folder.node)
+        self._tally.folder(new=folder.old is None, same=same)
+        return folder.old if folder.old is not None and same else folder.node
 
-    def _stored_before(self, folder: Folder, children: list[Node]) -> BlobId | None:
+    def _stored_before(self, folder: Folder, children: list[Child]) -> BlobId | None:
         """The parent snapshot's tree, if nothing in it changed: comparing costs less than writing it again."""
-        tree = folder.old.subtree if folder.old and children and children == folder.before else None
-        return tree if tree and self._repo.has_blob(BlobType.TREE, tree) else None
+        if not children or folder.old is None or len(children) != len(folder.before):
+            return None
+        if not all(map(_is_same, folder.before, children)):
+            return None
+        tree = bytes.fromhex(folder.old.subtree or "")
+        return tree if self._repo.has_blob(BlobType.TREE, tree) else None
 
-    def _save(self, children: list[Node]) -> BlobId:
-        data = encode_tree(children)
+    def _save(self, children: list[Child]) -> BlobId:
+        data = encode_tree([child.node() if isinstance(child, StoredNode) else child for child in children])
         saved = self._repo.save_blob(BlobType.TREE, data)
         if saved.new:
             self._tally.blob(BlobType.TREE, len(data), saved.stored)
         return saved.id
+
+
+def _is_same(old: StoredNode, child: Child) -> bool:
+    return child is old or (isinstance(child, Node) and old.equals(child))
 
 
 def _holds(folder: bytes, path: bytes | None) -> bool:

@@ -12,9 +12,9 @@ from itertools import islice
 
 from snappy.errors import Damaged
 from snappy.repository.entries import Node
-from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, PackId
+from snappy.repository.format import HEX_ID, MIB, BlobId, BlobLocation, BlobType, PackId
 from snappy.repository.repo import Repository
-from snappy.repository.tree import decode_tree
+from snappy.repository.tree import StoredNode, read_tree
 
 READ_AHEAD = 2 * MIB
 """Plain bytes of trees that one miss may bring."""
@@ -29,7 +29,7 @@ class TreeReader:
 
     def __init__(self, repo: Repository) -> None:
         self._repo = repo
-        self._ahead: OrderedDict[BlobId, tuple[int, list[Node]]] = OrderedDict()
+        self._ahead: OrderedDict[BlobId, tuple[int, list[StoredNode]]] = OrderedDict()
         self._kept = 0
 
     def load(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> list[Node]:
@@ -37,11 +37,15 @@ class TreeReader:
 
         Raises :class:`Damaged` and StorageError.
         """
+        return [node.node() for node in self.load_stored(tree, siblings)]
+
+    def load_stored(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> list[StoredNode]:
+        """The same as they are stored: what is wrong within a node shows only when somebody looks at it."""
         if tree not in self._ahead:
             self._read_ahead([tree, *islice(siblings, SIBLINGS)])
         found = self._ahead.pop(tree, None)
         if found is None:
-            return self._repo.load_tree(tree)
+            return read_tree(self._repo.load_blob(BlobType.TREE, tree))
         self._kept -= found[0]
         return found[1]
 
@@ -80,16 +84,22 @@ class TreeReader:
 
     def _keep(self, tree: BlobId, data: bytes) -> list[BlobId]:
         try:
-            nodes = decode_tree(data)
+            nodes = read_tree(data)
         except Damaged:
             return []
         self._ahead[tree] = len(data), nodes
         self._kept += len(data)
         while self._kept > KEPT and len(self._ahead) > 1:
             self._kept -= self._ahead.popitem(last=False)[1][0]
-        return subtrees(nodes)
+        return stored_subtrees(nodes)
 
 
 def subtrees(nodes: Iterable[Node]) -> list[BlobId]:
     """The ids of the directories among ``nodes``, in order."""
     return [node.subtree for node in nodes if node.type == "dir" and node.subtree is not None]
+
+
+def stored_subtrees(nodes: Iterable[StoredNode]) -> list[BlobId]:
+    """The same of nodes as they are stored, but for what is no id."""
+    found = (node.subtree for node in nodes if node.type == "dir" and node.subtree is not None)
+    return [bytes.fromhex(tree) for tree in found if HEX_ID.match(tree)]

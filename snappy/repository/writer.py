@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -84,7 +84,14 @@ class BlobWriter:
 
     def has(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether the blob is stored, or on its way since this process began."""
-        return (kind, blob) in self._pending or self._index.has(kind, blob)
+        return (self._pending and (kind, blob) in self._pending) or self._index.has(kind, blob)
+
+    def has_all(self, kind: BlobType, blobs: Iterable[BlobId]) -> bool:
+        """The same of all of them."""
+        for blob in blobs:  # noqa: SIM110 - a generator would cost as much again
+            if not self.has(kind, blob):
+                return False
+        return True
 
     def save(self, kind: BlobType, data: bytes, blob: BlobId | None = None) -> SavedBlob:
         """Store a blob unless it is there; blocks while too many packs are on their way."""

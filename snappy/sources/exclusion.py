@@ -64,6 +64,10 @@ class Exclusion:
         both = (Patterns(patterns), Patterns(patterns_ignoring_case, ignore_case=True))
         self._patterns = [some for some in both if some]
 
+    def __bool__(self) -> bool:
+        """Whether anything may be left out by its path or size."""
+        return bool(self._patterns) or self.larger_than is not None
+
     def by_path(self, path: bytes, *, directory: bool) -> bool:
         """Whether a pattern leaves the object out."""
         return any(some.match(path, directory=directory) for some in self._patterns)

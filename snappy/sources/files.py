@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from snappy.errors import BadOptions, SourceMissing
-from snappy.repository.entries import Entry, Sink
+from snappy.repository.entries import Entry, Siblings, Sink
 from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
 from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink, Overwrite
@@ -85,7 +85,7 @@ class FilesSource:
         await asyncio.to_thread(_require, self._places)
         yield
 
-    def export(self, frozen: None) -> Iterator[Entry]:
+    def export(self, frozen: None) -> Iterator[Entry | Siblings]:
         """All entries. Raises :class:`SourceMissing` for a URL that vanished."""
         remotes = {place.path: place for place in self._places if isinstance(place, Remote)}
         if remotes:
@@ -98,7 +98,11 @@ class FilesSource:
         if all(isinstance(place, Local) for place in self._places):
             wanted = plan([place.path for place in self._places])
             tree = LocalCensus(wanted, self._exclusion, one_file_system=self._options.one_file_system)
-            yield from (entry.node.size for entry in tree if entry.node.type == "file" and not entry.error)
+            for one in tree:
+                if isinstance(one, Siblings):
+                    yield from (found.st_size for _, found in one.looks)
+                elif one.node.type == "file" and not one.error:
+                    yield one.node.size
 
     def _export_remotes(self, remotes: dict[bytes, Remote]) -> Iterator[Entry]:
         known: set[bytes] = set()

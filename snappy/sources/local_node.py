@@ -1,21 +1,18 @@
-"""Local files as nodes and entries: what ``lstat`` says becomes a node, and opening is safe against swaps.
+"""Local files as entries: all that there is to say of one, and opening that is safe against swaps.
 
-Conventions are restic's: the access time is recorded as the modification time, the device is kept only for files
-with several hard links, extended attributes are all that the kernel lists, sockets are not backed up.
+Conventions are restic's: extended attributes are all that the kernel lists, sockets are not backed up.
 """
 
 from __future__ import annotations
 
 import errno
-import grp
 import io
 import os
-import pwd
 import stat
-from functools import lru_cache
 from typing import BinaryIO, NamedTuple, cast
 
-from snappy.repository.entries import Entry, Node, NodeType, Recipe
+from snappy.repository.entries import Entry, Recipe
+from snappy.repository.lstat import node_of
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_ATIME = getattr(os, "O_NOATIME", 0)
@@ -23,57 +20,6 @@ BEYOND = 4096
 """Bytes that are asked for where the file should have ended."""
 HAS_XATTRS = hasattr(os, "listxattr")
 NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA)
-
-TYPES: dict[int, NodeType] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFBLK: "dev",
-    stat.S_IFCHR: "chardev",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
-
-
-@lru_cache(maxsize=4096)
-def user_name(uid: int) -> str:
-    """The user's name, or an empty string."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
-
-
-@lru_cache(maxsize=4096)
-def group_name(gid: int) -> str:
-    """The group's name, or an empty string."""
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
-
-
-def node_of(name: bytes, found: os.stat_result) -> Node:
-    """The node of what ``lstat`` found; link target and extended attributes are not in it yet."""
-    kind = TYPES.get(stat.S_IFMT(found.st_mode), "irregular")
-    counted = kind in ("file", "symlink", "dev", "chardev")
-    return Node(
-        name=name,
-        type=kind,
-        mode=stat.S_IMODE(found.st_mode),
-        mtime_ns=found.st_mtime_ns,
-        atime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
-        uid=found.st_uid,
-        gid=found.st_gid,
-        user=user_name(found.st_uid),
-        group=group_name(found.st_gid),
-        inode=found.st_ino,
-        device_id=found.st_dev if counted and found.st_nlink > 1 else 0,
-        size=found.st_size if kind == "file" else 0,
-        links=found.st_nlink if counted else 0,
-        device=found.st_rdev if kind in ("dev", "chardev") else 0,
-    )
 
 
 def read_xattrs(place: bytes) -> dict[bytes, bytes]:

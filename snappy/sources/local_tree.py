@@ -11,15 +11,18 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from snappy.errors import SourceMissing
-from snappy.repository.entries import Entry, Node, NodeType
+from snappy.repository.entries import Entry, Look, Node, NodeType, Siblings
 from snappy.repository.paths import join, split
 from snappy.sources.exclusion import Exclusion, Warn
 from snappy.sources.local_node import local_entry
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FOLDERS = 256
+TOGETHER = 64
+"""Files that are looked at before the first of them may be read."""
 HAS_PROC = os.path.isdir("/proc/self/fd")
 
 
@@ -86,15 +89,14 @@ class LocalTree:
 
     def __init__(self, wanted: Wanted, exclusion: Exclusion, *, one_file_system: bool = False) -> None:
         self._wanted, self._exclusion, self._one_file_system = wanted, exclusion, one_file_system
+        self._may_leave_out = one_file_system or bool(exclusion)
         self._stack: list[Folder] = []
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Entry | Siblings]:
         try:
             self._push_root()
             while self._stack:
-                entry = self._step()
-                if entry is not None:
-                    yield entry
+                yield from self._inside(self._stack[-1])
         finally:
             for folder in self._stack:
                 folder.close()
@@ -108,39 +110,57 @@ class LocalTree:
         except OSError as error:
             raise SourceMissing(f"the root directory cannot be read: {error.strerror}") from error
 
-    def _step(self) -> Entry | None:
-        folder = self._stack[-1]
-        name = next(folder.names, None)
-        if name is None:
-            folder.close()
-            self._stack.pop()
-            return None
-        return self._visit(folder, name)
+    def _inside(self, folder: Folder) -> Iterator[Entry | Siblings]:
+        """What is in the directory, as far as the next one in it, or to its end."""
+        files: list[Look] = []
+        for name in folder.names:
+            seen = self._look(folder, name)
+            if isinstance(seen, os.stat_result) and stat.S_ISREG(seen.st_mode) and name not in folder.wanted:
+                files.append((name, seen))
+                if len(files) < TOGETHER:
+                    continue
+                seen = None
+            if files:
+                yield self._siblings(folder, files)
+                files = []
+            entry = self._take(folder, name, seen) if isinstance(seen, os.stat_result) else seen
+            if entry is not None:
+                yield entry
+            if self._stack[-1] is not folder:
+                return
+        if files:
+            yield self._siblings(folder, files)
+        folder.close()
+        self._stack.pop()
 
-    def _visit(self, folder: Folder, name: bytes) -> Entry | None:
-        path = join(folder.path, name)
-        wanted = folder.wanted.get(name)
+    def _look(self, folder: Folder, name: bytes) -> os.stat_result | Entry | None:
+        """What ``lstat`` says, or the entry of what cannot be looked at; nothing where the object is to be left out."""
+        wanted = folder.wanted and name in folder.wanted
         try:
             folder.reopen()
             found = os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
         except FileNotFoundError:
-            return _unreadable(path, "it vanished") if wanted is not None else None
+            return _unreadable(join(folder.path, name), "it vanished") if wanted else None
         except OSError as error:
-            return _unreadable(path, f"it cannot be looked at: {error.strerror}")
-        left_out = wanted is None and self._left_out(folder, path, found)
-        return None if left_out else self._take(folder, path, found, wanted)
+            return _unreadable(join(folder.path, name), f"it cannot be looked at: {error.strerror}")
+        return None if self._may_leave_out and not wanted and self._left_out(folder, name, found) else found
 
-    def _left_out(self, folder: Folder, path: bytes, found: os.stat_result) -> bool:
+    def _siblings(self, folder: Folder, files: list[Look]) -> Siblings:
+        return Siblings(folder.path, files, partial(self._describe, folder))
+
+    def _left_out(self, folder: Folder, name: bytes, found: os.stat_result) -> bool:
         is_folder = stat.S_ISDIR(found.st_mode)
         return (
-            stat.S_ISSOCK(found.st_mode)
-            or (self._one_file_system and found.st_dev != folder.device and not is_folder)
+            (self._one_file_system and found.st_dev != folder.device and not is_folder)
             or (not is_folder and self._exclusion.by_size(found.st_size))
-            or self._exclusion.by_path(path, directory=is_folder)
+            or self._exclusion.by_path(join(folder.path, name), directory=is_folder)
         )
 
-    def _take(self, folder: Folder, path: bytes, found: os.stat_result, wanted: Wanted | None) -> Entry:
-        entry = self._describe(folder, path, found)
+    def _take(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry | None:
+        wanted = folder.wanted.get(name)
+        if stat.S_ISSOCK(found.st_mode) and wanted is None:
+            return None
+        entry = self._describe(folder, name, found)
         if not stat.S_ISDIR(found.st_mode):
             return _not_on_the_way(entry, wanted)
         is_mount_point = self._one_file_system and wanted is None and found.st_dev != folder.device
@@ -148,8 +168,8 @@ class LocalTree:
             self._enter(folder, entry, found, wanted)
         return entry
 
-    def _describe(self, folder: Folder, path: bytes, found: os.stat_result) -> Entry:
-        return local_entry(path, folder.place(os.path.basename(path)), found)
+    def _describe(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry:
+        return local_entry(join(folder.path, name), folder.place(name), found)
 
     def _enter(self, above: Folder, entry: Entry, found: os.stat_result, wanted: Wanted | None) -> None:
         def warn(message: str) -> None:
@@ -184,11 +204,11 @@ class LocalTree:
 class LocalCensus(LocalTree):
     """The same walk for who wants to know how much there is: entries that hold a type and a size alone."""
 
-    def _describe(self, folder: Folder, path: bytes, found: os.stat_result) -> Entry:
+    def _describe(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry:
         kind: NodeType = (
             "dir" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "irregular"
         )
-        return Entry(path=path, node=Node(name=os.path.basename(path), type=kind, size=found.st_size))
+        return Entry(path=join(folder.path, name), node=Node(name=name, type=kind, size=found.st_size))
 
 
 def _unreadable(path: bytes, why: str) -> Entry:

@@ -14,7 +14,7 @@ import pytest
 from snappy.bus.failures import RefusedFile
 from snappy.errors import JobCancelled, SourceError, Unavailable, UnsafePath
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
-from snappy.repository.entries import Entry, Node
+from snappy.repository.entries import Entry, Node, Siblings
 from snappy.repository.format import BlobType
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
@@ -292,6 +292,20 @@ def test_entries_out_of_order_are_refused(repository: Repository, paths: list[by
     with pytest.raises(SourceError, match="out of order"):
         archive(repository, *entries)
     assert repository.snapshots() == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_siblings_out_of_order_are_refused(repository: Repository, tree: Path, known: bool) -> None:
+    first = back_up(repository, tree)
+    source = FilesSource(FilesOptions(paths=(str(tree),)))
+    turned = (
+        one._replace(looks=one.looks[::-1]) if isinstance(one, Siblings) and one.folder.endswith(b"/tree") else one
+        for one in source.export(None)
+    )
+    archiver = Archiver(repository, parent=first.snapshot if known else None)
+    with pytest.raises(SourceError, match="out of order"):
+        archiver.backup(turned, paths=["/x"], hostname=HOST)
+    assert len(repository.snapshots()) == 1
 
 
 @pytest.mark.parametrize("path", [b"/..", b"/.", b"/a\0b", b"relative", b"//"])

@@ -22,7 +22,7 @@ from snappy.repository import crew as crews
 from snappy.repository import file_storer
 from snappy.repository.archiver import Archiver, BackupResult
 from snappy.repository.crew import Crew, Workers
-from snappy.repository.entries import Entry, Node, Recipe
+from snappy.repository.entries import Entry, Node, Recipe, each_entry
 from snappy.repository.format import MIB, BlobType
 from snappy.repository.journal import Journal
 from snappy.repository.pack_writer import Options
@@ -176,7 +176,7 @@ def test_progress_counts_each_file_once(repository: Repository, tree: Path) -> N
 
 def disturbed(tree: Path) -> Iterator[Entry]:
     """What the walk saw is not what is read."""
-    for entry in FilesSource(FilesOptions(paths=(str(tree),))).export(None):
+    for entry in each_entry(FilesSource(FilesOptions(paths=(str(tree),))).export(None)):
         name = entry.node.name
         place = Path(os.fsdecode(entry.path))
         if name == b"001":
@@ -228,7 +228,7 @@ def test_no_process_to_be_had_is_no_reason_to_fail(
 
 def endless(tree: Path, then: Callable[[], None]) -> Iterator[Entry]:
     """The tree's entries, then ever more files; ``then`` is called when the workers have begun."""
-    yield from FilesSource(FilesOptions(paths=(str(tree),))).export(None)
+    yield from each_entry(FilesSource(FilesOptions(paths=(str(tree),))).export(None))
     last = max(os.fsencode(os.path.realpath(tree)).split(b"/")[1:2])
     recipe = Recipe("snappy.sources.local_node:LocalFile", (b"/nowhere", 0, 0, 0, 0, 0))
     number = 0

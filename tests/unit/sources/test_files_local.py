@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from snappy.errors import BadOptions, SourceMissing
-from snappy.repository.entries import Entry
+from snappy.repository.entries import Entry, each_entry
 from snappy.sources import base, local_tree
 from snappy.sources.exclusion import CACHE_SIGNATURE
 from snappy.sources.files import FilesOptions, FilesRestore, FilesSource
@@ -31,7 +31,7 @@ def tree(tmp_path: Path) -> Path:
 
 def export(*paths: str | Path, **options: Any) -> list[Entry]:
     source = FilesSource(FilesOptions(paths=tuple(map(str, paths)), **options))
-    return list(source.export(None))
+    return list(each_entry(source.export(None)))
 
 
 def below(tree: Path, entries: list[Entry]) -> list[str]:
@@ -110,7 +110,7 @@ def test_symlinks_above_are_resolved(tree: Path) -> None:
     (tree / "link").symlink_to("a")
     source = FilesSource(FilesOptions(paths=(str(tree / "link" / "keep.txt"),)))
     assert source.claims() == [str(tree / "a" / "keep.txt")]
-    assert below(tree, list(source.export(None))) == ["a", "a/keep.txt"]
+    assert below(tree, list(each_entry(source.export(None)))) == ["a", "a/keep.txt"]
 
 
 def test_sockets_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +374,6 @@ def test_one_file_system_named_itself(mounted: Path) -> None:
 def test_sizes_are_those_of_the_files_that_a_backup_reads(tree: Path) -> None:
     (tree / "left-out").write_bytes(b"x" * 1000)
     source = FilesSource(FilesOptions(paths=(str(tree),), exclude=("left-out",)))
-    read = [entry.node.size for entry in source.export(None) if entry.node.type == "file"]
+    read = [entry.node.size for entry in each_entry(source.export(None)) if entry.node.type == "file"]
     assert sum(read) > 0
     assert list(source.sizes(None)) == read
