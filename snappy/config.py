@@ -129,9 +129,9 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
     index_cache: bool = True
     """Keep what repositories' index files say in the state folder, for the next job."""
-    workers: Annotated[int, Meta(ge=0, le=64)] = 1
+    workers: Annotated[int, Meta(ge=0, le=64)] = 0
     """Worker processes of a large backup; 0: as many as processors, but eight at most. 1: none, a backup is one
-    process. One that starts amid an outage of NATS ends the attempt, so that they have to be asked for."""
+    process."""
     memory_mib: Annotated[int, Meta(ge=0)] = 0
     """What the worker processes of one backup may take together, in MiB: fewer are started then. 0: what they need."""
     patience_seconds: Annotated[float, Meta(ge=0)] = 60.0

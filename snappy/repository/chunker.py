@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from pyfastcdc import FastCDC
@@ -42,13 +43,27 @@ class Chunker:
             return iter((head,) if head else ())
         return self._cut(head, file)
 
+    def part(self, file: Readable) -> tuple[list[bytes], bool]:
+        """The first of those chunks, some megabytes, and whether they are all. Whoever goes on where they end gets the
+        others."""
+        with self._window() as window:
+            full = _fill(window, file)
+            is_all = full < len(window)
+            return list(_settled(self._cutter(), window[:full], is_all)), is_all
+
     def _cut(self, head: bytes, file: Readable) -> Iterator[bytes]:
+        with self._window() as window:
+            window[: len(head)] = head
+            yield from _cut(self._cutter(), window, len(head), file)
+
+    def _cutter(self) -> FastCDC:
+        return FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=self._seed)
+
+    @contextmanager
+    def _window(self) -> Iterator[memoryview]:
         memory = self._windows.pop() if self._windows else mmap.mmap(-1, LARGEST)
         try:
-            window = memoryview(memory)
-            window[: len(head)] = head
-            cutter = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=self._seed)
-            yield from _cut(cutter, window, len(head), file)
+            yield memoryview(memory)
         finally:
             self._windows.append(memory)
 
@@ -59,14 +74,21 @@ def _cut(cutter: FastCDC, window: memoryview, full: int, file: Readable) -> Iter
     while not at_end:
         full += _fill(window[full:], file)
         at_end, done = full < len(window), 0
-        for chunk in cutter.cut_buf(window[:full]):
-            end = done + chunk.length
-            if end == full and not at_end and chunk.length < LARGEST:
-                break  # cut by the window's end alone; every other cut is where it is in the whole file
-            yield bytes(chunk.data)
-            done = end
+        for chunk in _settled(cutter, window[:full], at_end):
+            yield chunk
+            done += len(chunk)
         window[: full - done] = window[done:full]
         full -= done
+
+
+def _settled(cutter: FastCDC, window: memoryview, at_end: bool) -> Iterator[bytes]:
+    """The chunks that end where they would in the whole file, of which ``window`` is a part, maybe its last."""
+    done = 0
+    for chunk in cutter.cut_buf(window):
+        done += chunk.length
+        if done == len(window) and not at_end and chunk.length < LARGEST:
+            return  # cut by the window's end alone
+        yield bytes(chunk.data)
 
 
 def _fill(window: memoryview, file: Readable) -> int:

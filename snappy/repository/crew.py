@@ -8,47 +8,27 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
 from snappy import log
-from snappy.errors import InternalError, SnappyError, WorkerDied, from_code
+from snappy.errors import SnappyError, WorkerDied
 from snappy.repository.crypto import OVERHEAD
-from snappy.repository.entries import Recipe
-from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType
-from snappy.repository.link import (
-    LOST,
-    MORE,
-    Batch,
-    Claimed,
-    CrewLink,
-    Ended,
-    Failed,
-    FileOrder,
-    Flush,
-    Notice,
-    Packed,
-    Part,
-    Round,
-    Setup,
-    Stop,
-)
+from snappy.repository.format import BlobLocation, BlobType
+from snappy.repository.hand import ID_SIZE, Hand
+from snappy.repository.link import Claimed, Died, Flush, Notice, Packed, Part, Setup
 from snappy.repository.pack import FinishedPack
+from snappy.repository.relay import WORTH_PARTS, FilePart, Relay, Wanted
 from snappy.repository.repo import Repository
+from snappy.repository.worker_processes import WorkerProcesses
 
-BYTES_AT_A_WORKER = 8 * MIB
-FILES_AT_A_WORKER = 512
-"""A worker that has more than this still to read is given no more."""
-ID_SIZE = 32
 LOOK_SECONDS = 0.25
 """How often who waits for the workers looks whether it still should."""
-STOP_SECONDS = 10.0
-"""How long a worker may take to let its uploads arrive when the work is given up."""
+MOURNING_SECONDS = 1.0
+"""How long it may take until another worker says how one ended."""
 
 _log = log.get(__name__)
 
@@ -70,26 +50,6 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-class Wanted(Protocol):
-    """A file that a worker is to read, and who is told of it. The calls come from one thread at a time."""
-
-    recipe: Recipe
-    size: int
-    skip: int
-
-    def begun(self, skipped: bool) -> None:
-        """The reading begins; ``skipped`` says that it begins after the first ``skip`` bytes."""
-
-    def read(self, blob: BlobId, size: int) -> None:
-        """The next blob of it, and its plain bytes."""
-
-    def done(self, changed: str) -> None:
-        """That was all; ``changed`` says what happened to the file meanwhile, if anything."""
-
-    def lost(self, why: str) -> None:
-        """It cannot be read."""
 
 
 class Stored(NamedTuple):
@@ -120,13 +80,10 @@ class Crew:
         self._failure: BaseException | None = None
         self._stopping = False
         self._notice: bytes | None = None
-        self._hands: list[_Hand] = []
-        try:
-            for number in range(workers.most):
-                self._hands.append(_Hand(self, number, setup))
-        except OSError:
-            if not self._hands:
-                raise
+        self._processes, ends = _start(setup, workers.most)
+        self._hands = [Hand(self, number, end) for number, end in enumerate(ends)]
+        for hand in self._hands:
+            hand.begin()
         recipe = repo.store.recipe()
         self._unwatch = recipe.watch(self._tell) if recipe and recipe.watch else lambda: None
         self._herald = threading.Thread(target=self._tell_all, name="worker-notices", daemon=True)
@@ -135,27 +92,42 @@ class Crew:
 
     @property
     def processes(self) -> list[int]:
-        """The workers' process ids."""
-        return [hand.process.pid for hand in self._hands]
+        """The process ids of those workers that are ready."""
+        return [hand.process for hand in self._hands if hand.process]
+
+    def is_ready(self, seconds: float = 0.0) -> bool:
+        """Whether a worker can be given files: they take some tenths of a second to load, which may be waited for."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.processes or all(hand.ended for hand in self._hands), seconds)
+        return bool(self.processes)
 
     def submit(self, files: Sequence[Wanted]) -> None:
-        """Have the files read by one worker, in this order. Blocks while all have enough to do."""
+        """Have the files read by one worker, in this order. Blocks while all that are ready have enough to do."""
         with self._changed:
             while not (free := [hand for hand in self._hands if hand.has_room()]):
                 self._wait()
             self.raise_failure()
             hand = min(free, key=lambda hand: hand.bytes)
-            batch = hand.take(files)
+            batch = hand.take([self._whole_or_part(file) for file in files])
+        hand.send(batch)
+
+    def _whole_or_part(self, file: Wanted) -> Wanted:
+        return Relay(file).part(file.skip) if file.size - file.skip >= WORTH_PARTS and len(self._hands) > 1 else file
+
+    def go_on(self, part: FilePart) -> None:
+        """Have one more part of a file read, by who has least to do."""
+        with self._changed:
+            hand = min((hand for hand in self._hands if hand.process), key=lambda hand: hand.bytes)
+            batch = hand.take([part])
         hand.send(batch)
 
     def finish(self) -> None:
         """Return when all files are read and all that was new in them is stored."""
-        for hand in self._hands:
+        self._wait_until(lambda: not any(hand.is_busy() for hand in self._hands))
+        hands = [hand for hand in self._hands if hand.process]
+        for hand in hands:
             hand.send(Flush())
-        with self._changed:
-            while not all(hand.ended for hand in self._hands):
-                self._wait()
-            self._look()
+        self._wait_until(lambda: all(hand.ended for hand in hands))
 
     def close(self) -> None:
         """End the processes; what they were doing is given up, but uploads under way arrive. May be called twice."""
@@ -165,8 +137,11 @@ class Crew:
             self._changed.notify_all()
         for hand in self._hands:
             hand.stop()
+        if [hand for hand in self._hands if not hand.has_stopped()]:
+            self._processes.kill()
         for hand in self._hands:
             hand.leave()
+        self._processes.leave()
         self._herald.join()
 
     def fail(self, error: BaseException) -> None:
@@ -181,7 +156,7 @@ class Crew:
         with self._changed:
             self._changed.notify_all()
 
-    def take_round(self, hand: _Hand, parts: list[Part]) -> None:
+    def take_round(self, hand: Hand, parts: list[Part]) -> None:
         """Answer which of a round's blobs are new, and tell those who want its files. Without an answer the worker
         does no more, but what it uploads meanwhile is taken in."""
         try:
@@ -209,10 +184,30 @@ class Crew:
         self._repo.take_in(FinishedPack(packed.pack, packed.size, blobs), sealed)
         self._stored(Stored(len(blobs), plain, sealed))
 
+    def mourn(self, number: int) -> None:
+        """A worker has ended in the midst of its work."""
+        status = self._processes.status_of_first() if number == 0 else None
+        with self._changed:
+            if status is None:  # the first worker knows
+                self._changed.wait_for(lambda: self._failure or self._stopping, MOURNING_SECONDS)
+        self.died(Died(number, status or 0))
+
+    def died(self, death: Died) -> None:
+        """A worker has ended like that."""
+        if self._hands[death.number].process:  # else nothing was lost with it
+            how = f"ended by signal {-death.status}" if death.status < 0 else f"gone, with status {death.status}"
+            self.fail(WorkerDied(f"a worker process of the backup was {how}"))
+
     def raise_failure(self) -> None:
         """Raise what has stopped the work, if anything has."""
         if self._failure is not None:
             raise self._failure
+
+    def _wait_until(self, happened: Callable[[], bool]) -> None:
+        with self._changed:
+            while not happened():
+                self._wait()
+            self._look()
 
     def _wait(self) -> None:
         self.raise_failure()
@@ -244,125 +239,15 @@ class Crew:
                 hand.send(Notice(notice))
 
 
-class _Hand:
-    """One worker. What it says is heard in a thread of its own."""
-
-    def __init__(self, crew: Crew, number: int, setup: Setup) -> None:
-        self._crew = crew
-        self.bytes = 0
-        self.ended = False
-        self._given = 0
-        self._wanted: dict[int, tuple[Wanted, bool]] = {}
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self.process = _start(theirs)
-            except BaseException:
-                ours.close()
-                raise
-        self._link = CrewLink(ours)
-        self.send(setup)
-        self._ear = threading.Thread(target=self._listen, name=f"worker-{number}", daemon=True)
-        self._ear.start()
-
-    def has_room(self) -> bool:
-        """Whether it has so little to do that it would soon be idle."""
-        return self.bytes < BYTES_AT_A_WORKER and len(self._wanted) < FILES_AT_A_WORKER and not self.ended
-
-    def take(self, files: Sequence[Wanted]) -> Batch:
-        """Note the files as its own."""
-        orders = []
-        for file in files:
-            self._given += 1
-            self._wanted[self._given] = (file, False)
-            self.bytes += file.size
-            orders.append(FileOrder(self._given, file.recipe.maker, file.recipe.arguments, file.skip))
-        return Batch(orders)
-
-    def take_part(self, part: Part) -> None:
-        """Tell who wants the file."""
-        file, begun = self._wanted[part.number]
-        if not begun and part.state != LOST:
-            file.begun(part.skipped)
-            self._wanted[part.number] = (file, True)
-        for place, size in enumerate(part.sizes):
-            file.read(part.blobs[place * ID_SIZE : (place + 1) * ID_SIZE], size)
-        if part.state != MORE:
-            (file.lost if part.state == LOST else file.done)(part.remark)
-            self.bytes -= file.size
-            del self._wanted[part.number]
-
-    def send(self, message: Setup | Batch | Claimed | Notice | Flush | Stop) -> None:
-        """What cannot be sent is not missed: that the worker is gone is heard where it is listened to."""
-        try:
-            self._link.send(message)
-        except OSError as error:
-            _log.debug("a worker could not be told", reason=str(error))
-
-    def stop(self) -> None:
-        """Ask it to end."""
-        if not self.ended:
-            self.send(Stop())
-
-    def leave(self) -> None:
-        """Let it end in its own time, but not for long."""
-        self._ear.join(STOP_SECONDS)
-        self._link.close()
-        if self._ear.is_alive() or self.process.poll() is None:
-            self._end()
-        self._ear.join()
-        self._link.release()
-
-    def _end(self) -> None:
-        try:
-            self.process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def _listen(self) -> None:
-        try:
-            while not self.ended:
-                self._heed()
-        except (EOFError, OSError):
-            self._crew.fail(self._death())
-        except BaseException as error:
-            self._crew.fail(error)
-        finally:
-            self.ended = True
-            self._crew.changed()
-
-    def _heed(self) -> None:
-        message = self._link.receive()
-        if isinstance(message, Round):
-            self._crew.take_round(self, message.parts)
-            self._crew.changed()
-        elif isinstance(message, Packed):
-            self._crew.take_pack(message)
-        elif isinstance(message, Failed):
-            self._crew.fail(_error(message))
-        elif isinstance(message, Ended):
-            self.ended = True
-
-    def _death(self) -> SnappyError:
-        self._end()
-        status = self.process.returncode
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        return WorkerDied(f"a worker process of the backup {how}")
-
-
-def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "snappy.repository.worker"],
-        stdin=theirs.fileno(),
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-
-
-def _error(failed: Failed) -> SnappyError:
-    error = from_code(failed.code, failed.message, failed.hint)
-    if isinstance(error, InternalError):
-        _log.error("a worker failed", reason=failed.message, trace=failed.trace)
-    return error
+def _start(setup: Setup, count: int) -> tuple[WorkerProcesses, list[socket.socket]]:
+    """The workers and our ends of the sockets to them."""
+    pairs = [socket.socketpair() for _ in range(count)]
+    try:
+        return WorkerProcesses(setup, [theirs for _, theirs in pairs]), [ours for ours, _ in pairs]
+    except BaseException:
+        for ours, _ in pairs:
+            ours.close()
+        raise
+    finally:
+        for _, theirs in pairs:
+            theirs.close()

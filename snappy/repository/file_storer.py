@@ -19,6 +19,7 @@ from snappy.repository.entries import Entry, Node, Recipe
 from snappy.repository.format import MIB, BlobId, BlobType
 from snappy.repository.journal import UNKNOWN, Journal, Known, file_id
 from snappy.repository.progress import Problems, Progress
+from snappy.repository.relay import WORTH_PARTS
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
 
@@ -40,6 +41,7 @@ BYTES_FOR_WORKERS = 64 * MIB
 FILES_IN_LARGE_BATCH = 256
 BYTES_IN_LARGE_BATCH = 4 * MIB
 """What is handed to a worker together."""
+READY_SECONDS = 5.0
 
 Delivered = Callable[[Node | None], None]
 """Takes a file's node, complete with its content; ``None`` when the file could not be read."""
@@ -176,7 +178,7 @@ class FileStorer:
         if entry.recipe is None:
             self._hand_over(self._batch.take(), self._readers)  # the source may wait until all this is read
             self._hand_over([order], self._stream_readers)
-        elif crew := self._crew or self._crew_if_worth(order.size):
+        elif (crew := self._crew or self._crew_if_worth(order.size)) and crew.is_ready(_patience(order)):
             self._crew_batch.add(order)
             if self._crew_batch.is_full():
                 crew.submit(self._crew_batch.take())
@@ -187,8 +189,8 @@ class FileStorer:
 
     def wait(self) -> None:
         """Until all files are stored; nothing can be submitted then."""
-        if self._crew:
-            self._crew.submit(self._crew_batch.take())
+        if self._crew and (left := self._crew_batch.take()):
+            self._crew.submit(left)
         self._end_threads()
         self.check()
         if self._crew:
@@ -291,6 +293,11 @@ class FileStorer:
         if saved.new:
             self._ledgers.tally.blob(BlobType.DATA, len(chunk), saved.stored)
         return saved.id
+
+
+def _patience(order: _Order) -> float:
+    """Seconds to wait for workers that are not ready: a large file they do better, in parts."""
+    return READY_SECONDS if order.size >= WORTH_PARTS else 0.0
 
 
 def _take_first(sealing: deque[tuple[Future[BlobId], int]], order: _Order) -> None:

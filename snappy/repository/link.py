@@ -19,8 +19,9 @@ from snappy.repository.format import BlobId, PackId
 _LENGTH = struct.Struct("<I")
 
 
-class Setup(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """To a worker, once: what it seals with and where to. It holds the master key: it must never be logged."""
+class Setup(msgspec.Struct, array_like=True, frozen=True):
+    """What workers seal with and where to, written to their standard input. It holds the master key: it must never be
+    logged."""
 
     key: bytes
     chunker_seed: int
@@ -32,12 +33,13 @@ class Setup(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class FileOrder(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A file to be read, but for its first ``skip`` bytes."""
+    """A file to be read, but for its first ``skip`` bytes; or a ``part`` of it from there, if it lets us seek."""
 
     number: int
     maker: str
     arguments: Sequence[Any]
     skip: int
+    part: bool
 
 
 class Batch(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -66,7 +68,7 @@ class Stop(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """To a worker: let what is on its way to the store arrive, and end."""
 
 
-ToWorker = Setup | Batch | Claimed | Notice | Flush | Stop
+ToWorker = Batch | Claimed | Notice | Flush | Stop
 
 MORE, DONE, LOST = 0, 1, 2
 """Of a file's part: there will be more, it was the last, the file cannot be read."""
@@ -85,10 +87,23 @@ class Part(msgspec.Struct, array_like=True, gc=False):
     """Why the file was lost, or how it changed while it was read."""
 
 
+class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From a worker, its first word."""
+
+    process: int
+
+
 class Round(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """From a worker: what it has read. It is answered with :class:`Claimed`."""
 
     parts: list[Part]
+
+
+class Reached(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From a worker: the part ends at ``offset``, where another may go on."""
+
+    number: int
+    offset: int
 
 
 class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -115,11 +130,18 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
     trace: str
 
 
+class Died(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From the first worker: another has ended badly; the status is negative where it is that of a signal."""
+
+    number: int
+    status: int
+
+
 class Ended(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """From a worker, its last word: nothing of it is on its way any more."""
 
 
-FromWorker = Round | Packed | Failed | Ended
+FromWorker = Ready | Round | Reached | Packed | Failed | Died | Ended
 
 _to_worker = msgspec.msgpack.Decoder(ToWorker)
 _from_worker = msgspec.msgpack.Decoder(FromWorker)

@@ -1,12 +1,15 @@
 """A worker process of a backup: reads files, cuts, hashes, seals and packs them, and uploads the packs by itself.
 
 It knows the key and one store, and nothing of the repository but what it is told: for each *round*, some megabytes of
-chunks, it asks which blobs are new. While it waits for the answer it reads the next round. Its standard input is the
-socket to the backup that it works for; when that ends, so does the worker, wherever it is.
+chunks, it asks which blobs are new. While it waits for the answer it reads the next round. When the socket to the
+backup that it works for ends, so does the worker, wherever it is.
+
+The first worker of a backup makes the others, by forking before it has any thread: so they share what was imported.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -14,10 +17,13 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import BinaryIO
+
+import msgspec
 
 from snappy import heap, log
 from snappy.errors import Interrupted, SnappyError
@@ -32,13 +38,17 @@ from snappy.repository.link import (
     LOST,
     Batch,
     Claimed,
+    Died,
     Ended,
     Failed,
+    FileOrder,
     Flush,
     Notice,
     Packed,
     PackEntry,
     Part,
+    Reached,
+    Ready,
     Round,
     Setup,
     Stop,
@@ -149,7 +159,7 @@ class Worker:
             try:
                 with content.open() as file:
                     part.skipped = passed_over(file, order.skip)
-                    for chunk in self._chunks(file):
+                    for chunk in self._chunks(order, part, file):
                         reading.add(part, chunk)
                         if reading.size >= BYTES_IN_ROUND:
                             yield reading
@@ -162,10 +172,19 @@ class Worker:
                 part.state, part.remark = LOST, unreadable(error)
         yield reading
 
-    def _chunks(self, file: BinaryIO) -> Iterator[bytes]:
-        for chunk in self._chunker.chunks(file):
+    def _chunks(self, order: FileOrder, part: Part, file: BinaryIO) -> Iterator[bytes]:
+        cut = self._part(order, part, file) if order.part and file.seekable() else self._chunker.chunks(file)
+        for chunk in cut:
             self._packs.raise_failure()
             yield chunk
+
+    def _part(self, order: FileOrder, part: Part, file: BinaryIO) -> Iterator[bytes]:
+        """Cut it before anything else: meanwhile nobody can go on."""
+        cut, is_all = self._chunker.part(file)
+        if not is_all:
+            begin = order.skip if part.skipped else 0
+            self._link.send(Reached(order.number, begin + sum(map(len, cut))))
+        return iter(cut)
 
     def _settle(self, left: int) -> None:
         """Store what is new in the rounds that were asked about first, until so many are left."""
@@ -200,34 +219,77 @@ def _failure(error: BaseException) -> Failed:
     return Failed("internal", f"unexpected {type(error).__name__} in a worker process", "", trace)
 
 
-def _serve(link: WorkerLink) -> None:
-    setup = link.receive()
-    assert isinstance(setup, Setup)
+def _set_up() -> Setup:
+    """What standard input says, with everything loaded that each worker needs."""
+    setup = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Setup)
+    makers.find(setup.store_maker)
     if setup.niceness:
         os.nice(setup.niceness)
     heap.tune(heap.FOR_PACKS)
     heap.collect_seldom()
-    store: Store = makers.find(setup.store_maker)(**setup.store_arguments)
-    Worker(link, setup, store).run()
+    gc.freeze()
+    return setup
 
 
-def main() -> None:
-    """Work for the process at the other end of standard input. Signals that end a whole group are its to heed."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    log.setup("warning")
-    link = WorkerLink(socket.socket(fileno=os.dup(sys.stdin.fileno())))
+def _multiply(ends: Sequence[int]) -> tuple[int, dict[int, int]]:
+    """Make a process for each end but the first. Returns the end that is this one's to serve, and, in the first alone,
+    the numbers of the others by their process ids. The ends of those that cannot be made are closed."""
+    others: dict[int, int] = {}
+    with suppress(OSError):
+        for number, end in enumerate(ends[1:], 1):
+            process = os.fork()
+            if not process:
+                _close(other for other in ends if other != end)
+                return end, {}
+            others[process] = number
+    _close(ends[1:])
+    return ends[0], others
+
+
+def _close(ends: Iterable[int]) -> None:
+    for end in ends:
+        os.close(end)
+
+
+def _bury(link: WorkerLink, others: dict[int, int]) -> None:
+    """Wait for the others' ends, and tell of those that were not meant."""
+    while others:
+        process, status = os.wait()
+        number = others.pop(process)
+        if status:
+            with suppress(OSError):
+                link.send(Died(number, os.waitstatus_to_exitcode(status)))
+
+
+def _serve(link: WorkerLink, setup: Setup) -> None:
     try:
+        link.send(Ready(os.getpid()))
         try:
-            _serve(link)
+            store: Store = makers.find(setup.store_maker)(**setup.store_arguments)
+            Worker(link, setup, store).run()
         except Exception as error:
             link.send(_failure(error))
         link.send(Ended())
     except (EOFError, OSError):
         pass  # nobody is left to tell
+
+
+def main(ends: Sequence[int]) -> None:
+    """Be as many workers as there are ``ends``: descriptors of the sockets to the process that they work for. Signals
+    that end a whole group are that one's to heed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    log.setup("warning")
+    setup = _set_up()
+    end, others = _multiply(ends)
+    link = WorkerLink(socket.socket(fileno=end))
+    burying = threading.Thread(target=_bury, args=(link, others), name="bury", daemon=True)
+    burying.start()
+    _serve(link, setup)
+    burying.join()
     sys.stderr.flush()
     os._exit(0)  # connections may still have threads
 
 
 if __name__ == "__main__":
-    main()
+    main([int(word) for word in sys.argv[1:]])

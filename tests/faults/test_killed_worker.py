@@ -15,8 +15,9 @@ from tests.support.faults import MIB, Arena, arena, make_noise
 pytestmark = [pytest.mark.timeout(300), pytest.mark.restic]
 
 SIZE = 384 * MIB
-MOMENT = 96 * MIB
-"""More than what is read before workers are started."""
+MOMENT = 64 * MIB
+AT_WORK = 24 * MIB
+"""A worker that has read so much has more than loaded itself."""
 
 
 @pytest.fixture
@@ -27,17 +28,21 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
 
 
 def workers_of(site: Arena) -> list[int]:
-    """The process ids of the workers below the source service."""
-    found = []
+    """The process ids of the source service's workers: its children and theirs."""
+    service = site.processes["site1"].pid
+    above = {process: parent for process, parent, command in processes() if b"snappy.repository.worker" in command}
+    return [process for process, parent in above.items() if service in (parent, above.get(parent))]
+
+
+def processes() -> Iterator[tuple[int, int, bytes]]:
+    """All there are: each one's number, its parent's, its command line."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
             above = int((place / "stat").read_text().rpartition(")")[2].split()[1])
             command = (place / "cmdline").read_bytes()
         except OSError:
             continue  # it ended meanwhile
-        if above == site.processes["site1"].pid and b"snappy.repository.worker" in command:
-            found.append(int(place.name))
-    return found
+        yield int(place.name), above, command
 
 
 async def expect_gone(processes: list[int]) -> None:
@@ -46,12 +51,22 @@ async def expect_gone(processes: list[int]) -> None:
             await asyncio.sleep(0.05)
 
 
+def bytes_read(process: int) -> int:
+    """By a process, from whatever; nothing by one that has ended."""
+    try:
+        words = Path(f"/proc/{process}/io").read_text().split()
+    except OSError:
+        return 0
+    return int(words[words.index("rchar:") + 1])
+
+
 async def amid(site: Arena) -> tuple[str, list[int]]:
     """A backup that has workers: its request, and theirs."""
     request = await site.backup(make_noise(site.data / "tree", SIZE))
     await site.amid(request, site.folder / "repository" / "data", MOMENT)
-    workers = workers_of(site)
-    assert workers, "there were none to be struck"
+    async with asyncio.timeout(30):
+        while len(workers := workers_of(site)) < 2 or min(map(bytes_read, workers)) < AT_WORK:
+            await asyncio.sleep(0.01)
     return request, workers
 
 

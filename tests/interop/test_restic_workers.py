@@ -11,7 +11,7 @@ import pytest
 
 from snappy.repository import file_storer
 from snappy.repository.archiver import Archiver
-from snappy.repository.crew import Workers
+from snappy.repository.crew import Crew, Workers
 from snappy.repository.format import MIB
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
@@ -20,6 +20,7 @@ from tests.support import restic as peers
 from tests.support.compare import compare
 from tests.support.engine import CHEAP, PASSWORD
 from tests.support.restic import Restic
+from tests.support.worker_stores import all_are_ready
 
 
 def make_tree(top: Path) -> Path:
@@ -35,6 +36,7 @@ def make_tree(top: Path) -> Path:
 @pytest.mark.parametrize("program", peers.PROGRAMS)
 def test_restic_finds_no_fault_and_restores_it(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_storer, "FILES_FOR_WORKERS", 100)
+    monkeypatch.setattr(Crew, "is_ready", all_are_ready)
     tree = make_tree(tmp_path / "tree")
     store = Store(fsspec.filesystem("file"), str(tmp_path / "repository"))
     with Repository.init(store, PASSWORD, cost=CHEAP) as repository:

@@ -18,6 +18,7 @@ from snappy.repository.repo import Repository
 from snappy.repository.store import Store
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support.engine import PASSWORD
+from tests.support.worker_stores import all_are_ready
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     finish = Crew.finish
 
     def tell_and_wait(crew: Crew) -> None:
+        all_are_ready(crew)
         print(*crew.processes, flush=True)
         threading.Event().wait()
         finish(crew)

@@ -9,7 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from snappy.cli.main import main
+from snappy.repository import worker, worker_processes
 from snappy.repository.crypto import IV_SIZE, MAC_SIZE, SealingKey
+
+WORKER = "worker"
+"""The first word of the command line of its worker processes."""
 
 
 def seal_all(_self: SealingKey, messages: Sequence[bytes], _random: Callable[[int], bytes] = os.urandom) -> list[bytes]:
@@ -23,5 +27,7 @@ def unseal(_self: SealingKey, sealed: bytes | memoryview) -> bytes:
 if __name__ == "__main__":
     SealingKey.seal_all = seal_all  # type: ignore[method-assign]
     SealingKey.open = unseal  # type: ignore[method-assign]
-    os.environ["SNAPPY_SOURCE__SITE1__WORKERS"] = "1"  # worker processes would seal
+    if sys.argv[1] == WORKER:
+        worker.main([int(word) for word in sys.argv[2:]])
+    worker_processes.PROGRAM = [sys.executable, __file__, WORKER]
     sys.exit(main())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 
 from snappy.errors import JobCancelled, NoSpace
+from snappy.repository.crew import Crew
 from snappy.repository.store import FileType, Store, StoreRecipe, Tell
 
 MODULE = "tests.support.worker_stores"
@@ -55,6 +58,15 @@ class Elsewhere(Store):
         self.tells.append(tell)
         tell(b"first")
         return lambda: self.tells.remove(tell)
+
+
+def all_are_ready(crew: Crew, _seconds: float = 0.0) -> bool:
+    """In the place of ``Crew.is_ready``: wait until the last worker is."""
+    deadline = time.monotonic() + 20
+    while len(crew.processes) < len(crew._hands):
+        assert time.monotonic() < deadline, "a worker is not ready"
+        threading.Event().wait(0.02)
+    return True
 
 
 class Cancel:

@@ -79,3 +79,16 @@ def test_where_a_file_is_cut_does_not_change_from_version_to_version() -> None:
         *(1521776, 1829765, 1437770, 868991),
         *(8388608, 1921295, 809011),
     ]
+
+
+PARTED = [DATA, DATA[: 3 * MIB] + bytes(20 * MIB) + DATA[:MIB], bytes(LARGEST), DATA[:LARGEST], DATA[:9], b""]
+
+
+@pytest.mark.parametrize("data", PARTED, ids=range(len(PARTED)))
+def test_parts_are_cut_as_the_whole_is(data: bytes) -> None:
+    offset, cut, is_all = 0, list[bytes](), False
+    while not is_all:
+        part, is_all = Chunker(7).part(io.BytesIO(data[offset:]))
+        offset += sum(map(len, part))
+        cut += part
+    assert cut == list(chunks(io.BytesIO(data), 7))

@@ -19,8 +19,9 @@ import pytest
 
 from snappy.errors import AttemptOver, Damaged, JobCancelled, NoSpace, WorkerDied
 from snappy.repository import crew as crews
-from snappy.repository import file_storer
+from snappy.repository import file_storer, hand, worker_processes
 from snappy.repository.archiver import Archiver, BackupResult
+from snappy.repository.chunker import SMALLEST
 from snappy.repository.crew import Crew, Workers
 from snappy.repository.entries import Entry, Node, Recipe, each_entry
 from snappy.repository.format import MIB, BlobType
@@ -32,16 +33,19 @@ from snappy.repository.store import FileType, Store
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support.backups import HOST, tree_below
 from tests.support.engine import CHEAP, PASSWORD, memory_store, new_repository
-from tests.support.worker_stores import Cancel, Elsewhere
+from tests.support.worker_stores import Cancel, Elsewhere, all_are_ready
 
+GIB = 1024 * MIB
 SMALL = Options(pack_size=MIB, index_every=3600.0)
 TWO = Workers(most=2)
 
 
 @pytest.fixture(autouse=True)
 def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers are started for the first file."""
+    """Workers are started for the first file, and waited for."""
     monkeypatch.setattr(file_storer, "FILES_FOR_WORKERS", 0)
+    monkeypatch.setattr(Crew, "is_ready", all_are_ready)
+    monkeypatch.setattr(crews, "WORTH_PARTS", MIB)
 
 
 @pytest.fixture
@@ -85,8 +89,8 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
         yield made
 
 
-def opened(root: Path) -> Repository:
-    repository = Repository.open(Store(fsspec.filesystem("file"), str(root)), PASSWORD, options=SMALL)
+def opened(root: Path, options: Options = SMALL) -> Repository:
+    repository = Repository.open(Store(fsspec.filesystem("file"), str(root)), PASSWORD, options=options)
     repository.load_index()
     return repository
 
@@ -222,8 +226,32 @@ def test_a_store_of_this_process_alone_is_filled_by_it(tree: Path, started: list
 def test_no_process_to_be_had_is_no_reason_to_fail(
     repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(worker_processes, "PROGRAM", ["/nowhere/python"])
     assert back_up(repository, tree).warnings == []
+
+
+@pytest.mark.parametrize("program", ["import time; time.sleep(60)", "raise SystemExit(1)"])
+def test_workers_that_are_never_ready_are_not_missed(
+    repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(file_storer, "FILES_FOR_WORKERS", 0)
+    monkeypatch.setattr(worker_processes, "PROGRAM", [sys.executable, "-c", program])
+    begun = time.monotonic()
+    assert back_up(repository, tree).warnings == []
+    assert time.monotonic() - begun < 20
+
+
+def test_a_worker_that_is_ready_late_takes_its_parts_of_a_file(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(worker_processes, "PROGRAM", [sys.executable, "-m", "tests.support.late_worker"])
+    big = tmp_path / "big"
+    big.mkdir()
+    (big / "file").write_bytes(os.urandom(80 * MIB))
+    done = back_up(repository, big)
+    assert (done.warnings, done.bytes_read) == ([], 80 * MIB)
 
 
 def endless(tree: Path, then: Callable[[], None]) -> Iterator[Entry]:
@@ -343,7 +371,7 @@ def test_workers_end_with_the_process_that_started_them(repository: Repository, 
 def test_a_stopped_worker_does_not_hold_up_a_cancelled_backup(
     repository: Repository, tree: Path, started: list[Crew], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crews, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(hand, "STOP_SECONDS", 0.2)
     cancel = Cancel()
 
     def stop() -> None:
@@ -355,23 +383,39 @@ def test_a_stopped_worker_does_not_hold_up_a_cancelled_backup(
     expect_gone(started[0].processes)
 
 
-def test_a_later_attempt_goes_on_where_the_workers_were(repository: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "stored", "left", "parts"),
+    [(40 * MIB, 24 * MIB, 36 * MIB, GIB), (112 * MIB, 104 * MIB, 104 * MIB, MIB)],
+    ids=["whole", "in parts"],
+)
+def test_a_later_attempt_goes_on_where_the_workers_were(
+    repository: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    stored: int,
+    left: int,
+    parts: int,
+) -> None:
+    """In parts: as far as the worker has come that is behind all others."""
+    monkeypatch.setattr(crews, "WORTH_PARTS", parts)
     big = tmp_path / "big"
     big.mkdir()
-    (big / "file").write_bytes(os.urandom(40 * MIB))
+    (big / "file").write_bytes(os.urandom(size))
     progress = Progress()
 
     def lost() -> None:
-        if progress.bytes_done > 24 * MIB:
+        if progress.bytes_done > stored:
             raise AttemptOver
 
-    with opened(tmp_path / "repository") as first, pytest.raises(AttemptOver):
+    each_alone = Options(pack_size=SMALLEST)
+    with opened(tmp_path / "repository", each_alone) as first, pytest.raises(AttemptOver):
         back_up(first, big, cancelled=lost, progress=progress, journal=Journal(first, "job", 1, MIB))
     with opened(tmp_path / "repository") as second:
         journal = Journal(second, "job", 2, MIB)
         assert journal.take_up(second.load_unlisted().apart) == 1
         done = back_up(second, big, journal=journal)
-    assert 0 < done.bytes_read < 36 * MIB
-    assert done.summary.total_bytes_processed == 40 * MIB
+    assert 0 < done.bytes_read < left
+    assert done.summary.total_bytes_processed == size
     with opened(tmp_path / "repository") as third:
         assert back_up(third, big).summary.data_blobs == 0

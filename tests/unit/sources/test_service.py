@@ -62,11 +62,11 @@ def test_a_page_after_a_snapshot_that_is_gone_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "most"),
     [
-        (config.SourceService(), 1),
-        (config.SourceService(workers=0), service.MOST_WORKERS),
+        (config.SourceService(), service.MOST_WORKERS),
+        (config.SourceService(workers=1), 1),
         (config.SourceService(workers=12), 12),
-        (config.SourceService(workers=0, memory_mib=3 * service.WORKER_MIB + 1), 3),
-        (config.SourceService(workers=0, memory_mib=1), 0),
+        (config.SourceService(memory_mib=3 * service.WORKER_MIB + 1), 3),
+        (config.SourceService(memory_mib=1), 0),
     ],
 )
 def test_how_many_workers_a_backup_may_start(
