@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -18,10 +18,13 @@ from snappy.repository.repo import Repository
 from snappy.repository.store import FileType
 
 READERS = 3
-BYTES_AT_ONCE = 64 * MIB
-"""Of packs that are in memory together; one larger than that is read alone."""
+PART = 8 * MIB
+"""Bytes of a pack that a reader has in memory, unless a single blob is larger; so packs may be of any size."""
+_WAITING = 2 * READERS
 _NAMED = 20
 """Damaged blobs of a pack that a finding names."""
+
+DamagedBlob = tuple[PackedBlob, Damaged]
 
 
 class CheckedPack(NamedTuple):
@@ -40,23 +43,20 @@ class PackChecker:
 
     def check(self, packs: Iterable[CheckedPack]) -> None:
         """Raises StorageError, and what ``cancelled`` raises."""
-        running: deque[tuple[int, Future[None]]] = deque()
-        in_memory = 0
+        running: deque[Future[None]] = deque()
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="packs")
         try:
             for pack in packs:
-                while running and in_memory + pack.size > BYTES_AT_ONCE:
-                    in_memory -= _settle(running)
-                running.append((pack.size, pool.submit(self._check, pack)))
-                in_memory += pack.size
+                running.append(pool.submit(self._check, pack))
+                if len(running) > _WAITING:
+                    running.popleft().result()
             while running:
-                _settle(running)
+                running.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _check(self, pack: CheckedPack) -> None:
         """What seems damaged is read again: bytes may be harmed on their way out of a storage that holds them whole."""
-        self._cancelled()
         if self._examine(pack):
             for finding in self._examine(pack):
                 self._findings.add(finding.kind, finding.id, finding.message)
@@ -64,46 +64,66 @@ class PackChecker:
 
     def _examine(self, pack: CheckedPack) -> list[Finding]:
         try:
-            data = self._repo.store.load(FileType.PACK, pack.id.hex(), 0, pack.size)
+            blobs, fault = self._header(pack)
+            changed, damaged = self._read(pack, blobs)
         except NotFound as error:
             return [Finding(Kind.PACK_MISSING, pack.id.hex(), error.message)]
         except Corrupt as error:
             return [Finding(Kind.PACK_SIZE, pack.id.hex(), error.message)]
-        changed = hashlib.sha256(data).digest() != pack.id
-        try:
-            blobs = self._header(data, pack.listing)
-        except Damaged as error:
-            return [Finding(Kind.PACK_CHANGED if changed else Kind.PACK_HEADER, pack.id.hex(), error.message)]
-        damaged = self._damaged(blobs, memoryview(data))
         if changed:
-            return [Finding(Kind.PACK_CHANGED, pack.id.hex(), _changed(damaged))]
+            return [Finding(Kind.PACK_CHANGED, pack.id.hex(), fault or _changed(damaged))]
+        if fault:
+            return [Finding(Kind.PACK_HEADER, pack.id.hex(), fault)]
         place = f"in pack {pack.id.hex()}"
         return [Finding(Kind.BLOB_DAMAGED, blob.id.hex(), f"{place}: {error.message}") for blob, error in damaged]
 
-    def _header(self, data: bytes, listing: Listing | None) -> list[PackedBlob]:
-        blobs = self._repo.blobs_in(data)
-        if listing and header_digest(blobs) != listing.header:
-            raise Damaged("its header and the index list different blobs")
-        return blobs
+    def _header(self, pack: CheckedPack) -> tuple[list[PackedBlob], str]:
+        """The blobs that the pack lists; or none, and why."""
+        try:
+            blobs = self._repo.pack_blobs(pack.id, pack.size)
+        except Damaged as error:
+            return [], error.message
+        if pack.listing and header_digest(blobs) != pack.listing.header:
+            return [], "its header and the index list different blobs"
+        return blobs, ""
 
-    def _damaged(self, blobs: Iterable[PackedBlob], data: memoryview) -> list[tuple[PackedBlob, Damaged]]:
-        damaged: list[tuple[PackedBlob, Damaged]] = []
+    def _read(self, pack: CheckedPack, blobs: list[PackedBlob]) -> tuple[bool, list[DamagedBlob]]:
+        """Whether the pack is not what its name says, and which blobs are damaged."""
+        digest = hashlib.sha256()
+        damaged: list[DamagedBlob] = []
+        for start, end, within in _parts(blobs, pack.size):
+            self._cancelled()
+            data = self._repo.store.load(FileType.PACK, pack.id.hex(), start, end - start)
+            digest.update(data)
+            damaged += self._damaged(within, start, memoryview(data))
+        return digest.digest() != pack.id, damaged
+
+    def _damaged(self, blobs: Iterable[PackedBlob], start: int, data: memoryview) -> Iterator[DamagedBlob]:
         for blob in blobs:
+            offset = blob.offset - start
             try:
-                self._repo.open_blob(blob, data[blob.offset : blob.offset + blob.length])
+                self._repo.open_blob(blob, data[offset : offset + blob.length])
             except Damaged as error:
-                damaged.append((blob, error))
-        return damaged
+                yield blob, error
 
 
-def _settle(running: deque[tuple[int, Future[None]]]) -> int:
-    """Wait for the oldest; its bytes."""
-    size, future = running.popleft()
-    future.result()
-    return size
+def _parts(blobs: list[PackedBlob], size: int) -> Iterator[tuple[int, int, list[PackedBlob]]]:
+    """From where to where to read, and the blobs that lie there whole: all of a pack of ``size`` bytes, in order."""
+    start = end = 0
+    within: list[PackedBlob] = []
+    for blob in blobs:
+        if within and blob.offset + blob.length > start + PART:
+            yield start, end, within
+            start, within = end, []
+        end = blob.offset + blob.length
+        within.append(blob)
+    if within:
+        yield start, end, within
+    for rest in range(end, size, PART):
+        yield rest, min(rest + PART, size), []
 
 
-def _changed(damaged: list[tuple[PackedBlob, Damaged]]) -> str:
+def _changed(damaged: list[DamagedBlob]) -> str:
     if not damaged:
         return "its SHA-256 is not its name, though all that is in it is whole"
     named = ", ".join(blob.id.hex()[:8] for blob, _ in damaged[:_NAMED])

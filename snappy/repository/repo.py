@@ -27,7 +27,7 @@ from snappy.repository.index_loader import IndexLoader
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
 from snappy.repository.link import Setup
 from snappy.repository.locks import Lock, LockOwner
-from snappy.repository.pack import FinishedPack, PackedBlob, read_header
+from snappy.repository.pack import FinishedPack, PackedBlob
 from snappy.repository.pack_writer import DEFAULT_OPTIONS, Options
 from snappy.repository.reader import BlobReader
 from snappy.repository.snapshots import Snapshot
@@ -222,10 +222,6 @@ class Repository:
     def pack_blobs(self, pack: PackId, size: int) -> list[PackedBlob]:
         """What the header of a pack of ``size`` bytes lists. Raises :class:`snappy.errors.Damaged`."""
         return self._reader.read_pack_header(pack, size)
-
-    def blobs_in(self, pack: bytes) -> list[PackedBlob]:
-        """What the header at the end of these bytes of a pack lists. Raises :class:`snappy.errors.Damaged`."""
-        return read_header(self._master, len(pack), lambda offset, length: pack[offset : offset + length])
 
     def open_blob(self, blob: PackedBlob, sealed: memoryview) -> bytes:
         """The plain bytes of a blob that was read: authenticated, decompressed and hashed. Raises

@@ -270,9 +270,15 @@ class SourceService:
 
     @asynccontextmanager
     async def _files(self, target: str, grant: Grant) -> AsyncIterator[SnappyFileSystem]:
-        """A target's files, over a connection of their own."""
+        """A target's files, over a connection of their own. What is read of them proves itself: every file and every
+        blob has its SHA-256 or a MAC."""
         files = SnappyFileSystem(
-            target, caller=self._bus.user, grant=grant, prefix=self._bus.subjects.prefix, nats=self._nats
+            target,
+            caller=self._bus.user,
+            grant=grant,
+            prefix=self._bus.subjects.prefix,
+            nats=self._nats,
+            read_digest=False,
         )
         try:
             yield files

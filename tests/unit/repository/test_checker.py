@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -135,37 +134,47 @@ def test_bytes_that_are_harmed_on_their_way_once(repository: Repository) -> None
 
         def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
             data = super().load(kind, name, offset, length)
-            whole = kind is FileType.PACK and offset == 0 and length == sizes[name]
-            if whole and not Wrong.harmed:
+            if kind is FileType.PACK and offset == 0 and not Wrong.harmed:
                 Wrong.harmed += 1
                 return bytes([data[0] ^ 1]) + data[1:]
             return data
 
-    sizes = dict(repository.store.list(FileType.PACK))
     assert kinds(check(Wrong(repository.store._fs, "/repo"))) == []
     assert Wrong.harmed == 1
 
 
-@pytest.mark.parametrize(("bound", "together"), [(1, 1), (pack_checker.BYTES_AT_ONCE, pack_checker.READERS)])
-def test_packs_in_memory_are_bounded(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, bound: int, together: int
+def test_packs_are_read_in_parts_so_that_they_may_be_of_any_size(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Slow(Store):
-        now = most = 0
+    class Counting(Store):
+        lengths: ClassVar[list[int]] = []
 
         def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
-            if not (kind is FileType.PACK and length == sizes[name]):
-                return super().load(kind, name, offset, length)
-            Slow.now += 1
-            Slow.most = max(Slow.most, Slow.now)
-            time.sleep(0.02)
-            Slow.now -= 1
-            return super().load(kind, name, offset, length)
+            data = super().load(kind, name, offset, length)
+            if kind is FileType.PACK:
+                Counting.lengths.append(len(data))
+            return data
 
-    sizes = dict(repository.store.list(FileType.PACK))
-    monkeypatch.setattr(pack_checker, "BYTES_AT_ONCE", bound)
-    assert kinds(check(Slow(repository.store._fs, "/repo"))) == []
-    assert Slow.most == together
+    monkeypatch.setattr(pack_checker, "PART", 4000)
+    done = check(Counting(repository.store._fs, "/repo"))
+    assert kinds(done) == []
+    assert max(Counting.lengths) <= 4000 < max(size for _, size in repository.store.list(FileType.PACK))
+    assert sum(Counting.lengths) >= done.bytes_read
+
+
+@pytest.mark.parametrize("part", [1000, 4000, 7000, 1 << 20])
+def test_damage_is_found_wherever_a_pack_is_cut(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr(pack_checker, "PART", part)
+    (pack, *_) = packs_of(repository, BlobType.DATA)
+    for place in [blob for blob in repository.index if blob.pack.hex() == pack]:
+        for position in (place.offset, place.offset + place.length - 1):
+            flip(repository.store, path_of(pack), position)
+            (found,) = check(repository.store).findings
+            flip(repository.store, path_of(pack), position)
+            assert (found.kind, found.id) == (Kind.PACK_CHANGED, pack)
+            assert f"damaged blobs in it: 1 ({place.id.hex()[:8]})" in found.message
 
 
 # ---- packs -----------------------------------------------------------------------------------------------------------
