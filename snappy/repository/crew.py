@@ -139,9 +139,9 @@ class Crew:
             hand.stop()
         if [hand for hand in self._hands if not hand.has_stopped()]:
             self._processes.kill()
+        self._processes.leave()
         for hand in self._hands:
             hand.leave()
-        self._processes.leave()
         self._herald.join()
 
     def fail(self, error: BaseException) -> None:

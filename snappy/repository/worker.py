@@ -56,15 +56,17 @@ from snappy.repository.link import (
     WorkerLink,
 )
 from snappy.repository.pack import FinishedPack
-from snappy.repository.pack_writer import Options, PackWriter
+from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.store import Store
 
 BYTES_IN_ROUND = 4 * MIB
+BYTES_TOGETHER = MIB
+"""Small chunks are sealed by so many."""
 ROUNDS_AHEAD = 1
 SEALERS = 2
 """Threads that seal chunks of large files, of which nobody else may have any."""
 CHUNKS_IN_FLIGHT = 3
-PACKS_IN_FLIGHT = 2
+PACKS_IN_FLIGHT = 1
 
 
 class _Reading:
@@ -72,7 +74,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        self.chunks: list[tuple[bytes, bytes]] = []
+        self.chunks: list[NamedData] = []
         self.size = 0
 
     def begin(self, number: int, skipped: bool) -> Part:
@@ -192,16 +194,21 @@ class Worker:
             reading = self._waiting.popleft()
             new = self._answers.get()
             self._packs.raise_failure()
-            for is_new, (blob, chunk) in zip(new, reading.chunks, strict=True):
-                if is_new:
-                    self._save(blob, chunk)
+            self._save([chunk for is_new, chunk in zip(new, reading.chunks, strict=True) if is_new])
 
-    def _save(self, blob: bytes, chunk: bytes) -> None:
-        if len(chunk) < SMALLEST:  # handing it over would cost more than it gives
-            self._packs.add(BlobType.DATA, chunk, blob)
-            return
-        self._finish_sealing(CHUNKS_IN_FLIGHT - 1)
-        self._sealing.append(self._sealers.submit(self._packs.add, BlobType.DATA, chunk, blob))
+    def _save(self, chunks: list[NamedData]) -> None:
+        together, size = list[NamedData](), 0
+        for blob, chunk in chunks:
+            if len(chunk) >= SMALLEST:
+                self._finish_sealing(CHUNKS_IN_FLIGHT - 1)
+                self._sealing.append(self._sealers.submit(self._packs.add, BlobType.DATA, chunk, blob))
+            else:  # handing it over would cost more than it gives
+                together.append((blob, chunk))
+                size += len(chunk)
+            if size >= BYTES_TOGETHER:
+                self._packs.add_all(BlobType.DATA, together)
+                together, size = [], 0
+        self._packs.add_all(BlobType.DATA, together)
 
     def _finish_sealing(self, left: int) -> None:
         while len(self._sealing) > left:

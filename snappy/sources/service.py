@@ -53,7 +53,7 @@ CLAIM_TRIES = 4
 CLAIM_RETRY_SECONDS = 0.5
 MOST_WORKERS = 8
 """Worker processes of a backup, unless the settings say more."""
-WORKER_MIB = 160
+WORKER_MIB = 128
 """What one worker takes at most, in MiB of memory."""
 
 _log = log.get(__name__)
