@@ -14,8 +14,8 @@ import pytest
 from snappy.bus.failures import RefusedFile
 from snappy.errors import JobCancelled, SourceError, Unavailable, UnsafePath
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
-from snappy.repository.entries import Entry, Node, Siblings
-from snappy.repository.format import BlobType
+from snappy.repository.entries import Entry, Node, Recipe, Siblings
+from snappy.repository.format import MIB, BlobType
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
@@ -256,6 +256,25 @@ def test_a_read_error_leaves_one_file_out(repository: Repository) -> None:
     result = archive(repository, file(b"/a"), broken, file(b"/c"))
     assert names(repository, result) == [b"a", b"c"]
     assert [problem.message for problem in result.warnings] == ["it cannot be read: Input/output error"]
+
+
+def test_a_read_error_amid_large_files_leaves_one_out(repository: Repository) -> None:
+    class Broken(io.BytesIO):
+        def readinto(self, buffer: object, /) -> int:
+            raise OSError(5, "Input/output error")
+
+    large = os.urandom(MIB)
+    entries = [file(b"/%d" % number, large) for number in range(6)]
+    for entry in entries:
+        entry.recipe = Recipe("", ())  # as a local file, which is read by the thread that walks
+    entries[2].open = lambda: Broken(large)
+    entries[3].open = io.BytesIO
+    result = archive(repository, *entries)
+    assert names(repository, result) == [b"0", b"1", b"3", b"4", b"5"]
+    assert [(problem.path, problem.message) for problem in result.warnings] == [
+        (b"/2", "it cannot be read: Input/output error"),
+        (b"/3", f"its content may be torn: it had {MIB} bytes and gave 0"),
+    ]
 
 
 def test_less_than_announced_is_reported(repository: Repository) -> None:
