@@ -61,7 +61,7 @@ class BlobReader:
 
     def load_at(self, location: BlobLocation) -> bytes:
         """The plain bytes of the one copy that lies there, listed or not. Raises :class:`Damaged` and StorageError."""
-        return self.open(location, self._read(location.pack, location.offset, location.length))
+        return self.open(location, self.read(location.pack, location.offset, location.length))
 
     def open(self, blob: BlobLocation | PackedBlob, sealed: bytes | memoryview) -> bytes:
         """The plain bytes of a blob that was read. Raises :class:`Damaged`."""
@@ -74,14 +74,14 @@ class BlobReader:
 
     def read_pack_header(self, pack: PackId, size: int) -> list[PackedBlob]:
         """The blobs that a pack of ``size`` bytes says it holds. Raises :class:`Damaged` and StorageError."""
-        return read_header(self._key, size, lambda offset, length: self._read(pack, offset, length))
+        return read_header(self._key, size, lambda offset, length: self.read(pack, offset, length))
 
     def _load_run(
         self, pack: PackId, run: list[BlobLocation], missing: list[BlobLocation]
     ) -> Iterator[tuple[BlobLocation, bytes]]:
         start = run[0].offset
         try:
-            view = memoryview(self._read(pack, start, run[-1].offset + run[-1].length - start))
+            view = memoryview(self.read(pack, start, run[-1].offset + run[-1].length - start))
         except _UNREADABLE:
             view = memoryview(b"")
         for blob in run:
@@ -101,7 +101,8 @@ class BlobReader:
         except Damaged:
             return None
 
-    def _read(self, pack: PackId, offset: int, length: int) -> bytes:
+    def read(self, pack: PackId, offset: int, length: int) -> bytes:
+        """Bytes of a pack as they lie there. Raises StorageError."""
         return self._store.load(FileType.PACK, pack.hex(), offset, length)
 
 

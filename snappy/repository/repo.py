@@ -211,6 +211,10 @@ class Repository:
         last one :class:`snappy.errors.Damaged` is raised with them in ``details["blobs"]``."""
         return self._reader.load_many(pack, entries)
 
+    def read_pack(self, pack: PackId, offset: int, length: int) -> bytes:
+        """Bytes of a pack as they lie there, for :meth:`open_blob`. Raises StorageError."""
+        return self._reader.read(pack, offset, length)
+
     def location(self, kind: BlobType, blob: BlobId) -> BlobLocation | None:
         """One place where the blob lies; None when it is unknown."""
         return self.index.location(kind, blob)
@@ -223,7 +227,7 @@ class Repository:
         """What the header of a pack of ``size`` bytes lists. Raises :class:`snappy.errors.Damaged`."""
         return self._reader.read_pack_header(pack, size)
 
-    def open_blob(self, blob: PackedBlob, sealed: memoryview) -> bytes:
+    def open_blob(self, blob: BlobLocation | PackedBlob, sealed: memoryview) -> bytes:
         """The plain bytes of a blob that was read: authenticated, decompressed and hashed. Raises
         :class:`snappy.errors.Damaged`."""
         return self._reader.open(blob, sealed)

@@ -1,27 +1,46 @@
 """Reads the trees of a snapshot ahead of whoever walks them: one read brings many, not one each.
 
-A backup stores neighbouring directories beside each other, so the trees below the one asked for, and of its next
-siblings, are mostly one range of one pack.
+A backup stores a directory when all below it is stored. So what is below lies right before it in its pack, and its next
+siblings, each with what is below them, right after it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
-from snappy.errors import Damaged
+from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.entries import Node
 from snappy.repository.format import HEX_ID, MIB, BlobId, BlobLocation, BlobType, PackId
 from snappy.repository.repo import Repository
 from snappy.repository.tree import StoredNode, read_tree
 
-READ_AHEAD = 2 * MIB
-"""Plain bytes of trees that one miss may bring."""
+AROUND = MIB // 2
+"""Bytes that one read brings from before the tree asked for, and, if siblings lie there, from after it."""
 SIBLINGS = 256
-"""How many siblings one miss looks at."""
-KEPT = 8 * MIB
-"""Plain bytes of trees that are kept; as nodes in memory they take several times that."""
+"""How many siblings one read looks at."""
+KEPT = 8
+"""Stretches of packs in memory."""
+
+
+class _Stretch(NamedTuple):
+    """Bytes of a pack as they lie there, from ``start`` on."""
+
+    pack: PackId
+    start: int
+    data: memoryview
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+    def holds(self, place: BlobLocation) -> bool:
+        return self.pack == place.pack and self.start <= place.offset and place.offset + place.length <= self.end
+
+    def blob(self, place: BlobLocation) -> memoryview:
+        return self.data[place.offset - self.start :][: place.length]
 
 
 class TreeReader:
@@ -29,8 +48,7 @@ class TreeReader:
 
     def __init__(self, repo: Repository) -> None:
         self._repo = repo
-        self._ahead: OrderedDict[BlobId, tuple[int, list[StoredNode]]] = OrderedDict()
-        self._kept = 0
+        self._kept = deque[_Stretch](maxlen=KEPT)
 
     def load(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> list[Node]:
         """The nodes of ``tree``; ``siblings`` will be asked for soon, in their order.
@@ -41,57 +59,31 @@ class TreeReader:
 
     def load_stored(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> list[StoredNode]:
         """The same as they are stored: what is wrong within a node shows only when somebody looks at it."""
-        if tree not in self._ahead:
-            self._read_ahead([tree, *islice(siblings, SIBLINGS)])
-        found = self._ahead.pop(tree, None)
-        if found is None:
-            return read_tree(self._repo.load_blob(BlobType.TREE, tree))
-        self._kept -= found[0]
-        return found[1]
+        place = self._repo.location(BlobType.TREE, tree)
+        data = self._open(place, siblings) if place else None
+        return read_tree(self._repo.load_blob(BlobType.TREE, tree) if data is None else data)
 
-    def _read_ahead(self, level: list[BlobId]) -> None:
-        """Level by level below the trees asked for, as far as the budget goes."""
-        budget = READ_AHEAD
-        while level:
-            wanted, budget = self._affordable(level, budget)
-            level = [below for tree, data in self._fetch(wanted) for below in self._keep(tree, data)]
-
-    def _affordable(self, level: list[BlobId], budget: int) -> tuple[list[BlobLocation], int]:
-        wanted: list[BlobLocation] = []
-        for tree in dict.fromkeys(level):
-            if budget <= 0:
-                break
-            location = self._unread(tree)
-            if location is not None:
-                wanted.append(location)
-                budget -= location.uncompressed_length or location.length
-        return wanted, budget
-
-    def _unread(self, tree: BlobId) -> BlobLocation | None:
-        locations = self._repo.locations(BlobType.TREE, tree) if tree not in self._ahead else []
-        return locations[0] if locations else None
-
-    def _fetch(self, wanted: list[BlobLocation]) -> Iterator[tuple[BlobId, bytes]]:
-        packs: defaultdict[PackId, list[BlobLocation]] = defaultdict(list)
-        for location in wanted:
-            packs[location.pack].append(location)
-        for pack, locations in packs.items():
-            try:
-                for location, data in self._repo.load_blobs(pack, locations):
-                    yield location.id, data
-            except Damaged:
-                continue  # whoever asks for the damaged tree itself will hear of it
-
-    def _keep(self, tree: BlobId, data: bytes) -> list[BlobId]:
+    def _open(self, place: BlobLocation, siblings: Iterable[BlobId]) -> bytes | None:
+        """The plain bytes of a tree; ``None`` if that copy is damaged: there may be another."""
         try:
-            nodes = read_tree(data)
-        except Damaged:
-            return []
-        self._ahead[tree] = len(data), nodes
-        self._kept += len(data)
-        while self._kept > KEPT and len(self._ahead) > 1:
-            self._kept -= self._ahead.popitem(last=False)[1][0]
-        return stored_subtrees(nodes)
+            stretch = next((kept for kept in self._kept if kept.holds(place)), None) or self._read(place, siblings)
+            return self._repo.open_blob(place, stretch.blob(place))
+        except (Damaged, NotFound, Corrupt):
+            return None
+
+    def _read(self, place: BlobLocation, siblings: Iterable[BlobId]) -> _Stretch:
+        known = (kept.end for kept in self._kept if kept.pack == place.pack and kept.end <= place.offset)
+        start = max(0, place.offset - AROUND, *known)
+        end = max([place.offset + place.length, *self._ends(place, siblings)])
+        stretch = _Stretch(place.pack, start, memoryview(self._repo.read_pack(place.pack, start, end - start)))
+        self._kept.appendleft(stretch)
+        return stretch
+
+    def _ends(self, place: BlobLocation, siblings: Iterable[BlobId]) -> Iterable[int]:
+        """Where the siblings that lie close behind end."""
+        found = (self._repo.location(BlobType.TREE, tree) for tree in islice(siblings, SIBLINGS))
+        behind = (other for other in found if other and other.pack == place.pack)
+        return [one.offset + one.length for one in behind if place.offset < one.offset < place.offset + AROUND]
 
 
 def subtrees(nodes: Iterable[Node]) -> list[BlobId]:
