@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from snappy import heap
 from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.compression import decompress
 from snappy.repository.crypto import SealingKey
@@ -15,8 +16,8 @@ from snappy.repository.store import FileType, Store
 LARGEST_GAP = MIB // 4
 """Bytes between two wanted blobs that are rather read and dropped than asked for around."""
 
-LARGEST_READ = 16 * MIB
-"""Neighbouring blobs are read together up to that many bytes."""
+LARGEST_READ = heap.FOR_PACKS - MIB // 16
+"""Neighbouring blobs are read together up to that many bytes. More would come in memory that is new each time."""
 
 _UNREADABLE = (Damaged, NotFound, Corrupt)
 
