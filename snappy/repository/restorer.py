@@ -61,6 +61,7 @@ class Restorer:
         self, repo: Repository, sink: Sink, *, progress: Progress | None = None, cancelled: Cancelled = never
     ) -> None:
         heap.tune(heap.FOR_PACKS)
+        heap.collect_seldom()
         self._repo, self._sink, self._cancelled = repo, sink, cancelled
         self._progress = progress or Progress()
         self._errors, self._warnings = Problems(), Problems()

@@ -11,6 +11,7 @@ import pwd
 import stat
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from snappy.repository.entries import Node
 
@@ -57,13 +58,13 @@ def apply(target: Target, node: Node, found: os.stat_result, *, owner: Owner | N
     failures: list[str] = []
     there = found.st_uid, found.st_gid
     wanted = owner(node) if owner else there
-    owned = wanted == there or _try(failures, "its owner", lambda: os.chown(target, *wanted))
-    _try(failures, "its extended attributes", lambda: _set_xattrs(target, node.xattrs))
+    owned = wanted == there or _try(failures, "its owner", os.chown, target, *wanted)
+    _try(failures, "its extended attributes", _set_xattrs, target, node.xattrs)
     mode = node.mode if owned else node.mode & ~SPECIAL_BITS
     if node.type != "symlink" and not _has_mode(target, mode, found):
-        _try(failures, "its mode", lambda: os.chmod(target, mode))
+        _try(failures, "its mode", os.chmod, target, mode)
     if (found.st_atime_ns, found.st_mtime_ns) != (node.atime_ns, node.mtime_ns):
-        _try(failures, "its times", lambda: os.utime(target, ns=(node.atime_ns, node.mtime_ns)))
+        _try(failures, "its times", _set_times, target, node)
     return failures
 
 
@@ -72,13 +73,17 @@ def _has_mode(target: Target, mode: int, before: os.stat_result) -> bool:
     return stat.S_IMODE(before.st_mode) == mode == stat.S_IMODE(os.stat(target).st_mode)
 
 
-def _try(failures: list[str], what: str, action: Callable[[], None]) -> bool:
+def _try(failures: list[str], what: str, action: Callable[..., None], *arguments: Any) -> bool:
     try:
-        action()
+        action(*arguments)
     except (OSError, OverflowError) as error:
         failures.append(f"{what} cannot be set: {getattr(error, 'strerror', None) or error}")
         return False
     return True
+
+
+def _set_times(target: Target, node: Node) -> None:
+    os.utime(target, ns=(node.atime_ns, node.mtime_ns))
 
 
 def _set_xattrs(target: Target, wanted: dict[bytes, bytes]) -> None:
