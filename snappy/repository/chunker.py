@@ -8,15 +8,18 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Protocol
 
 from pyfastcdc import FastCDC
 
-from snappy.repository.format import MIB
+from snappy.repository.format import MIB, BlobId, blob_id
 
 SMALLEST = MIB // 2
 AVERAGE = MIB
 LARGEST = 8 * MIB
+ZEROS = bytes(LARGEST)
+"""The chunk that long stretches of zeros are cut into. Nobody writes to it: the kernel has one page for all of it."""
 
 
 class Readable(Protocol):
@@ -88,7 +91,17 @@ def _settled(cutter: FastCDC, window: memoryview, at_end: bool) -> Iterator[byte
         done += chunk.length
         if done == len(window) and not at_end and chunk.length < LARGEST:
             return  # cut by the window's end alone
-        yield bytes(chunk.data)
+        yield ZEROS if chunk.length == LARGEST and ZEROS.startswith(chunk.data) else bytes(chunk.data)
+
+
+def name_of(chunk: bytes) -> BlobId:
+    """The blob's id. That of the zeros in a disk image's holes is computed once."""
+    return _zeros_id() if chunk is ZEROS else blob_id(chunk)
+
+
+@cache
+def _zeros_id() -> BlobId:
+    return blob_id(ZEROS)
 
 
 def _fill(window: memoryview, file: Readable) -> int:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import BinaryIO, Protocol
 
 from snappy.errors import SnappyError
+from snappy.repository.chunker import name_of
 from snappy.repository.contents import passed_over, unreadable
 from snappy.repository.entries import Entry
 from snappy.repository.format import MIB, BlobId, BlobType
@@ -117,7 +118,7 @@ class FileReader:
         self._sealing.append(_Sealing(order, self._sealers.submit(self._save, chunk), len(chunk)))
 
     def _save(self, chunk: bytes) -> BlobId:
-        saved = self._repo.save_blob(BlobType.DATA, chunk)
+        saved = self._repo.save_blob(BlobType.DATA, chunk, name_of(chunk))
         if saved.new:
             self._tally.blob(BlobType.DATA, len(chunk), saved.stored)
         return saved.id

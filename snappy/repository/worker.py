@@ -28,11 +28,11 @@ import msgspec
 from snappy import heap, log
 from snappy.errors import Interrupted, SnappyError
 from snappy.repository import makers
-from snappy.repository.chunker import SMALLEST, Chunker
+from snappy.repository.chunker import SMALLEST, Chunker, name_of
 from snappy.repository.contents import passed_over, unreadable
 from snappy.repository.crypto import SealingKey
 from snappy.repository.entries import Content
-from snappy.repository.format import MIB, BlobType, blob_id
+from snappy.repository.format import MIB, BlobType
 from snappy.repository.link import (
     DONE,
     LOST,
@@ -83,7 +83,7 @@ class _Reading:
         return part
 
     def add(self, part: Part, chunk: bytes) -> None:
-        blob = blob_id(chunk)
+        blob = name_of(chunk)
         part.blobs += blob
         part.sizes.append(len(chunk))
         self.chunks.append((blob, chunk))

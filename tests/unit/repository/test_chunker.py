@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from snappy.repository.chunker import LARGEST, SMALLEST, Chunker, Readable
+from snappy.repository.chunker import LARGEST, SMALLEST, ZEROS, Chunker, Readable, name_of
+from snappy.repository.format import blob_id
 
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(24 * MIB)
@@ -44,6 +45,17 @@ def test_small_files_are_one_chunk() -> None:
 
 def test_zeros_are_cut_at_the_largest_size() -> None:
     assert [len(chunk) for chunk in chunks(io.BytesIO(bytes(20 * MIB)))] == [8 * MIB, 8 * MIB, 4 * MIB]
+
+
+@pytest.mark.parametrize("place", [None, 0, 8 * MIB - 1])
+def test_zeros_are_told_from_what_is_nearly_so(place: int | None) -> None:
+    data = bytearray(8 * MIB)
+    if place is not None:
+        data[place] = 1
+    (found,) = chunks(io.BytesIO(data))
+    assert found == data
+    assert (found is ZEROS) == (place is None)
+    assert name_of(found) == blob_id(bytes(data))
 
 
 @pytest.mark.parametrize("most", [1000, 65_536, 3 * MIB])
