@@ -42,6 +42,8 @@ class BlobType(Enum):
     DATA = "data"
     TREE = "tree"
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and every look-up of a blob needs one
+
 
 class BlobLocation(NamedTuple):
     """Where one copy of a blob lies: ``length`` bytes, sealed, at ``offset`` in ``pack``.

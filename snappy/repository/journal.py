@@ -20,7 +20,7 @@ from snappy.repository.entries import Entry
 from snappy.repository.format import MIB, BlobId
 from snappy.repository.repo import Apart, Repository
 
-VERSION = 1
+VERSION = 2
 LEAST_STEP = 64 * MIB
 MOST_STEP = 1024 * MIB
 """How many bytes are read between two records: what may have to be read twice."""
@@ -29,6 +29,8 @@ STEPS = 128
 OPENING = MIB // 32
 """What it costs to open a file, in bytes that could have been read meanwhile."""
 ID_SIZE = 32
+FILE_ID_SIZE = 16
+"""Bytes; nothing compresses them, and there is one for each file."""
 
 FileId = bytes
 _STAT = struct.Struct("<QqqQ")
@@ -142,4 +144,4 @@ def file_id(entry: Entry) -> FileId:
     if not node.size or (node.mtime_ns, node.ctime_ns) == (0, 0):
         return b""
     seen = _STAT.pack(node.size, node.mtime_ns, node.ctime_ns, node.inode)
-    return hashlib.sha256(seen + entry.path).digest()
+    return hashlib.sha256(seen + entry.path).digest()[:FILE_ID_SIZE]

@@ -75,17 +75,22 @@ LOCAL_FILE = f"{LocalFile.__module__}:{LocalFile.__name__}"
 
 
 class LocalContent(io.FileIO):
-    """A file that is about ``expected`` bytes long: asked for more, it does not reserve memory for more."""
+    """A file that is about ``expected`` bytes long: asked for more, it does not reserve memory for more. When it gave
+    just these although more was asked for, it is at its end, and nobody asks the system again."""
 
     def __init__(self, handle: int, expected: int) -> None:
         super().__init__(handle, "rb")
         self._left = expected
+        self._at_end = False
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if self._at_end:
+            return b""
         wanted = -1 if size is None else size
         if wanted > self._left + BEYOND:
             wanted = self._left + BEYOND
         data = super().read(wanted) or b""
+        self._at_end = self._left == len(data) < wanted
         self._left = max(0, self._left - len(data))
         return data
 
