@@ -18,7 +18,7 @@ from snappy import log
 from snappy.errors import SnappyError, WorkerDied
 from snappy.repository.crypto import OVERHEAD
 from snappy.repository.format import BlobLocation, BlobType
-from snappy.repository.hand import ID_SIZE, Hand
+from snappy.repository.hand import Hand
 from snappy.repository.link import Claimed, Died, Flush, Notice, Packed, Part, Setup
 from snappy.repository.pack import FinishedPack
 from snappy.repository.relay import WORTH_PARTS, FilePart, Relay, Wanted
@@ -78,7 +78,7 @@ class Crew:
         self._repo, self._stored, self._check = repo, stored, check
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
-        self._stopping = False
+        self._stopping = self._ready = False
         self._notice: bytes | None = None
         self._processes, ends = _start(setup, workers.most)
         self._hands = [Hand(self, number, end) for number, end in enumerate(ends)]
@@ -97,9 +97,11 @@ class Crew:
 
     def is_ready(self, seconds: float = 0.0) -> bool:
         """Whether a worker can be given files: they take some tenths of a second to load, which may be waited for."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.processes or all(hand.ended for hand in self._hands), seconds)
-        return bool(self.processes)
+        if not self._ready:  # once it is, this is quick, as it is asked for each file
+            with self._changed:
+                self._changed.wait_for(lambda: self.processes or all(hand.ended for hand in self._hands), seconds)
+            self._ready = bool(self.processes)
+        return self._ready
 
     def submit(self, files: Sequence[Wanted]) -> None:
         """Have the files read by one worker, in this order. Blocks while all that are ready have enough to do."""
@@ -164,11 +166,7 @@ class Crew:
         except SnappyError as error:
             self.fail(error)
             return
-        new = bytearray()
-        for part in parts:
-            for place, size in enumerate(part.sizes):
-                blob = part.blobs[place * ID_SIZE : (place + 1) * ID_SIZE]
-                new.append(self._repo.claim_blob(BlobType.DATA, blob, size))
+        new = self._repo.claim_blobs(BlobType.DATA, (blob for part in parts for blob in part.named()))
         hand.send(Claimed(bytes(new)))
         for part in parts:
             hand.take_part(part)

@@ -34,7 +34,6 @@ from snappy.repository.relay import FilePart, Wanted
 BYTES_AT_A_WORKER = 8 * MIB
 FILES_AT_A_WORKER = 512
 """A worker that has more than this still to read is given no more."""
-ID_SIZE = 32
 STOP_SECONDS = 10.0
 """How long a worker may take to let its uploads arrive when the work is given up."""
 
@@ -102,8 +101,8 @@ class Hand:
         if not begun and part.state != LOST:
             file.begun(part.skipped)
             self._wanted[part.number] = (file, True)
-        for place, size in enumerate(part.sizes):
-            file.read(part.blobs[place * ID_SIZE : (place + 1) * ID_SIZE], size)
+        for blob, size in part.named():
+            file.read(blob, size)
         if part.state != MORE:
             (file.lost if part.state == LOST else file.done)(part.remark)
             self.bytes -= file.size

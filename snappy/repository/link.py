@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from snappy.repository.format import BlobId, PackId
 
 _LENGTH = struct.Struct("<I")
+ID_SIZE = 32
 
 
 class Setup(msgspec.Struct, array_like=True, frozen=True):
@@ -85,6 +86,11 @@ class Part(msgspec.Struct, array_like=True, gc=False):
     state: int = MORE
     remark: str = ""
     """Why the file was lost, or how it changed while it was read."""
+
+    def named(self) -> Iterator[tuple[BlobId, int]]:
+        """Each blob's id and plain bytes."""
+        for place, size in enumerate(self.sizes):
+            yield self.blobs[place * ID_SIZE : (place + 1) * ID_SIZE], size
 
 
 class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):

@@ -258,9 +258,9 @@ class Repository:
             niceness=niceness,
         )
 
-    def claim_blob(self, kind: BlobType, blob: BlobId, size: int) -> bool:
-        """Whether a worker has to store this blob of ``size`` plain bytes: nobody did, or is about to."""
-        return self._writer.claim(kind, blob, size)
+    def claim_blobs(self, kind: BlobType, blobs: Iterable[tuple[BlobId, int]]) -> list[bool]:
+        """Of each blob, given with its plain bytes, whether a worker has to store it: nobody did, or is about to."""
+        return self._writer.claim(kind, blobs)
 
     def take_in(self, pack: FinishedPack, sealed: int) -> None:
         """Learn that a worker stored what it claimed, in this pack with ``sealed`` bytes of blobs: the next index file

@@ -113,10 +113,10 @@ class BlobWriter:
         self.save_index_if_due()
         return SavedBlobs([blob for blob, _ in blobs], len(new), sum(len(data) for _, data in new), sealed)
 
-    def claim(self, kind: BlobType, blob: BlobId, size: int) -> bool:
-        """Whether nobody stores the blob, of ``size`` plain bytes; who asks has to, then."""
+    def claim(self, kind: BlobType, blobs: Iterable[tuple[BlobId, int]]) -> list[bool]:
+        """Of each blob, given with its plain bytes, whether nobody stores it; who asks has to, then."""
         with self._lock:
-            return self._claim(kind, blob, size)
+            return [self._claim(kind, blob, size) for blob, size in blobs]
 
     def _claim(self, kind: BlobType, blob: BlobId, size: int) -> bool:
         if self.has(kind, blob):
