@@ -1,6 +1,6 @@
 """What Snappy's services do while they work, by py-spy: where each one's time goes, by thread and by function.
 
-    python -m bench.profile tree --scale 0.1                 # every work but the check
+    python -m bench.profile tree --scale 0.1                 # every work
     python -m bench.profile noise --work first --top 20 --service source
 
 py-spy samples the Python stacks that are on a CPU or in C code that holds none (hashing, sealing, compressing, reading
@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench.profile", description="what Snappy's services do")
     parser.add_argument("corpus")
     parser.add_argument("--scale", type=float, default=0.1)
-    parser.add_argument("--work", nargs="+", choices=WORKS, default=[work for work in WORKS if work != "check"])
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--service", nargs="+", default=list(SERVICES))
     parser.add_argument("--top", type=int, default=12, help="how many functions of each")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "snappy-bench"))

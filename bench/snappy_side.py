@@ -125,14 +125,9 @@ class SnappySide(Side):
     def how(self) -> str:
         chosen = " ".join(f"{name}={value}" for name, value in self.settings.items()) or "the default configuration"
         return (
-            "NATS frames; core, audit, source, target and nats-server stand, `snappy backup` or `restore` is started "
-            f"for each run and counted too; the source opens the repository and derives its key in each; {chosen}"
+            "NATS frames; core, audit, source, target and nats-server stand; `snappy backup`, `restore` or `check` is "
+            f"started for each run and counted too; the source opens the repository in each; {chosen}"
         )
-
-    def cannot(self, target: str, work: str) -> str:
-        if work == "check" and not _has_command("check"):
-            return "Snappy has no check yet"
-        return ""
 
     @contextmanager
     def open(self, folder: Path, place: Place) -> Iterator[Session]:
@@ -140,11 +135,6 @@ class SnappySide(Side):
             session = SnappySession(site, folder, place)
             session.make()
             yield session
-
-
-def _has_command(name: str) -> bool:
-    """Whether the command line knows it: what it does not know ends with 2."""
-    return subprocess.run([SNAPPY, name, "--help"], capture_output=True, check=False).returncode == 0
 
 
 @contextmanager

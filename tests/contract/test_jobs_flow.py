@@ -66,6 +66,15 @@ async def test_a_restore_may_not_write(stack: Stack, site: Worker, alice: Client
     assert grant.rights == "rl"
 
 
+async def test_a_check_may_leave_a_lock_and_delete_nothing(stack: Stack, site: Worker, alice: Client) -> None:
+    await alice.submit("check", {"source": "site1", "target": "vault"})
+    held = await site.claimed()
+    grant = GrantChecker(SIGNING_KEY.public_text()).check(
+        held.grant, caller="site1", target="vault", right="w", now=stack.clock.now
+    )
+    assert grant.rights == "rlw"
+
+
 async def test_the_oldest_job_comes_first_and_none_is_an_answer(stack: Stack, site: Worker, alice: Client) -> None:
     first = await alice.submit("backup", BACKUP)
     stack.clock.now += 1
