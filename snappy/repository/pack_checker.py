@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+from snappy import log
 from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.findings import Finding, Findings, Kind
 from snappy.repository.format import MIB, PackId
@@ -23,6 +24,8 @@ PART = 8 * MIB
 _WAITING = 2 * READERS
 _NAMED = 20
 """Damaged blobs of a pack that a finding names."""
+
+_LOG = log.get(__name__)
 
 DamagedBlob = tuple[PackedBlob, Damaged]
 
@@ -57,8 +60,11 @@ class PackChecker:
 
     def _check(self, pack: CheckedPack) -> None:
         """What seems damaged is read again: bytes may be harmed on their way out of a storage that holds them whole."""
-        if self._examine(pack):
-            for finding in self._examine(pack):
+        if first := self._examine(pack):
+            found = self._examine(pack)
+            if not found:
+                _LOG.warning("a pack was harmed on its way", pack=pack.id.hex(), reason=first[0].message)
+            for finding in found:
                 self._findings.add(finding.kind, finding.id, finding.message)
         self._progress.add(files=1, size=pack.size)
 
