@@ -22,6 +22,9 @@ from snappy.errors import BusError, BusUnavailable
 
 STATUS = "Status"
 NO_RESPONDERS = "503"
+JETSTREAM = "$JS.API."
+RELOAD_LOOKS, LOOK_SECONDS = 20, 0.05
+"""While a server reads its configuration again (to let somebody in), nobody answers for its JetStream."""
 PROBE_SECONDS = 2.0
 Probe = Callable[[], Awaitable[None]]
 """Awaited every :data:`PROBE_SECONDS` that bring no answer; what it raises ends the wait."""
@@ -80,6 +83,19 @@ class Replies:
         probe: Probe | None = None,
     ) -> Msg:
         """Raises BusUnavailable: nobody answers there, not in time; or what the waiters were failed with."""
+        answer = await self._answer(subject, body, timeout, headers, probe)
+        looks = RELOAD_LOOKS if subject.startswith(JETSTREAM) else 0
+        while _is_nobody(answer) and looks:
+            looks -= 1
+            await asyncio.sleep(LOOK_SECONDS)
+            answer = await self._answer(subject, body, timeout, headers, probe)
+        if _is_nobody(answer):
+            raise BusUnavailable(f"nobody answers on {subject}", hint=hint_of(subject))
+        return answer
+
+    async def _answer(
+        self, subject: str, body: Payload, timeout: float, headers: dict[str, str] | None, probe: Probe | None
+    ) -> Msg:
         inbox = self._prefix + secrets.token_hex(16)
         answered = self._open[inbox] = self._waiters.expect(subject)
         try:
@@ -95,9 +111,11 @@ class Replies:
         finally:
             del self._open[inbox]
             self._waiters.forget(answered)
-        if answer.headers and answer.headers.get(STATUS) == NO_RESPONDERS:
-            raise BusUnavailable(f"nobody answers on {subject}", hint=hint_of(subject))
         return answer
+
+
+def _is_nobody(answer: Msg) -> bool:
+    return bool(answer.headers and answer.headers.get(STATUS) == NO_RESPONDERS)
 
 
 def _fail(future: asyncio.Future[Any], error: BusError) -> None:

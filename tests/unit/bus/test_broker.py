@@ -157,6 +157,26 @@ async def test_joining_leaves_those_who_are_there_alone(broker: Broker, tmp_path
     await alice.drain()
 
 
+async def test_jetstream_answers_while_somebody_is_let_in(broker: Broker, tmp_path: Path) -> None:
+    """The server, as it reads its configuration again, says for some milliseconds that nobody does."""
+    bus = await connect(broker, "core")
+    done = asyncio.Event()
+
+    async def ask() -> int:
+        asked = 0
+        while not done.is_set():
+            await bus.request("$JS.API.INFO", b"", timeout=5.0)
+            asked += 1
+        return asked
+
+    asking = [asyncio.create_task(ask()) for _ in range(3)]
+    for number in range(10):
+        await Broker.start(tmp_path, [User(f"new-{number}", "submitter")])
+    done.set()
+    assert all(await asyncio.gather(*asking))
+    await bus.drain()
+
+
 async def test_several_start_at_once_and_one_owns(tmp_path: Path) -> None:
     started = await asyncio.gather(*(Broker.start(tmp_path, [CORE, ALICE]) for _ in range(4)))
     assert sorted(one.owned for one in started) == [False, False, False, True]

@@ -154,7 +154,7 @@ async def test_an_older_snappys_wait_for_the_core_is_shortened(bus: Bus) -> None
     await streams.ensure(bus)
     found = (await bus.js.consumer_info("SNAPPY_REPORTS", "snappy_core")).config
     assert (found.ack_wait, found.description) == (streams.CORE_ACK_SECONDS, "mine")
-    assert (await bus.js.consumer_info("SNAPPY_EVENTS", "snappy_audit")).config.ack_wait == streams.ACK_SECONDS
+    assert (await bus.js.consumer_info("SNAPPY_EVENTS", "snappy_audit")).config.ack_wait == streams.CORE_ACK_SECONDS
 
 
 async def test_what_is_still_handled_does_not_come_again(bus: Bus) -> None:
