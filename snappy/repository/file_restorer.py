@@ -195,10 +195,14 @@ class FileRestorer:
             self._read_group()
         afterwards, self._next.afterwards = self._next.afterwards, []
         found, self._standing.missing = self._standing.missing, []
-        for missing in found:
-            for file, pieces in missing.result():
-                self._plan(file, pieces)
-        self._standing.read.clear()
+        read, self._standing.read = self._standing.read, []  # to plan may send, and so come here again
+        try:
+            for missing in found:
+                for file, pieces in missing.result():
+                    self._plan(file, pieces)
+        except BaseException:
+            self._standing.read += read  # to be abandoned
+            raise
         self._next.afterwards = afterwards
         self._fetch_next()
 

@@ -36,10 +36,12 @@ class Reuse(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """Whether the file at ``path`` is lost; outlives the file's own bookkeeping."""
+    """Whether the file at ``path`` is lost, or another one's that was ``left`` there; outlives the file's own
+    bookkeeping."""
 
     path: bytes
     failed: bool = False
+    left: bool = False
 
 
 class RestoredFile:

@@ -159,7 +159,9 @@ class Restorer:
             standing = self._standing(step)
         if standing is None:
             outcome.failed = True
-        elif standing is not Standing.LEFT:
+        elif standing is Standing.LEFT:
+            outcome.left = True
+        else:
             files.add(RestoredFile(outcome, step.node, self._sink), reuse=standing is Standing.USEFUL)
 
     def _standing(self, step: Step) -> Standing:
@@ -174,6 +176,8 @@ class Restorer:
         """What becomes of the first name of the file that ``node`` is one name of."""
         identity = (node.device_id, node.inode, hash(tuple(node.content or ())))
         first = self._first_names.setdefault(identity, FirstName(outcome))
+        if first.outcome.left:
+            first.outcome = outcome  # nothing may be linked to what is not of this snapshot
         first.met += 1
         if first.met == node.links:
             del self._first_names[identity]

@@ -109,6 +109,8 @@ class Attempt:
                 self._log.error("a report was refused", reason=error.message)
                 if isinstance(error, TooLarge) and kind != "failed":
                     await self._report("failed", error=ErrorInfo.of(error))
+                elif isinstance(error, TooLarge) and fields.get("result"):
+                    await self._report(kind, error=fields.get("error"))
                 return
             except BusError as error:
                 self._log.warning("a report was not stored yet", reason=error.message)

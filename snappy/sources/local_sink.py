@@ -66,7 +66,7 @@ class LocalSink:
 
     def directory(self, path: bytes, node: Node) -> None:
         name, above = self._named(path)
-        is_new = _make_folder(name, above.handle)
+        is_new = _make_folder(name, above.handle, replace=self._overwrite != "never")
         with self._lock:
             self._folders.forget(path)
             folder = self._folders.get(path)
@@ -142,14 +142,16 @@ def _is_folder(name: bytes, above: int) -> bool:
     return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
 
 
-def _make_folder(name: bytes, above: int) -> bool:
-    """Make a directory, keeping one that is there; anything else of that name, symlinks above all, is replaced.
-    Whether it is a new one."""
+def _make_folder(name: bytes, above: int, *, replace: bool) -> bool:
+    """Make a directory, keeping one that is there; anything else of that name, symlinks above all, is replaced, or
+    where it has to stay an error. Whether it is a new one."""
     try:
         os.mkdir(name, 0o700, dir_fd=above)
     except FileExistsError:
         if _is_folder(name, above):
             return False
+        if not replace:
+            raise FileExistsError(errno.EEXIST, "what stands there is no directory, and has to stay") from None
         os.unlink(name, dir_fd=above)
         os.mkdir(name, 0o700, dir_fd=above)
     return True

@@ -76,8 +76,16 @@ class ObjectSink:
         self._told = False
 
     def standing(self, path: bytes, node: Node) -> Standing:
+        if not self._keep:
+            return Standing.IN_THE_WAY
         with _translated():
-            return Standing.LEFT if self._keep and self._fs.exists(self._at(path)) else Standing.IN_THE_WAY
+            try:
+                self._fs.info(
+                    self._at(path)
+                )  # `exists` takes a storage that does not answer for one without the object
+            except FileNotFoundError:
+                return Standing.IN_THE_WAY
+        return Standing.LEFT
 
     def reuse(self, path: bytes, node: Node) -> None:
         """To fetch an object costs what a pack costs: it is written anew."""

@@ -27,6 +27,10 @@ def make(tree: Path) -> None:
     os.link(tree / "linked", tree / "twin")
 
 
+UNLINKED = "twin: hard link of b'linked' and of b'twin'"
+"""restic links a name that is missing to one that it left as it was, whatever that holds; Snappy writes the file."""
+
+
 def disturb(place: Path) -> None:
     """Each file in the way that its name says."""
     (place / "content").write_bytes(b"CONTENT OF content")
@@ -60,4 +64,4 @@ def test_both_leave_the_same(tmp_path: Path, overwrite: str) -> None:
         result = bring_back(repository, snapshot, places[1], overwrite=overwrite)
     assert result.failure() is None
     found = compare(*(inside(place, tmp_path / "tree") for place in places))
-    assert found.same, found.differences
+    assert found.differences == ([UNLINKED] if overwrite in ("if-newer", "never") else [])

@@ -237,7 +237,11 @@ def test_what_is_to_stay_as_it_is(
     assert result.failure() is None
     assert [(place / name).read_bytes() == b"mine" for name in ("docs/readme.txt", "src/main.c")] == [kept, kept]
     assert (place / "link").is_symlink() is not kept
-    assert (place / "src" / "twin.c").samefile(place / "src" / "main.c")
+    twin = place / "src" / "twin.c"
+    assert (twin.read_bytes(), twin.samefile(place / "src" / "main.c")) == (
+        (tree / "src" / "main.c").read_bytes(),
+        not kept,
+    )
     assert (result.files, result.unmodified) == ((1, 4) if kept else (3, 2))
 
 
@@ -582,3 +586,35 @@ def find(repository: Repository, snapshot: Snapshot, path: Path) -> Node:
         tree = node.subtree or b""
     assert node is not None
     return node
+
+
+@pytest.mark.parametrize("overwrite", ["never", "if-newer"])
+def test_nothing_is_linked_to_a_file_that_was_left(repository: Repository, tmp_path: Path, overwrite: str) -> None:
+    tree, out = tmp_path / "linked", tmp_path / "out"
+    tree.mkdir()
+    (tree / "a").write_bytes(b"of the snapshot")
+    os.link(tree / "a", tree / "b")
+    os.link(tree / "a", tree / "c")
+    snapshot = back_up(repository, tree).snapshot
+    inside = out / str(tree).lstrip("/")
+    inside.mkdir(parents=True)
+    (inside / "a").write_bytes(b"of somebody else, and newer")
+    result = bring_back(repository, snapshot, out, overwrite=overwrite)
+    assert result.failure() is None
+    assert (inside / "a").read_bytes() == b"of somebody else, and newer"
+    assert (inside / "a").stat().st_nlink == 1
+    assert (inside / "b").read_bytes() == b"of the snapshot"
+    assert (inside / "b").samefile(inside / "c")
+
+
+def test_what_is_to_stay_is_not_replaced_by_a_folder(repository: Repository, tmp_path: Path) -> None:
+    tree, out = tmp_path / "with-folder", tmp_path / "out"
+    (tree / "folder").mkdir(parents=True)
+    (tree / "folder" / "file").write_bytes(b"x")
+    snapshot = back_up(repository, tree).snapshot
+    inside = out / str(tree).lstrip("/")
+    inside.mkdir(parents=True)
+    (inside / "folder").write_bytes(b"precious")
+    result = bring_back(repository, snapshot, out, overwrite="never")
+    assert (inside / "folder").read_bytes() == b"precious"
+    assert result.failure() is not None
