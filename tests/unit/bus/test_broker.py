@@ -236,9 +236,10 @@ async def test_a_server_that_dies_is_started_again_on_its_port(broker: Broker, t
 
 
 OWNER = """
-import asyncio, sys
+import asyncio, signal, sys
 from snappy.bus.broker import Broker
 from snappy.bus.roles import User
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background is born deaf to it
 async def main():
     broker = await Broker.start(sys.argv[1], [User("core", "core"), User("alice", "submitter")])
     print(broker._process.pid, flush=True)
