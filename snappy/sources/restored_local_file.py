@@ -13,6 +13,7 @@ CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_ATIME = getattr(os, "O_NOATIME", 0)
 ZERO = bytes(1)
+ACL = "system.posix_acl_access"
 
 
 class _OpenFile:
@@ -70,7 +71,8 @@ class StandingLocalFile(_OpenFile):
         super().__init__(_open_quietly(name, above), node, owner)
         found = os.fstat(self._handle)
         self._is_file = stat.S_ISREG(found.st_mode)
-        self.may_stay = self._is_file and found.st_size == node.size and _is_in_no_other_hand(found, node, owner)
+        right_size = self._is_file and found.st_size == node.size
+        self.may_stay = right_size and _is_in_no_other_hand(self._handle, found, node, owner)
         self.is_trusted = trust_times and self.may_stay and found.st_mtime_ns == node.mtime_ns
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -88,9 +90,18 @@ def _open_quietly(name: bytes, above: int) -> int:
         return os.open(name, READ_FLAGS, dir_fd=above)
 
 
-def _is_in_no_other_hand(found: os.stat_result, node: Node, owner: Owner | None) -> bool:
+def _is_in_no_other_hand(handle: int, found: os.stat_result, node: Node, owner: Owner | None) -> bool:
     """Whether nobody could have opened the file, or have another name for it, who could not with the one that would
     take its place: what he has open, he can read and write for ever."""
     uid, gid = owner(node) if owner else (os.geteuid(), found.st_gid)
     same_owner = (found.st_uid, found.st_gid) == (uid, gid)
-    return same_owner and found.st_nlink == 1 and not found.st_mode & ~node.mode & 0o077
+    same_mode = found.st_nlink == 1 and not found.st_mode & ~node.mode & 0o077
+    return same_owner and same_mode and _acl(handle) in (None, (node.xattrs or {}).get(os.fsencode(ACL)))
+
+
+def _acl(handle: int) -> bytes | None:
+    """Who else is let in, as the kernel keeps it; a mode alone does not say."""
+    try:
+        return os.getxattr(handle, ACL)
+    except OSError:  # none, or a file system without
+        return None
