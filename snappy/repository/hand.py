@@ -98,7 +98,7 @@ class Hand:
     def take_part(self, part: Part) -> None:
         """Tell who wants the file."""
         file, begun = self._wanted[part.number]
-        if not begun and part.state != LOST:
+        if not begun and (part.sizes or part.state != LOST):  # who is told of blobs must know where they begin
             file.begun(part.skipped)
             self._wanted[part.number] = (file, True)
         for blob, size in part.named():

@@ -71,10 +71,12 @@ def node_of(name: bytes, found: os.stat_result) -> Node:
 
 def says_same(stored: StoredNode, found: os.stat_result) -> bool:
     """Whether a node is what a regular file of this ``lstat`` would be stored as, but for its content and extended
-    attributes: none of these changes without the inode's time of change, which no program can set."""
+    attributes: none of these changes without the inode's time of change, which no program can set. A file system
+    without times says nothing of change."""
     try:
         return (
-            stored.inode == found.st_ino
+            (found.st_mtime_ns, found.st_ctime_ns) != (0, 0)
+            and stored.inode == found.st_ino
             and stored.size == found.st_size
             and parse_time(stored.ctime) == found.st_ctime_ns
             and parse_time(stored.mtime) == found.st_mtime_ns

@@ -171,7 +171,8 @@ def _merged(packs: list[PackBuilder], size: int) -> list[PackBuilder]:
     """The packs, those joined that fit into one: a small backup is one pack, from which no blob's size is read."""
     merged: list[PackBuilder] = []
     for pack in packs:
-        if merged and merged[-1].size + pack.size < size:
+        fits = merged and len(merged[-1]) + len(pack) <= MOST_BLOBS
+        if fits and merged[-1].size + pack.size < size:
             merged[-1].absorb(pack)
         else:
             merged.append(pack)

@@ -47,7 +47,7 @@ def local_entry(path: bytes, place: bytes, found: os.stat_result) -> Entry:
         if node.type == "symlink":
             node.link_target = os.readlink(place)
     except OSError as error:
-        entry.warning = f"metadata is incomplete: {error.strerror}"
+        entry.warning = node.error = f"metadata is incomplete: {error.strerror}"  # so that it is described again
     if node.type == "file":
         file = LocalFile(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         entry.open, entry.changed, entry.recipe = file.open, file.changed, Recipe(LOCAL_FILE, file)
