@@ -51,6 +51,13 @@ def test_a_node_that_differs_in_any_field_is_not_kept(place: Path, field: str) -
     assert not says_same(msgspec.structs.replace(node, **{field: other}), found)
 
 
+def test_without_times_nothing_is_known(place: Path) -> None:
+    fields = list(place.lstat())
+    found = os.stat_result([*fields[:7], 0, 0, 0], {"st_atime_ns": 0, "st_mtime_ns": 0, "st_ctime_ns": 0})
+    assert (found.st_mtime_ns, found.st_ctime_ns) == (0, 0)
+    assert not says_same(stored(found), found)
+
+
 def test_a_time_in_another_zone_is_the_same_time(place: Path) -> None:
     os.utime(place, ns=(0, 1_700_000_000_000_000_000))
     found = place.lstat()

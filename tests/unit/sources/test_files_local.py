@@ -201,6 +201,7 @@ def test_unreadable_attributes_are_a_warning(tree: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "listxattr", refuse)
     entry = one(export(tree), "a.txt")
     assert entry.warning == "metadata is incomplete: Permission denied"
+    assert entry.node.error == entry.warning, "else the next backup would keep the node"
     assert entry.node.size == 10
 
 
