@@ -16,6 +16,7 @@ from snappy.repository.contents import passed_over, unreadable
 from snappy.repository.entries import Entry
 from snappy.repository.format import MIB, BlobId, BlobType
 from snappy.repository.progress import Cancelled
+from snappy.repository.relay import Told
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
 
@@ -28,23 +29,10 @@ BYTES_IN_FLIGHT = 8 * MIB
 """With so many bytes being sealed, and the chunk that was read last, the reading waits."""
 
 
-class Order(Protocol):
+class Order(Told, Protocol):
     """A file that is to be stored, and who is told of it."""
 
     entry: Entry
-    skip: int
-
-    def begun(self, skipped: bool) -> None:
-        """The reading begins; ``skipped`` says that it begins after the first ``skip`` bytes."""
-
-    def read(self, blob: BlobId, size: int) -> None:
-        """The next blob of it, and its plain bytes."""
-
-    def done(self, changed: str) -> None:
-        """That was all; ``changed`` says what happened to the file meanwhile, if anything."""
-
-    def lost(self, why: str) -> None:
-        """It cannot be read."""
 
 
 @dataclass(slots=True)

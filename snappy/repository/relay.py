@@ -15,11 +15,9 @@ WORTH_PARTS = 32 * MIB
 """Bytes from which a file is read in parts."""
 
 
-class Wanted(Protocol):
-    """A file that a worker is to read, and who is told of it. The calls come from one thread at a time."""
+class Told(Protocol):
+    """Who is told of a file that is read. The calls come from one thread at a time."""
 
-    recipe: Recipe
-    size: int
     skip: int
 
     def begun(self, skipped: bool) -> None:
@@ -33,6 +31,13 @@ class Wanted(Protocol):
 
     def lost(self, why: str) -> None:
         """It cannot be read."""
+
+
+class Wanted(Told, Protocol):
+    """A file that a worker is to read."""
+
+    recipe: Recipe
+    size: int
 
 
 class Relay:
