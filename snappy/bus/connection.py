@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,7 +22,7 @@ from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
 from snappy import config, log
-from snappy.bus import login, wire
+from snappy.bus import jitter, login, wire
 from snappy.bus.pieces import Payload
 from snappy.bus.replies import Probe, Replies, Waiters
 from snappy.bus.subjects import Subjects, inbox
@@ -177,7 +176,7 @@ class Bus:
         """The server tried least, after a random moment, so that a fleet does not come back all at once."""
         self._watchdog.seen()
         chosen = min(servers, key=lambda server: server.reconnects)
-        return chosen, random.uniform(0.0, 0.25 if chosen.reconnects == 0 else 2.0)
+        return chosen, jitter.between(0.0, 0.25 if chosen.reconnects == 0 else 2.0)
 
     async def _on_error(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
@@ -269,7 +268,7 @@ class Bus:
             except BusUnavailable:
                 if attempt + 1 == attempts:
                     raise
-                await asyncio.sleep(random.uniform(0.5, 1.0) * 0.2 * 2**attempt)
+                await asyncio.sleep(jitter.between(0.5, 1.0) * 0.2 * 2**attempt)
                 continue
             if ack.duplicate and attempt == 0 and message_id is None:
                 raise BusError(f"the server says that a new message on {subject} is a repeat; it was not stored")

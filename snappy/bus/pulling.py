@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from snappy import log
+from snappy.bus import jitter
 from snappy.bus.connection import Bus
 from snappy.bus.watchdog import ping
 from snappy.errors import SnappyError
@@ -24,6 +25,8 @@ _log = log.get(__name__)
 
 GRACE_SECONDS = 1.0
 LOOK_SECONDS = 0.5
+AT_ONCE_AGAIN = 0.001
+"""Seconds until a message that was delivered and not handled may be delivered to the next reader."""
 NOTHING_CAME = {"408", "404"}
 """Answers that only say that nothing came in time."""
 
@@ -57,16 +60,20 @@ class Puller:
         self._trouble = 0
 
     async def batches(self) -> AsyncGenerator[list[Msg], None]:
-        """For ever: what came, as soon as it came, between one message and ``batch`` of them. None is acknowledged."""
+        """For ever: what came, as soon as it came, between one message and ``batch`` of them. None is acknowledged.
+
+        When this is closed nothing is asked for any more, and what came and was not given is to come again at once.
+        """
         while True:
             try:
-                async for batch in self._one_request():
-                    self._trouble = 0
-                    yield batch
+                async with aclosing(self._one_request()) as batches:
+                    async for batch in batches:
+                        self._trouble = 0
+                        yield batch
             except (SnappyError, NatsError, OSError) as error:
                 await self._recover(str(error) or type(error).__name__)
 
-    async def _one_request(self) -> AsyncIterator[list[Msg]]:
+    async def _one_request(self) -> AsyncGenerator[list[Msg], None]:
         """Only over a connection that is up: nats-py keeps a request for when it is back, and never takes back the
         subscription that goes with it, so that the server would deliver to where nobody listens any more."""
         await self._bus.wait_up(self._expires)
@@ -75,13 +82,25 @@ class Puller:
         subscription = await self._bus.nc.subscribe(inbox, cb=arrived.put)
         try:
             await self._bus.nc.publish(self._subject, self._body(), reply=inbox)
-            async for batch in self._collect(arrived):
-                yield batch
+            async with aclosing(self._collect(arrived)) as batches:
+                async for batch in batches:
+                    yield batch
         finally:
-            with suppress(NatsError, OSError):
-                await subscription.unsubscribe()
+            await self._stop(subscription, arrived)
 
-    async def _collect(self, arrived: asyncio.Queue[Msg]) -> AsyncIterator[list[Msg]]:
+    async def _stop(self, subscription: Subscription, arrived: asyncio.Queue[Msg]) -> None:
+        """First no more is to come, or what is given back would come to where nobody listens any more."""
+        with suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                if self._bus.nc.is_connected:
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+                else:
+                    await subscription.unsubscribe()
+        while not arrived.empty():
+            if not _status(message := arrived.get_nowait()):
+                await again_soon(message, AT_ONCE_AGAIN)
+
+    async def _collect(self, arrived: asyncio.Queue[Msg]) -> AsyncGenerator[list[Msg], None]:
         """Until the request is filled, or the server says that it is over, or nothing more can come."""
         missing = self._batch
         connection = self._bus.nc.stats["reconnects"]
@@ -111,7 +130,7 @@ class Puller:
         """Wait a little (longer each time, 2 seconds at most), then have the consumer looked after."""
         self._trouble += 1
         _log.debug("pulling again", subject=self._subject, reason=reason)
-        await asyncio.sleep(random.uniform(0.5, 1.0) * min(2.0, 0.1 * 2 ** min(self._trouble, 8)))
+        await asyncio.sleep(jitter.between(0.5, 1.0) * min(2.0, 0.1 * 2 ** min(self._trouble, 8)))
         try:
             await self._repair()
         except (SnappyError, NatsError, OSError, TimeoutError) as error:

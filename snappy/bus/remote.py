@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
@@ -12,6 +11,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from snappy.bus import jitter
 from snappy.bus.connection import Bus
 from snappy.bus.failures import from_wire
 from snappy.bus.pieces import Payload
@@ -52,7 +52,7 @@ class Patience(msgspec.Struct, frozen=True):
 
     async def pause(self, failures: int) -> None:
         """Before the next attempt, after ``failures``."""
-        await asyncio.sleep(min(self.longest, self.delay * 2 ** (failures - 1)) * random.uniform(0.5, 1.0))
+        await asyncio.sleep(min(self.longest, self.delay * 2 ** (failures - 1)) * jitter.between(0.5, 1.0))
 
     async def tries(self) -> AsyncIterator[int]:
         """Counts the attempts, with a pause before each but the first."""

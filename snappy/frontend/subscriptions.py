@@ -11,7 +11,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from snappy.bus.connection import Bus
-from snappy.bus.pulling import Puller, again_soon
+from snappy.bus.pulling import AT_ONCE_AGAIN, Puller, again_soon
 from snappy.errors import BusUnavailable, InternalError
 from snappy.frontend.hearing import decoded
 from snappy.jobs import verbs
@@ -27,8 +27,6 @@ DRY_SECONDS = 0.5
 """Who reads what waits, and no more, asks after so long a silence whether that was all."""
 LOOK_SECONDS = 10.0
 """Who reads for ever asks after so long a silence whether it is still subscribed."""
-AT_ONCE_AGAIN = 0.001
-"""Seconds until an event that was delivered and not read may be delivered to the next reader."""
 
 
 class Subscriptions:
@@ -74,14 +72,15 @@ class Subscriptions:
     async def _messages(self, subscription: Subscription, at_once: int, wait: bool) -> AsyncGenerator[Msg, None]:
         """Those that are not acknowledged in the end are delivered again at once."""
         puller = Puller(self._bus, subscription.stream, subscription.durable, batch=at_once)
-        async with aclosing(self._batches(puller, wait)) as batches:
-            async for batch in batches:
-                try:
+        batch: list[Msg] = []
+        try:
+            async with aclosing(self._batches(puller, wait)) as batches:
+                async for batch in batches:
                     for message in batch:
                         yield message
-                finally:
-                    for message in batch:
-                        await again_soon(message, AT_ONCE_AGAIN)
+        finally:  # when nothing is asked for any more: it would be delivered to this one
+            for message in batch:
+                await again_soon(message, AT_ONCE_AGAIN)
 
     async def _batches(self, puller: Puller, wait: bool) -> AsyncGenerator[list[Msg], None]:
         async with aclosing(puller.batches()) as batches:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 
 from snappy import config
+from snappy.bus import jitter
 from snappy.bus.grants import CLOCK_MARGIN
 from snappy.bus.subjects import WorkerSubject
 from snappy.errors import AttemptLost, Interrupted, SnappyError
@@ -34,7 +34,7 @@ class Attempts:
         ledger: Ledger,
         settings: config.Core,
         clock: Callable[[], float] = time.time,
-        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),
+        jitter: Callable[[], float] = lambda: jitter.between(0.5, 1.0),
     ) -> None:
         self._store = store
         self._ledger = ledger

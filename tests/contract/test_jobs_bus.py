@@ -7,7 +7,7 @@ import base64
 import json
 import threading
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -208,6 +208,21 @@ async def test_a_message_given_back_comes_again_soon(bus: Bus) -> None:
         await again_soon(batch[0], 0.1)
         break
     assert await pull(puller, 1) == ["1"]
+
+
+async def test_what_came_and_was_not_taken_comes_to_the_next_at_once(bus: Bus) -> None:
+    await streams.ensure_work_consumer(bus, "s6")
+    puller = Puller(bus, bus.subjects.work_stream, bus.subjects.work_durable("s6"))
+    for number in range(20):
+        async with aclosing(puller.batches()) as batches:
+            taking = asyncio.ensure_future(anext(batches))
+            await bus.store(bus.subjects.work("s6"), b"taken")
+            (message,) = await taking
+            for _ in range(3):
+                await bus.store(bus.subjects.work("s6"), b"left")
+        await message.ack_sync(timeout=5)
+        async with asyncio.timeout(5):
+            assert await pull(puller, 3) == ["left"] * 3, number
 
 
 # ---- micro services ----------------------------------------------------------------------------------------------
