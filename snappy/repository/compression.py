@@ -12,7 +12,8 @@ import zstandard
 from snappy.errors import Damaged
 from snappy.repository.format import MIB
 
-DEFAULT_LEVEL = 3
+DEFAULT_LEVEL = 2
+"""Of zstd. It makes what is stored 1 to 3 % larger than level 3 does, in three quarters of the time."""
 LARGEST_DOCUMENT = 1024 * MIB
 """No document or blob is larger than this once decompressed, in bytes."""
 

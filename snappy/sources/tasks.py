@@ -22,6 +22,7 @@ from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
 from snappy.jobs.kinds import BackupCommand, CheckCommand, Command, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
+from snappy.repository.compression import DEFAULT_LEVEL
 from snappy.repository.entries import Problem, Sink
 from snappy.repository.journal import Journal
 from snappy.repository.pack_writer import Options
@@ -35,7 +36,7 @@ from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 from snappy.sources.workshop import Task, Workshop, locked, locked_if_allowed, user_name
 
-LEVELS = {"off": None, "fastest": 1, "default": 3, "better": 7, "max": 11}
+LEVELS = {"off": None, "fastest": 1, "default": DEFAULT_LEVEL, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
 WARNINGS_TOLD = 100
 UNKNOWN = "an attempt that was lost finished this; whether it left anything out is not known"
