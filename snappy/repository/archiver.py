@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from snappy import __version__, heap
 from snappy.errors import Damaged, SourceError
-from snappy.repository.crew import NO_WORKERS, Workers
 from snappy.repository.entries import Entry, Node, Problem, Siblings
 from snappy.repository.file_storer import FileStorer, Ledgers
 from snappy.repository.format import HEX_ID, BlobId, BlobType, parse_id
@@ -19,6 +18,7 @@ from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot, Summary, matches
 from snappy.repository.tally import Tally
+from snappy.repository.team import NO_WORKERS, Workers
 from snappy.repository.tree import StoredNode
 from snappy.repository.tree_builder import Before, Folder, TreeBuilder
 from snappy.repository.tree_reader import TreeReader

@@ -12,12 +12,14 @@ from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.findings import Finding, Findings, Kind
 from snappy.repository.format import BlobId, PackId, parse_id
 from snappy.repository.index_checker import IndexChecker, Listing
-from snappy.repository.pack_checker import CheckedPack, PackChecker
+from snappy.repository.pack_checker import PackChecker
+from snappy.repository.pack_proof import CheckedPack
 from snappy.repository.portion import Portion
 from snappy.repository.progress import Cancelled, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import load_snapshot
 from snappy.repository.store import FileType
+from snappy.repository.team import NO_WORKERS, Workers
 from snappy.repository.tree_checker import TreeChecker
 
 
@@ -48,10 +50,18 @@ class CheckResult:
 
 
 class Checker:
-    """Checks an open repository whose index nobody has loaded. For one check, from one thread."""
+    """Checks an open repository whose index nobody has loaded. For one check, from one thread; where there is much to
+    read, ``workers`` read it."""
 
-    def __init__(self, repo: Repository, *, progress: Progress | None = None, cancelled: Cancelled = never) -> None:
-        self._repo, self._cancelled = repo, cancelled
+    def __init__(
+        self,
+        repo: Repository,
+        *,
+        progress: Progress | None = None,
+        cancelled: Cancelled = never,
+        workers: Workers = NO_WORKERS,
+    ) -> None:
+        self._repo, self._cancelled, self._workers = repo, cancelled, workers
         self._progress = progress or Progress()
         self._findings = Findings()
 
@@ -63,14 +73,16 @@ class Checker:
         index = IndexChecker(self._repo, self._findings, self._cancelled)
         index.check()
         present = self._present(index)
-        trees = TreeChecker(self._repo, self._findings, self._cancelled)
-        if index.is_whole:  # else most of what is missing would only be unknown
-            trees.check(roots.values())
         chosen = portion.choose(list(present)) if portion else []
         read = [CheckedPack(pack, *present[pack]) for pack in chosen]
         size = sum(pack.size for pack in read)
         self._progress.expect(files=len(read), size=size)
-        PackChecker(self._repo, self._findings, self._progress, self._cancelled).check(read)
+        with PackChecker(self._repo, self._findings, self._progress, self._cancelled, self._workers) as packs:
+            packs.begin(read)
+            trees = TreeChecker(self._repo, self._findings, packs.check)
+            if index.is_whole:  # else most of what is missing would only be unknown
+                trees.check(roots.values())
+            packs.finish()
         return CheckResult(
             snapshots=len(roots),
             trees=trees.trees,

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from snappy import log
+from snappy.repository import worker
 from snappy.repository.contents import torn
-from snappy.repository.crew import NO_WORKERS, Crew, Stored, Workers
+from snappy.repository.crew import Crew, Stored
 from snappy.repository.entries import Entry, Node, Recipe
 from snappy.repository.file_reader import FileReader
 from snappy.repository.format import MIB, BlobId, BlobType
@@ -20,6 +21,7 @@ from snappy.repository.progress import Problems, Progress
 from snappy.repository.relay import WORTH_PARTS
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
+from snappy.repository.team import NO_WORKERS, Workers
 
 SEALERS = 2
 STREAM_READERS = 2
@@ -181,7 +183,7 @@ class FileStorer:
         return self._crew
 
     def _start_crew(self) -> Crew | None:
-        setup = self._repo.worker_setup(self._workers.niceness)
+        setup = self._repo.worker_setup(worker.work, self._workers.niceness)
         if setup is None:
             return None
         try:

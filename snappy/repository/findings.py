@@ -79,6 +79,14 @@ class Findings:
                 self.hints += 1
             self._keep(Finding(kind, name, message))
 
+    def absorb(self, others: Findings) -> None:
+        """Count all of theirs as if they came now."""
+        with self._lock:
+            self.damage += others.damage
+            self.hints += others.hints
+            for finding in others.kept():
+                self._keep(finding)
+
     def kept(self) -> list[Finding]:
         """Damage first."""
         with self._lock:

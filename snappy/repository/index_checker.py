@@ -30,9 +30,10 @@ _AT_ONCE = 16
 
 
 class Listing(NamedTuple):
-    """What the index says of a pack: its size in bytes, and the digest of its plain header."""
+    """What the index says of a pack: its size and that of its plain header in bytes, and that header's digest."""
 
     size: int
+    header_size: int
     header: bytes
 
 
@@ -115,4 +116,4 @@ def _listing(blobs: Iterable[PackedBlob]) -> Listing | None:
             return None
         end += blob.length
     header = encode_header(ordered)
-    return Listing(end + len(header) + OVERHEAD + LENGTH_SIZE, hashlib.sha256(header).digest())
+    return Listing(end + len(header) + OVERHEAD + LENGTH_SIZE, len(header), hashlib.sha256(header).digest())

@@ -1,4 +1,4 @@
-"""What a backup and its worker processes say to each other, and the socket between them.
+"""What a job and its worker processes say to each other, and the socket between them.
 
 A message is four bytes of length, little-endian, and that many bytes of msgpack. Both ends are one program; nothing
 here has to be understood by another version.
@@ -21,9 +21,11 @@ ID_SIZE = 32
 
 
 class Setup(msgspec.Struct, array_like=True, frozen=True):
-    """What workers seal with and where to, written to their standard input. It holds the master key: it must never be
-    logged."""
+    """What workers do, with which key and whose files, written to their standard input. It holds the master key: it
+    must never be logged."""
 
+    work: str
+    """The name (see :mod:`snappy.repository.makers`) of what a worker calls with its link, this, and its store."""
     key: bytes
     chunker_seed: int
     pack_size: int
@@ -49,6 +51,12 @@ class Batch(msgspec.Struct, tag=True, array_like=True, frozen=True):
     files: list[FileOrder]
 
 
+class Errand(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """To a worker of a pool: something to do."""
+
+    body: bytes
+
+
 class Claimed(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """To a worker, for each round: a byte for each blob, which is 1 where the worker has to store it."""
 
@@ -69,7 +77,7 @@ class Stop(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """To a worker: let what is on its way to the store arrive, and end."""
 
 
-ToWorker = Batch | Claimed | Notice | Flush | Stop
+ToWorker = Batch | Errand | Claimed | Notice | Flush | Stop
 
 MORE, DONE, LOST = 0, 1, 2
 """Of a file's part: there will be more, it was the last, the file cannot be read."""
@@ -127,6 +135,12 @@ class Packed(msgspec.Struct, tag=True, array_like=True, frozen=True):
     blobs: list[PackEntry]
 
 
+class Brought(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """From a worker of a pool: an errand is done, and this came of it."""
+
+    body: bytes
+
+
 class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """From a worker: the error that ended it."""
 
@@ -147,7 +161,7 @@ class Ended(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """From a worker, its last word: nothing of it is on its way any more."""
 
 
-FromWorker = Ready | Round | Reached | Packed | Failed | Died | Ended
+FromWorker = Ready | Round | Reached | Packed | Brought | Failed | Died | Ended
 
 _to_worker = msgspec.msgpack.Decoder(ToWorker)
 _from_worker = msgspec.msgpack.Decoder(FromWorker)
@@ -198,7 +212,7 @@ class WorkerLink(_Link):
 
 
 class CrewLink(_Link):
-    """The backup's end."""
+    """The end of who they work for."""
 
     def receive(self) -> FromWorker:
         """The next message. Raises ``EOFError`` or ``OSError`` when the other end is gone."""

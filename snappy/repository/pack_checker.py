@@ -1,137 +1,117 @@
-"""Reads packs whole and proves all that is in them: their names, their headers, and every blob."""
+"""Reads packs and proves all that is in them, by worker processes where that is worth their start."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from types import TracebackType
+from typing import Self
+
+import msgspec
 
 from snappy import log
-from snappy.errors import Corrupt, Damaged, NotFound
-from snappy.repository.findings import Finding, Findings, Kind
-from snappy.repository.format import MIB, PackId
-from snappy.repository.index_checker import Listing, header_digest
-from snappy.repository.pack import PackedBlob
+from snappy.repository import proving
+from snappy.repository.findings import Findings, Kind
+from snappy.repository.format import MIB
+from snappy.repository.pack_proof import CheckedPack, PackProof
+from snappy.repository.pool import Pool
 from snappy.repository.progress import Cancelled, Progress
+from snappy.repository.proving import Proven
 from snappy.repository.repo import Repository
-from snappy.repository.store import FileType
+from snappy.repository.team import Workers
 
 READERS = 3
-PART = 8 * MIB
-"""Bytes of a pack that a reader has in memory, unless a single blob is larger; so packs may be of any size."""
 _WAITING = 2 * READERS
-_NAMED = 20
-"""Damaged blobs of a pack that a finding names."""
+
+WORTH_WORKERS = 256 * MIB
+"""Bytes; less is nearly read when workers are ready."""
+HEADER_WEIGHT = 200
+"""A byte of a header is a fortieth of a blob, and a blob costs as much as 8 KiB, beside its bytes."""
+READY_SECONDS = 5.0
+"""How long workers are waited for that are not ready when all else is done."""
 
 _LOG = log.get(__name__)
 
-DamagedBlob = tuple[PackedBlob, Damaged]
-
-
-class CheckedPack(NamedTuple):
-    """A pack to be read: ``size`` bytes; ``listing`` is what the index says, None where that cannot be right."""
-
-    id: PackId
-    size: int
-    listing: Listing | None
-
 
 class PackChecker:
-    """Checks packs, several at a time."""
+    """Checks packs, several at a time; a context. What is found is found when they are finished."""
 
-    def __init__(self, repo: Repository, findings: Findings, progress: Progress, cancelled: Cancelled) -> None:
-        self._repo, self._findings, self._progress, self._cancelled = repo, findings, progress, cancelled
+    def __init__(
+        self, repo: Repository, findings: Findings, progress: Progress, cancelled: Cancelled, workers: Workers
+    ) -> None:
+        self._repo, self._progress, self._cancelled, self._workers = repo, progress, cancelled, workers
+        self._findings, self._found = findings, Findings()
+        self._packs: Sequence[CheckedPack] = ()
+        self._pool: Pool | None = None
 
-    def check(self, packs: Iterable[CheckedPack]) -> None:
-        """Raises StorageError, and what ``cancelled`` raises."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.close()
+
+    def begin(self, packs: Sequence[CheckedPack]) -> None:
+        """Have workers read the packs, if that is worth it, while this process does other things."""
+        self._packs = packs
+        if self._workers.most > 1 and sum(map(_weight, packs)) > WORTH_WORKERS:
+            self._pool = self._start_pool()
+
+    def check(self) -> None:
+        """Raises what ended the work of the workers, and what ``cancelled`` raises."""
+        if self._pool:
+            self._pool.raise_failure()
+        self._cancelled()
+
+    def finish(self) -> None:
+        """Return when all are read. Raises StorageError, WorkerDied, and what ``cancelled`` raises."""
+        if self._pool is None:
+            self._read_here(self._packs)
+        else:
+            if not self._pool.is_ready(READY_SECONDS):
+                self._read_here(msgspec.msgpack.decode(body, type=CheckedPack) for body in self._pool.recall())
+            self._pool.finish()
+        self._findings.absorb(self._found)
+
+    def _start_pool(self) -> Pool | None:
+        setup = self._repo.worker_setup(proving.work, self._workers.niceness)
+        if setup is None:
+            return None
+        errands = map(msgspec.msgpack.encode, self._packs)
+        try:
+            return Pool(self._repo.store, setup, self._workers, errands, self._brought, self._cancelled)
+        except OSError as error:
+            _LOG.warning("no worker process could be started", reason=str(error))
+            return None
+
+    def _brought(self, body: bytes) -> None:
+        self._take(msgspec.msgpack.decode(body, type=Proven))
+
+    def _take(self, proven: Proven) -> None:
+        for kind, found, message in proven.findings:
+            self._found.add(Kind[kind], found, message)
+        self._progress.add(files=1, size=proven.size)
+
+    def _prove(self, proof: PackProof, pack: CheckedPack) -> None:
+        self._take(proving.prove(proof, pack))
+
+    def _read_here(self, packs: Iterable[CheckedPack]) -> None:
+        proof = PackProof(self._repo.reader, self._cancelled)
         running: deque[Future[None]] = deque()
-        pool = ThreadPoolExecutor(READERS, thread_name_prefix="packs")
+        threads = ThreadPoolExecutor(READERS, thread_name_prefix="packs")
         try:
             for pack in packs:
-                running.append(pool.submit(self._check, pack))
+                running.append(threads.submit(self._prove, proof, pack))
                 if len(running) > _WAITING:
                     running.popleft().result()
             while running:
                 running.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _check(self, pack: CheckedPack) -> None:
-        """What seems damaged is read again: bytes may be harmed on their way out of a storage that holds them whole."""
-        if first := self._examine(pack):
-            found = self._examine(pack)
-            if not found:
-                _LOG.warning("a pack was harmed on its way", pack=pack.id.hex(), reason=first[0].message)
-            for finding in found:
-                self._findings.add(finding.kind, finding.id, finding.message)
-        self._progress.add(files=1, size=pack.size)
-
-    def _examine(self, pack: CheckedPack) -> list[Finding]:
-        try:
-            blobs, fault = self._header(pack)
-            changed, damaged = self._read(pack, blobs)
-        except NotFound as error:
-            return [Finding(Kind.PACK_MISSING, pack.id.hex(), error.message)]
-        except Corrupt as error:
-            return [Finding(Kind.PACK_SIZE, pack.id.hex(), error.message)]
-        if changed:
-            return [Finding(Kind.PACK_CHANGED, pack.id.hex(), fault or _changed(damaged))]
-        if fault:
-            return [Finding(Kind.PACK_HEADER, pack.id.hex(), fault)]
-        place = f"in pack {pack.id.hex()}"
-        return [Finding(Kind.BLOB_DAMAGED, blob.id.hex(), f"{place}: {error.message}") for blob, error in damaged]
-
-    def _header(self, pack: CheckedPack) -> tuple[list[PackedBlob], str]:
-        """The blobs that the pack lists; or none, and why."""
-        try:
-            blobs = self._repo.pack_blobs(pack.id, pack.size)
-        except Damaged as error:
-            return [], error.message
-        if pack.listing and header_digest(blobs) != pack.listing.header:
-            return [], "its header and the index list different blobs"
-        return blobs, ""
-
-    def _read(self, pack: CheckedPack, blobs: list[PackedBlob]) -> tuple[bool, list[DamagedBlob]]:
-        """Whether the pack is not what its name says, and which blobs are damaged."""
-        digest = hashlib.sha256()
-        damaged: list[DamagedBlob] = []
-        for start, end, within in _parts(blobs, pack.size):
-            self._cancelled()
-            data = self._repo.store.load(FileType.PACK, pack.id.hex(), start, end - start)
-            digest.update(data)
-            damaged += self._damaged(within, start, memoryview(data))
-        return digest.digest() != pack.id, damaged
-
-    def _damaged(self, blobs: Iterable[PackedBlob], start: int, data: memoryview) -> Iterator[DamagedBlob]:
-        for blob in blobs:
-            offset = blob.offset - start
-            try:
-                self._repo.open_blob(blob, data[offset : offset + blob.length])
-            except Damaged as error:
-                yield blob, error
+            threads.shutdown(cancel_futures=True)
 
 
-def _parts(blobs: list[PackedBlob], size: int) -> Iterator[tuple[int, int, list[PackedBlob]]]:
-    """From where to where to read, and the blobs that lie there whole: all of a pack of ``size`` bytes, in order."""
-    start = end = 0
-    within: list[PackedBlob] = []
-    for blob in blobs:
-        if within and blob.offset + blob.length > start + PART:
-            yield start, end, within
-            start, within = end, []
-        end = blob.offset + blob.length
-        within.append(blob)
-    if within:
-        yield start, end, within
-    for rest in range(end, size, PART):
-        yield rest, min(rest + PART, size), []
-
-
-def _changed(damaged: list[DamagedBlob]) -> str:
-    if not damaged:
-        return "its SHA-256 is not its name, though all that is in it is whole"
-    named = ", ".join(blob.id.hex()[:8] for blob, _ in damaged[:_NAMED])
-    more = ", ..." if len(damaged) > _NAMED else ""
-    return f"its SHA-256 is not its name; damaged blobs in it: {len(damaged)} ({named}{more})"
+def _weight(pack: CheckedPack) -> int:
+    return pack.size + HEADER_WEIGHT * (pack.listing.header_size if pack.listing else 0)

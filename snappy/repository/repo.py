@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hmac import compare_digest
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from snappy import log
 from snappy.errors import Damaged, NotFound
-from snappy.repository import configuration, locks, snapshots
+from snappy.repository import configuration, locks, makers, snapshots
 from snappy.repository.chunker import Chunker, Readable
 from snappy.repository.compression import Compressor
 from snappy.repository.configuration import Config
@@ -25,7 +25,7 @@ from snappy.repository.index import MemoryIndex
 from snappy.repository.index_cache import IndexCache
 from snappy.repository.index_loader import IndexLoader
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
-from snappy.repository.link import Setup
+from snappy.repository.link import Setup, WorkerLink
 from snappy.repository.locks import Lock, LockOwner
 from snappy.repository.pack import FinishedPack, PackedBlob
 from snappy.repository.pack_writer import DEFAULT_OPTIONS, Options
@@ -34,6 +34,9 @@ from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store, no_fence
 from snappy.repository.tree import decode_tree, encode_tree
 from snappy.repository.writer import BlobWriter, SavedBlob, SavedBlobs, Stats
+
+Work = Callable[[WorkerLink, Setup, Store], None]
+"""What a worker process does from its start to its end."""
 
 _HEADER_READERS = 4
 _APART = b"snappy: set apart"
@@ -80,7 +83,7 @@ class Repository:
         self.documents = Documents(store, key.master, compressor, random)
         known = None if cache is None else IndexCache(cache, config.id, key.master.stamp)
         self._loader = IndexLoader(store, self.documents, self.index, known)
-        self._reader = BlobReader(store, key.master, self.index)
+        self.reader = BlobReader(store, key.master, self.index)
         self._writer = BlobWriter(store, key.master, self.index, self.documents, options, random=random)
 
     @classmethod
@@ -204,16 +207,16 @@ class Repository:
     def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
         """A blob's bytes, authenticated and hashed, from any copy that is whole. Raises
         :class:`snappy.errors.Damaged` and StorageError."""
-        return self._reader.load(kind, blob)
+        return self.reader.load(kind, blob)
 
     def load_blobs(self, pack: PackId, entries: Iterable[BlobLocation]) -> Iterator[tuple[BlobLocation, bytes]]:
         """Blobs of one pack in few reads, by their offset. Those that are damaged everywhere are left out; after the
         last one :class:`snappy.errors.Damaged` is raised with them in ``details["blobs"]``."""
-        return self._reader.load_many(pack, entries)
+        return self.reader.load_many(pack, entries)
 
     def read_pack(self, pack: PackId, offset: int, length: int) -> bytes:
         """Bytes of a pack as they lie there, for :meth:`open_blob`. Raises StorageError."""
-        return self._reader.read(pack, offset, length)
+        return self.reader.read(pack, offset, length)
 
     def location(self, kind: BlobType, blob: BlobId) -> BlobLocation | None:
         """One place where the blob lies; None when it is unknown."""
@@ -225,12 +228,12 @@ class Repository:
 
     def pack_blobs(self, pack: PackId, size: int) -> list[PackedBlob]:
         """What the header of a pack of ``size`` bytes lists. Raises :class:`snappy.errors.Damaged`."""
-        return self._reader.read_pack_header(pack, size)
+        return self.reader.read_pack_header(pack, size)
 
     def open_blob(self, blob: BlobLocation | PackedBlob, sealed: memoryview) -> bytes:
         """The plain bytes of a blob that was read: authenticated, decompressed and hashed. Raises
         :class:`snappy.errors.Damaged`."""
-        return self._reader.open(blob, sealed)
+        return self.reader.open(blob, sealed)
 
     def flush(self) -> None:
         """Upload and index all that was saved; then it is durable."""
@@ -242,13 +245,14 @@ class Repository:
 
     # Worker processes
 
-    def worker_setup(self, niceness: int = 0) -> Setup | None:
-        """What a worker process has to know to store blobs here; None where the store is only this process's to open.
+    def worker_setup(self, work: Work, niceness: int = 0) -> Setup | None:
+        """What a worker process has to know to do ``work`` here; None where the store is only this process's to open.
         It holds the key."""
         recipe = self.store.recipe()
         if recipe is None:
             return None
         return Setup(
+            work=makers.name_of(work),
             key=self._master.to_json(),
             chunker_seed=self.config.chunker_seed,
             pack_size=self._options.pack_size,
@@ -328,6 +332,6 @@ class Repository:
     def _set_apart(self, blobs: list[BlobLocation]) -> Apart | None:
         if len(blobs) != 1 or blobs[0].kind is not BlobType.DATA:
             return None
-        data = self._reader.load_at(blobs[0])
+        data = self.reader.load_at(blobs[0])
         stamp, rest = data[:_STAMP_SIZE], data[_STAMP_SIZE:]
         return Apart(blobs[0], rest) if compare_digest(stamp, self._master.stamp(_APART, rest)) else None

@@ -1,31 +1,18 @@
 """A worker process of a backup: reads files, cuts, hashes, seals and packs them, and uploads the packs by itself.
 
 It knows the key and one store, and nothing of the repository but what it is told: for each *round*, some megabytes of
-chunks, it asks which blobs are new. While it waits for the answer it reads the next round. When the socket to the
-backup that it works for ends, so does the worker, wherever it is.
-
-The first worker of a backup makes the others, by forking before it has any thread: so they share what was imported.
+chunks, it asks which blobs are new. While it waits for the answer it reads the next round.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import signal
-import socket
-import sys
-import threading
-import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import BinaryIO
 
-import msgspec
-
-from snappy import heap, log
+from snappy import heap
 from snappy.errors import Interrupted, SnappyError
 from snappy.repository import makers
 from snappy.repository.chunker import SMALLEST, Chunker, name_of
@@ -38,9 +25,6 @@ from snappy.repository.link import (
     LOST,
     Batch,
     Claimed,
-    Died,
-    Ended,
-    Failed,
     FileOrder,
     Flush,
     Notice,
@@ -48,7 +32,6 @@ from snappy.repository.link import (
     PackEntry,
     Part,
     Reached,
-    Ready,
     Round,
     Setup,
     Stop,
@@ -58,6 +41,7 @@ from snappy.repository.link import (
 from snappy.repository.pack import FinishedPack
 from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.store import Store
+from snappy.repository.worker_process import listen
 
 BYTES_IN_ROUND = 4 * MIB
 BYTES_TOGETHER = MIB
@@ -107,7 +91,7 @@ class Worker:
 
     def run(self) -> None:
         """Until all is done, or given up. Raises what fails; nothing is on its way then."""
-        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        listen(self._link, self._heed)
         try:
             while (batch := self._next()) is not None:
                 for reading in self._read(batch):
@@ -117,16 +101,6 @@ class Worker:
         finally:
             self._sealers.shutdown(cancel_futures=True)
             self._packs.close()
-
-    def _listen(self) -> None:
-        try:
-            while True:
-                self._heed(self._link.receive())
-        except (EOFError, OSError):
-            os._exit(1)  # nobody is left to work for
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
 
     def _heed(self, message: ToWorker) -> None:
         if isinstance(message, Claimed):
@@ -219,84 +193,7 @@ class Worker:
         self._link.send(Packed(pack.id, pack.size, blobs))
 
 
-def _failure(error: BaseException) -> Failed:
-    trace = "".join(traceback.format_exception(error))
-    if isinstance(error, SnappyError):
-        return Failed(error.code, error.message, error.hint, trace)
-    return Failed("internal", f"unexpected {type(error).__name__} in a worker process", "", trace)
-
-
-def _set_up() -> Setup:
-    """What standard input says, with everything loaded that each worker needs."""
-    setup = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Setup)
-    makers.find(setup.store_maker)
-    if setup.niceness:
-        os.nice(setup.niceness)
+def work(link: WorkerLink, setup: Setup, store: Store) -> None:
+    """What a worker process of a backup does."""
     heap.tune(heap.FOR_PACKS)
-    heap.collect_seldom()
-    gc.freeze()
-    return setup
-
-
-def _multiply(ends: Sequence[int]) -> tuple[int, dict[int, int]]:
-    """Make a process for each end but the first. Returns the end that is this one's to serve, and, in the first alone,
-    the numbers of the others by their process ids. The ends of those that cannot be made are closed."""
-    others: dict[int, int] = {}
-    with suppress(OSError):
-        for number, end in enumerate(ends[1:], 1):
-            process = os.fork()
-            if not process:
-                _close(other for other in ends if other != end)
-                return end, {}
-            others[process] = number
-    _close(ends[1:])
-    return ends[0], others
-
-
-def _close(ends: Iterable[int]) -> None:
-    for end in ends:
-        os.close(end)
-
-
-def _bury(link: WorkerLink, others: dict[int, int]) -> None:
-    """Wait for the others' ends, and tell of those that were not meant."""
-    while others:
-        process, status = os.wait()
-        number = others.pop(process)
-        if status:
-            with suppress(OSError):
-                link.send(Died(number, os.waitstatus_to_exitcode(status)))
-
-
-def _serve(link: WorkerLink, setup: Setup) -> None:
-    try:
-        link.send(Ready(os.getpid()))
-        try:
-            store: Store = makers.find(setup.store_maker)(**setup.store_arguments)
-            Worker(link, setup, store).run()
-        except Exception as error:
-            link.send(_failure(error))
-        link.send(Ended())
-    except (EOFError, OSError):
-        pass  # nobody is left to tell
-
-
-def main(ends: Sequence[int]) -> None:
-    """Be as many workers as there are ``ends``: descriptors of the sockets to the process that they work for. Signals
-    that end a whole group are that one's to heed."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    log.setup("warning")
-    setup = _set_up()
-    end, others = _multiply(ends)
-    link = WorkerLink(socket.socket(fileno=end))
-    burying = threading.Thread(target=_bury, args=(link, others), name="bury", daemon=True)
-    burying.start()
-    _serve(link, setup)
-    burying.join()
-    sys.stderr.flush()
-    os._exit(0)  # connections may still have threads
-
-
-if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]])
+    Worker(link, setup, store).run()

@@ -1,4 +1,4 @@
-"""The processes of a backup's workers. One is started, and makes the others like itself: they share what it loaded."""
+"""The processes of a job's workers. One is started, and makes the others like itself: they share what it loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 
 from snappy.repository.link import Setup
 
-PROGRAM = [sys.executable, "-P", "-m", "snappy.repository.worker"]
+PROGRAM = [sys.executable, "-P", "-m", "snappy.repository.worker_process"]
 END_SECONDS = 1.0
 """How long the first process may take to end when the others have ended."""
 

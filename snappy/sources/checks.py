@@ -33,7 +33,8 @@ def _check(shop: Workshop, portion: Portion | None) -> Result:
     """Raises Damaged, with the result in its details, where anything is. No cache of the index is of use here."""
     began = time.monotonic()
     with Repository.open(shop.store, shop.password) as repository, locked_if_allowed(repository, shop):
-        done = Checker(repository, progress=shop.progress, cancelled=shop.hold.check).check(portion)
+        checker = Checker(repository, progress=shop.progress, cancelled=shop.hold.check, workers=shop.workers)
+        done = checker.check(portion)
         result = _result(done, repository, time.monotonic() - began)
     for finding in done.findings[FINDINGS_TOLD:]:
         _log.error("found too", kind=finding.kind.value.name, id=finding.id, reason=finding.message)

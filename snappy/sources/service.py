@@ -38,10 +38,10 @@ from snappy.jobs.messages import (
     SnapshotsRequest,
     read_answer,
 )
-from snappy.repository.crew import Workers, processors
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
+from snappy.repository.team import Workers, processors
 from snappy.sources import allow, base, tasks, worker_store
 from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore

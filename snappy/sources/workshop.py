@@ -13,11 +13,11 @@ import msgspec
 from snappy import log
 from snappy.errors import AccessDenied
 from snappy.jobs.messages import LockRef, Result
-from snappy.repository.crew import NO_WORKERS, Workers
 from snappy.repository.locks import Confirm, Lock, LockJob, LockOwner, Named
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
+from snappy.repository.team import NO_WORKERS, Workers
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 
@@ -38,7 +38,7 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     index_cache: Path | None = None
     """Where what index files say is kept from job to job."""
     workers: Workers = NO_WORKERS
-    """The worker processes that a backup may start."""
+    """The worker processes that a backup or a check may start."""
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -9,13 +9,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from snappy.config import Allow, Config, Core, SourceService, TargetService
 from snappy.frontend.api import Client
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.states import State
+from snappy.repository import pack_checker
 from snappy.repository.findings import Finding
-from snappy.repository.pack_checker import CheckedPack, PackChecker
+from snappy.repository.pack_checker import PackChecker
+from snappy.repository.pack_proof import CheckedPack, PackProof
 from tests.support.stack import Inside, in_process
 
 SECONDS = 60.0
@@ -79,6 +82,26 @@ async def test_whole_and_then_damaged(settings: Config, tmp_path: Path) -> None:
     assert list((tmp_path / "vault" / "locks").iterdir()) == []
 
 
+async def test_workers_read_over_connections_of_their_own(
+    settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_checker, "WORTH_WORKERS", 0)
+    monkeypatch.setattr(pack_checker, "READY_SECONDS", SECONDS)
+    monkeypatch.setattr(PackChecker, "_read_here", None)
+    settings.source["site"] = replace(settings.source["site"], workers=2)
+    async with filled(settings) as (_, client):
+        whole = await done_of(client, "check", read_data=True)
+        (pack, *_) = sorted((tmp_path / "vault" / "data").glob("*/*"))
+        pack.chmod(0o600)
+        pack.write_bytes(bytes(pack.stat().st_size))
+        damaged = await done_of(client, "check", read_data=True)
+    assert whole.state is State.SUCCEEDED, whole.error
+    assert whole.result is not None
+    assert whole.result.packs_read == whole.result.packs
+    assert damaged.result is not None
+    assert ("pack-changed", pack.name) in [(found.kind, found.id) for found in damaged.result.findings]
+
+
 async def test_who_may_not_ask_is_told(settings: Config) -> None:
     async with filled(settings) as (inside, _), inside.client("bob") as bob:
         refused = await done_of(bob, "check")
@@ -94,15 +117,15 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    made, examine = Gate(), PackChecker._examine
+    made, examine = Gate(), PackProof._examine
 
-    def waiting(self: PackChecker, pack: CheckedPack) -> list[Finding]:
+    def waiting(self: PackProof, pack: CheckedPack) -> list[Finding]:
         made.met.set()
         while not made.open.wait(0.05):
             self._cancelled()
         return examine(self, pack)
 
-    monkeypatch.setattr(PackChecker, "_examine", waiting)
+    monkeypatch.setattr(PackProof, "_examine", waiting)
     yield made
     made.open.set()
 

@@ -11,10 +11,11 @@ import pytest
 
 from snappy.repository import file_storer
 from snappy.repository.archiver import Archiver
-from snappy.repository.crew import Crew, Workers
+from snappy.repository.crew import Crew
 from snappy.repository.format import MIB
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
+from snappy.repository.team import Workers
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support import restic as peers
 from tests.support.compare import compare

@@ -6,12 +6,12 @@ import os
 import sys
 import time
 
-from snappy.repository import worker
+from snappy.repository import worker_process
 from snappy.repository.link import Setup, WorkerLink
 
 LATE_SECONDS = 0.02
 first = os.getpid()
-serve = worker._serve
+serve = worker_process._serve
 
 
 def serve_late(link: WorkerLink, setup: Setup) -> None:
@@ -21,5 +21,5 @@ def serve_late(link: WorkerLink, setup: Setup) -> None:
 
 
 if __name__ == "__main__":
-    worker._serve = serve_late
-    worker.main([int(word) for word in sys.argv[1:]])
+    worker_process._serve = serve_late
+    worker_process.main([int(word) for word in sys.argv[1:]])

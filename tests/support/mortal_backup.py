@@ -13,9 +13,10 @@ import fsspec
 from snappy import log
 from snappy.repository import file_storer
 from snappy.repository.archiver import Archiver
-from snappy.repository.crew import Crew, Workers
+from snappy.repository.crew import Crew
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
+from snappy.repository.team import Workers
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support.engine import PASSWORD
 from tests.support.worker_stores import all_are_ready

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from snappy.cli.main import main
-from snappy.repository import worker, worker_processes
+from snappy.repository import worker_process, worker_processes
 from snappy.repository.crypto import IV_SIZE, MAC_SIZE, SealingKey
 
 WORKER = "worker"
@@ -28,6 +28,6 @@ if __name__ == "__main__":
     SealingKey.seal_all = seal_all  # type: ignore[method-assign]
     SealingKey.open = unseal  # type: ignore[method-assign]
     if sys.argv[1] == WORKER:
-        worker.main([int(word) for word in sys.argv[2:]])
+        worker_process.main([int(word) for word in sys.argv[2:]])
     worker_processes.PROGRAM = [sys.executable, __file__, WORKER]
     sys.exit(main())

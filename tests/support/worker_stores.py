@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fsspec
 
-from snappy.errors import JobCancelled, NoSpace
+from snappy.errors import JobCancelled, NoSpace, Unavailable
 from snappy.repository.crew import Crew
 from snappy.repository.store import FileType, Store, StoreRecipe, Tell
 
@@ -26,6 +26,21 @@ class Full(Store):
         super().save(kind, name, data, create=create)
 
 
+class Stuck(Store):
+    """Never answers."""
+
+    def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        threading.Event().wait()
+        raise AssertionError
+
+
+class Away(Store):
+    """Does not answer."""
+
+    def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        raise Unavailable("nobody is there")
+
+
 class Listening(Store):
     """Keeps the last thing that it was told in a file beside the repository."""
 
@@ -37,6 +52,14 @@ class Listening(Store):
 
 def open_full(root: str) -> Full:
     return Full(fsspec.filesystem("file"), root)
+
+
+def open_stuck(root: str) -> Stuck:
+    return Stuck(fsspec.filesystem("file"), root)
+
+
+def open_away(root: str) -> Away:
+    return Away(fsspec.filesystem("file"), root)
 
 
 def open_listening(root: str) -> Listening:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from snappy.errors import Damaged, JobCancelled, NotFound, Unavailable
-from snappy.repository import pack_checker
+from snappy.repository import pack_proof
 from snappy.repository.checker import Checker, CheckResult
 from snappy.repository.crypto import OVERHEAD
 from snappy.repository.entries import Node
@@ -155,7 +155,7 @@ def test_packs_are_read_in_parts_so_that_they_may_be_of_any_size(
                 Counting.lengths.append(len(data))
             return data
 
-    monkeypatch.setattr(pack_checker, "PART", 4000)
+    monkeypatch.setattr(pack_proof, "PART", 4000)
     done = check(Counting(repository.store._fs, "/repo"))
     assert kinds(done) == []
     assert max(Counting.lengths) <= 4000 < max(size for _, size in repository.store.list(FileType.PACK))
@@ -166,7 +166,7 @@ def test_packs_are_read_in_parts_so_that_they_may_be_of_any_size(
 def test_damage_is_found_wherever_a_pack_is_cut(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
-    monkeypatch.setattr(pack_checker, "PART", part)
+    monkeypatch.setattr(pack_proof, "PART", part)
     (pack, *_) = packs_of(repository, BlobType.DATA)
     for place in [blob for blob in repository.index if blob.pack.hex() == pack]:
         for position in (place.offset, place.offset + place.length - 1):

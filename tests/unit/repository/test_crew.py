@@ -19,10 +19,10 @@ import pytest
 
 from snappy.errors import AttemptOver, Damaged, JobCancelled, NoSpace, WorkerDied
 from snappy.repository import crew as crews
-from snappy.repository import file_storer, hand, worker_processes
+from snappy.repository import file_storer, member, worker_processes
 from snappy.repository.archiver import Archiver, BackupResult
 from snappy.repository.chunker import SMALLEST
-from snappy.repository.crew import Crew, Workers
+from snappy.repository.crew import Crew
 from snappy.repository.entries import Entry, Node, Recipe, each_entry
 from snappy.repository.format import MIB, BlobType
 from snappy.repository.journal import Journal
@@ -30,6 +30,7 @@ from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Cancelled, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
+from snappy.repository.team import Workers
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support.backups import HOST, tree_below
 from tests.support.engine import CHEAP, PASSWORD, memory_store, new_repository
@@ -371,7 +372,7 @@ def test_workers_end_with_the_process_that_started_them(repository: Repository, 
 def test_a_stopped_worker_does_not_hold_up_a_cancelled_backup(
     repository: Repository, tree: Path, started: list[Crew], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hand, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(member, "STOP_SECONDS", 0.2)
     cancel = Cancel()
 
     def stop() -> None:

@@ -6,14 +6,14 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from snappy.repository import hand as module
+from snappy.repository import member
 from snappy.repository.hand import Hand
 from snappy.repository.link import LOST, Part
 
 
 def test_who_is_told_of_blobs_knows_where_they_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a file that is lost in the same round: else its blobs count from its first byte."""
-    monkeypatch.setattr(module, "CrewLink", Mock())
+    monkeypatch.setattr(member, "CrewLink", Mock())
     hand, file = Hand(Mock(), 1, Mock()), Mock(size=10)
     hand._wanted[1] = (file, False)
     hand.take_part(Part(1, b"b" * 32, [7], True, LOST, "it cannot be read"))
