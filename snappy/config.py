@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, inspect
 
+from snappy.bandwidth import Timetable
 from snappy.errors import UsageError
 
 SHORTHANDS = {
@@ -151,7 +152,12 @@ class TargetService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """r read, l list, w write new, W overwrite, d delete. ``rlw`` is append-only; locks stay deletable."""
     storage_options: dict[str, Any] = {}
     idle_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    bandwidth: str = ""
+    """In the words of rclone's --bwlimit: ``10M``, ``10M:1M`` (upload:download), ``08:00,512k 18:00,off``."""
     nats: Nats | None = None
+
+    def __post_init__(self) -> None:
+        Timetable.parse(self.bandwidth)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,12 +27,14 @@ from snappy.bus.protocol import (
     Answer,
     Open,
     OpenAnswer,
+    Put,
     Read,
     ReadAnswer,
     frame_size,
     seal,
     unseal,
 )
+from snappy.bus.throttle import LONGEST_WAIT, Throttles
 from snappy.bus.transfers import GetTransfer, PutTransfer, Transfer, answer_frame, given_again
 from snappy.errors import BusError, SnappyError, Unavailable
 from snappy.targets.policy import GuardedDraft, PolicyFileSystem
@@ -88,12 +90,14 @@ class FileServer:
         private_inboxes: bool = False,
         on_attack: OnAttack = ignore_attack,
         limits: Limits = Limits(),  # noqa: B008
+        throttles: Throttles | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus, self._files, self.target = bus, files, target
         self.replica = replica or secrets.token_hex(4)
         self._gate, self._private, self._on_attack = gate, private_inboxes, on_attack
         self._limits, self._clock = limits, clock
+        self._throttles = throttles or Throttles()
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix=f"files-{target}")
         self._places = asyncio.Semaphore(limits.transfers)
         self._transfers: dict[str, Transfer] = {}
@@ -154,10 +158,13 @@ class FileServer:
     async def _perform(self, name: str, caller: str, request: Any) -> Answer:
         if isinstance(request, Open):
             return await self._open(caller, request)
-        files = self._files.asking(Asker(self._gate, caller, request.grant))
+        asker = Asker(self._gate, caller, request.grant)
+        files = self._files.asking(asker)
         if isinstance(request, Read):
-            return await self._read(files, caller, request)
+            return await self._read(files, asker, request)
         answer: Answer = await self._in_thread(self._operations.handlers[name], files, request)
+        if isinstance(request, Put):
+            await self._throttles.upload(asker.granted).take(len(request.data), LONGEST_WAIT)
         return answer
 
     # ---- transfers
@@ -171,23 +178,27 @@ class FileServer:
         except BaseException:
             self._places.release()
             raise
-        frame = frame_size(request.max_payload, self._bus.nc.max_payload)
-        token = self._begin(PutTransfer(draft, asker.renew, *self._common(caller, request.path)))
+        pace = self._throttles.upload(asker.granted)
+        frame = pace.frame(frame_size(request.max_payload, self._bus.nc.max_payload))
+        token = self._begin(PutTransfer(draft, asker.renew, pace, *self._common(caller, request.path)))
         return OpenAnswer(replica=self.replica, transfer=token, frame=frame)
 
-    async def _read(self, files: PolicyFileSystem, caller: str, request: Read) -> ReadAnswer:
+    async def _read(self, files: PolicyFileSystem, asker: Asker, request: Read) -> ReadAnswer:
         frame = frame_size(request.max_payload, self._bus.nc.max_payload)
         answer: ReadAnswer = await self._in_thread(_inline, files, request, frame)
+        pace = self._throttles.download(asker.granted)
         if answer.data is not None:
+            await pace.take(answer.size, LONGEST_WAIT)
             return answer
+        frame = pace.frame(frame)
         await self._take_place()
         try:
             handle = await self._in_thread(files._open, request.path)
         except BaseException:
             self._places.release()
             raise
-        common = self._common(caller, request.path)
-        transfer = GetTransfer(handle, request.start, answer.size, frame, request.digest, *common)
+        common = self._common(asker.caller, request.path)
+        transfer = GetTransfer(handle, request.start, answer.size, frame, request.digest, pace, *common)
         token = self._begin(transfer)
         return msgspec.structs.replace(answer, replica=self.replica, transfer=token, frame=frame)
 
@@ -254,13 +265,16 @@ class FileServer:
 
 
 class Asker:
-    """Puts a right to the gate under the caller's grant, which a long transfer renews on its way."""
+    """Puts a right to the gate under the caller's grant, which a long transfer renews on its way.
+    ``granted`` is what the gate read last."""
 
     def __init__(self, gate: Gate, caller: str, grant: str) -> None:
-        self._gate, self._caller, self._grant = gate, caller, grant
+        self._gate, self.caller, self._grant = gate, caller, grant
+        self.granted: Grant | None = None
 
     def __call__(self, right: str) -> Grant | None:
-        return self._gate(self._grant, self._caller, right)
+        self.granted = self._gate(self._grant, self.caller, right)
+        return self.granted
 
     def renew(self, grant: str) -> None:
         self._grant = grant

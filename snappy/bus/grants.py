@@ -28,7 +28,8 @@ RIGHTS_BACKUP = READ + LIST + WRITE
 
 class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """``rights`` are letters: r read, l list, w write new, W overwrite, d delete. ``expires`` is Unix seconds.
-    ``locks`` are names of locks that may be removed although another grant wrote them."""
+    ``locks`` are names of locks that may be removed although another grant wrote them. ``bandwidth`` is what the job
+    may take, in the words of :mod:`snappy.bandwidth`."""
 
     job: str
     attempt: int
@@ -37,6 +38,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     rights: str
     expires: float
     locks: tuple[str, ...] = ()
+    bandwidth: str = ""
     v: int = 1
 
 

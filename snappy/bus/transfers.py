@@ -31,6 +31,7 @@ from snappy.bus.protocol import (
     parse_frame,
     parse_length,
 )
+from snappy.bus.throttle import Pace
 from snappy.errors import BusError, Corrupt, Garbled, SnappyError
 from snappy.targets.policy import GuardedDraft
 
@@ -129,15 +130,16 @@ class PutTransfer(Transfer):
     writing never wait for the bus, nor the bus for them. What fails there is told to the next frame or the commit.
     """
 
-    def __init__(self, draft: GuardedDraft, renew: Callable[[str], None], *common: Any) -> None:
+    def __init__(self, draft: GuardedDraft, renew: Callable[[str], None], pace: Pace, *common: Any) -> None:
         super().__init__(*common)
-        self._draft, self._renew = draft, renew
+        self._draft, self._renew, self._pace = draft, renew, pace
         self._received = 0
         self._early: dict[int, tuple[memoryview, str]] = {}
         self._backlog: deque[memoryview] = deque()
 
     async def handle(self, frame: Frame, reply: str) -> Payload | None:
         if frame.kind is Kind.WRITE:
+            await self._pace.take(len(frame.rest))
             return await self._write(frame.offset, frame.rest, reply)
         self._over = True
         if frame.kind is Kind.COMMIT:
@@ -210,16 +212,17 @@ class GetTransfer(Transfer):
     ``digests`` is off for a caller that has a proof of its own for what it reads.
     """
 
-    def __init__(self, handle: Any, start: int, size: int, frame: int, digests: bool, *common: Any) -> None:
+    def __init__(self, handle: Any, start: int, size: int, frame: int, digests: bool, pace: Pace, *common: Any) -> None:
         super().__init__(*common)
         self._handle, self._start, self._size, self._frame = handle, start, size, frame
-        self._digests = digests
+        self._digests, self._pace = digests, pace
         self._hash = hashlib.sha256()
         self._hashed = 0
 
     async def handle(self, frame: Frame, reply: str) -> Payload | None:
         if frame.kind is Kind.FETCH:
             made: Payload = await self._in_thread(self._fetch, frame.offset, parse_length(frame.rest))
+            await self._pace.take(len(made))
             return made
         self._over = True
         if frame.kind is Kind.CLOSE:

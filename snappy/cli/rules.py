@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from snappy.errors import UsageError
+
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 LENGTH = re.compile(r"(?:[0-9]{1,9}[dhms])+\Z")
 
@@ -20,6 +22,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--deadline", metavar="TIME", type=moment, help="stop it and let it fail if it is not over then")
     group.add_argument("--attempts", metavar="N", type=int, help="how many may end with an error")
     group.add_argument("--time-limit", metavar="TIME", type=length, help="for one attempt, for example 90m")
+    group.add_argument("--bandwidth", metavar="RATE", help="10M, 10M:1M (up:down), or '08:00,512k 18:00,off'")
+    group.add_argument("--limit-upload", metavar="KIB", type=int, help="the same, as restic has it: KiB a second")
+    group.add_argument("--limit-download", metavar="KIB", type=int)
     group.add_argument(
         "--duplicates",
         choices=["queue", "skip", "replace"],
@@ -29,8 +34,18 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def fields(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those that were given, as fields of the command."""
-    names = ("priority", "not_before", "deadline", "attempts", "time_limit", "duplicates")
-    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    names = ("priority", "not_before", "deadline", "attempts", "time_limit", "duplicates", "bandwidth")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    return given | _limits(arguments)
+
+
+def _limits(arguments: argparse.Namespace) -> dict[str, str]:
+    limits = (arguments.limit_upload, arguments.limit_download)
+    if limits == (None, None):
+        return {}
+    if arguments.bandwidth is not None:
+        raise UsageError("--bandwidth says what --limit-upload and --limit-download say", hint="give one of them")
+    return {"bandwidth": ":".join(f"{limit}k" if limit else "off" for limit in limits)}
 
 
 def length(text: str) -> int:

@@ -261,7 +261,8 @@ class HoldDesk:
 
     def _granted(self, record: JobRecord, hold: Hold, locks: Sequence[str] = ()) -> HoldAnswer:
         target, rights = record.command["target"], RIGHTS[record.kind]
-        grant = Grant(record.id, hold.attempt, hold.service, target, rights, hold.deadline, tuple(locks))
+        bandwidth = record.command.get("bandwidth") or ""
+        grant = Grant(record.id, hold.attempt, hold.service, target, rights, hold.deadline, tuple(locks), bandwidth)
         return HoldAnswer(
             clock=self._clock(),
             job=record,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from snappy.bandwidth import Timetable
 from snappy.errors import InvalidCommand
 
 VERSION = 1
@@ -47,9 +48,13 @@ class Command(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """What if a twin is not over: the same kind, source, target, plug-in and options, by the same submitter.
     ``queue``: both run, each in its turn. ``skip``: this job is rejected with the code ``duplicate``. ``replace``: the
     twin is cancelled."""
+    bandwidth: Annotated[str, Meta(max_length=512)] | None = None
+    """Bytes a second at the target, in the words of rclone's --bwlimit: ``512k``, ``10M:1M`` (upload:download), or by
+    the target's time of day ``08:00,512k 18:00,off``."""
     v: int = VERSION
 
     def __post_init__(self) -> None:
+        Timetable.parse(self.bandwidth or "")
         if self.not_before and self.deadline and self.deadline <= self.not_before:
             raise ValueError("a deadline comes after not_before")
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from nats.errors import Error as NatsError
 
 from snappy import __version__, config, log, secrets
+from snappy.bandwidth import Timetable
 from snappy.bus.connection import Bus
 from snappy.bus.fileserver import FileServer, Gate, Limits
 from snappy.bus.grants import Grant, GrantChecker
 from snappy.bus.micro import MicroService
+from snappy.bus.throttle import Throttles
 from snappy.errors import UsageError
 from snappy.jobs.heart import Heart
 from snappy.jobs.messages import Beat
@@ -53,6 +55,7 @@ class TargetService:
             gate=grant_gate(GrantChecker(self._key), self.name, self._clock),
             private_inboxes=self._private,
             limits=Limits(idle_seconds=settings.idle_seconds),
+            throttles=Throttles(Timetable.parse(settings.bandwidth)),
             clock=self._clock,
         )
         metadata = {"service": self.name, "replica": server.replica, "rights": settings.rights}

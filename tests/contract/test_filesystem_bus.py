@@ -19,9 +19,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from nats.aio.msg import Msg
 
 from snappy import config
+from snappy.bandwidth import Timetable
 from snappy.bus.connection import Bus
 from snappy.bus.fileserver import FileServer, Limits
 from snappy.bus.filesystem import SnappyFileSystem
+from snappy.bus.grants import Grant
 from snappy.bus.protocol import (
     OPERATIONS,
     Answer,
@@ -38,6 +40,7 @@ from snappy.bus.protocol import (
     unseal,
 )
 from snappy.bus.remote import Patience
+from snappy.bus.throttle import Throttles
 from snappy.bus.uploads import Upload
 from snappy.errors import (
     AccessDenied,
@@ -695,3 +698,19 @@ async def test_an_object_that_is_there_already_counts_as_written(stock_nats: Nat
         with pytest.raises(Corrupt):
             await stage.caller()._pipe_file(name, content + b"!")
         assert stage.files.cat_file(name) == content
+
+
+# ---- bandwidth
+
+
+@pytest.mark.parametrize("job", ["", "4M"], ids=["of-the-target", "of-the-job"])
+async def test_bytes_take_the_time_that_the_limit_gives_them(stock_nats: NatsServer, job: str) -> None:
+    """In frames and in whole messages, both ways; nobody waits longer for one answer than the callers' patience."""
+    own = Throttles(Timetable.parse("" if job else "4M"))
+    grant = Grant("j1", 1, "site1", "vault", ALL_RIGHTS, 2e9, (), job)
+    async with staged(stock_nats.url, throttles=own, gate=lambda *_asked: grant) as stage:
+        fs = stage.caller()
+        for work in (fs._pipe_file("x", BIG), fs._cat_file("x")):
+            began = time.monotonic()
+            await asyncio.gather(work, *(fs._pipe_file(f"y{number}", b"\0" * 100_000) for number in range(10)))
+            assert time.monotonic() - began > (len(BIG) / (4 << 20)) - 0.2

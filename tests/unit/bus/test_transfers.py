@@ -24,6 +24,7 @@ from snappy.bus.protocol import (
     pack_length,
     parse_frame,
 )
+from snappy.bus.throttle import Pace
 from snappy.bus.transfers import MAX_EARLY, GetTransfer, PutTransfer, Transfer
 from snappy.errors import AttemptOver, BusError, Corrupt
 from snappy.targets.policy import PolicyFileSystem
@@ -76,7 +77,7 @@ async def putting(
     caller = Caller()
     with ThreadPoolExecutor(4) as pool:
         draft = files.write("data/x", exclusive=True)
-        caller.transfer = PutTransfer(draft, renew, "site1", "data/x", caller.publish, pool, lambda: 7.0)
+        caller.transfer = PutTransfer(draft, renew, Pace(), "site1", "data/x", caller.publish, pool, lambda: 7.0)
         running = asyncio.create_task(caller.transfer.run(idle))
         yield caller, running
         running.cancel()
@@ -205,7 +206,7 @@ async def getting(start: int, size: int, *, digests: bool = True) -> AsyncIterat
     caller, handle = Caller(), io.BytesIO(CONTENT)
     with ThreadPoolExecutor(4) as pool:
         common = ("site1", "data/x", caller.publish, pool, lambda: 7.0)
-        caller.transfer = GetTransfer(handle, start, size, PIECE, digests, *common)
+        caller.transfer = GetTransfer(handle, start, size, PIECE, digests, Pace(), *common)
         running = asyncio.create_task(caller.transfer.run(60.0))
         yield caller, handle
         running.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from snappy.cli import rules
 from snappy.cli.main import _parser
-from snappy.jobs.kinds import COMMANDS, Command
+from snappy.errors import InvalidCommand, UsageError
+from snappy.jobs.kinds import COMMANDS, Command, parse_command
 
 NAMED = ["--source", "site1"]
 KINDS = {
@@ -34,7 +36,7 @@ def test_nothing_given_nothing_said(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_given_is_a_valid_command(kind: str) -> None:
     words = "--priority -3 --not-before 2h --deadline 1d12h --attempts 2 --time-limit 90m --duplicates skip"
-    given = command(kind, *words.split())
+    given = command(kind, *words.split(), "--bandwidth", "08:00,1M 18:00,off")
     made: Command = msgspec.convert({"source": "site1", "target": "vault", **given}, COMMANDS[kind])
     assert (made.priority, made.attempts, made.time_limit, made.duplicates) == (-3, 2, 5400.0, "skip")
     assert made.deadline is not None
@@ -60,3 +62,26 @@ def test_what_is_no_time(text: str) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1d12h", 129600), ("1h1m1s", 3661)])
 def test_lengths(text: str, seconds: int) -> None:
     assert rules.length(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "bandwidth"),
+    [
+        (["--limit-upload", "512"], "512k:off"),
+        (["--limit-download", "1024"], "off:1024k"),
+        (["--limit-upload", "100", "--limit-download", "200"], "100k:200k"),
+    ],
+)
+def test_limits_may_be_said_as_restic_has_them(words: list[str], bandwidth: str) -> None:
+    assert command("backup", *words) == {"bandwidth": bandwidth}
+
+
+def test_a_limit_is_said_once() -> None:
+    with pytest.raises(UsageError, match="--bandwidth says what"):
+        command("backup", "--limit-upload", "512", "--bandwidth", "1M")
+
+
+def test_a_rate_that_is_none_is_refused_with_the_word() -> None:
+    body = json.dumps({"source": "site1", "target": "vault", "bandwidth": "fast"}).encode()
+    with pytest.raises(InvalidCommand, match="'fast' is no rate"):
+        parse_command("check", body)
