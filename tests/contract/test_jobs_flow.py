@@ -48,11 +48,12 @@ async def test_from_a_bare_publish_to_the_final_event(stack: Stack, site: Worker
 
 
 async def test_the_grant_lets_the_worker_do_its_job_and_no_more(stack: Stack, site: Worker, alice: Client) -> None:
-    await alice.submit("backup", BACKUP)
+    await alice.submit("backup", {**BACKUP, "bandwidth": "10M:1M"})
     held = await site.claimed()
     checker = GrantChecker(SIGNING_KEY.public_text())
     grant = checker.check(held.grant, caller="site1", target="vault", right="w", now=stack.clock.now)
     assert (grant.rights, grant.attempt, grant.expires) == ("rlw", 1, stack.clock.now + SETTINGS.hold_seconds)
+    assert grant.bandwidth == "10M:1M"
     with pytest.raises(AttemptOver):
         checker.check(held.grant, caller="site1", target="vault", right="w", now=held.deadline)
 
