@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from snappy import __version__, heap
 from snappy.errors import Damaged, SourceError
-from snappy.repository.entries import Entry, Node, Problem, Siblings
+from snappy.repository.entries import Directory, Entry, Exported, Node, Problem, Siblings
 from snappy.repository.file_storer import FileStorer, Ledgers
 from snappy.repository.format import HEX_ID, BlobId, BlobType, parse_id
 from snappy.repository.journal import UNKNOWN, Journal
@@ -20,7 +20,7 @@ from snappy.repository.snapshots import Snapshot, Summary, matches
 from snappy.repository.tally import Tally
 from snappy.repository.team import NO_WORKERS, Workers
 from snappy.repository.tree import StoredNode
-from snappy.repository.tree_builder import Before, Folder, TreeBuilder
+from snappy.repository.tree_builder import Before, Child, Folder, TreeBuilder
 from snappy.repository.tree_reader import TreeReader
 
 PROGRAM = f"snappy {__version__}"
@@ -86,7 +86,7 @@ class Archiver:
 
     def backup(
         self,
-        entries: Iterable[Entry | Siblings],
+        entries: Iterable[Exported],
         *,
         paths: Sequence[str],
         hostname: str,
@@ -125,7 +125,7 @@ class Archiver:
         problems = self._problems
         return BackupResult(snapshot, self._summary, self._tally.bytes_read, problems.kept, problems.total)
 
-    def _store(self, entries: Iterable[Entry | Siblings], force: bool) -> BlobId:
+    def _store(self, entries: Iterable[Exported], force: bool) -> BlobId:
         self._expect_as_before()
         builder = TreeBuilder(self._repo, self._tally, self._load_before(ROOT, self._old_root()))
         ledgers = Ledgers(self._tally, self._progress, self._problems, self._journal)
@@ -134,6 +134,8 @@ class Archiver:
                 files.check()
                 if isinstance(one, Siblings):
                     self._take_siblings(builder, files, one, force)
+                elif isinstance(one, Directory):
+                    self._take_directory(builder, one, force)
                 else:
                     self._take_entry(builder, files, one, force)
             builder.finish()
@@ -167,9 +169,20 @@ class Archiver:
         node = entry.node
         stored = folder.known.get(node.name)
         if node.type == "dir":
-            builder.enter(entry.path, node, stored, self._before(folder, entry.path, stored))
+            self._enter(builder, folder, entry.path, node, stored)
         else:
             self._take_file(builder, files, folder, entry, self._readable(entry.path, stored), force)
+
+    def _take_directory(self, builder: TreeBuilder, one: Directory, force: bool) -> None:
+        folder = builder.locate(one.path)
+        stored = folder.known.get(folder.last_name)
+        if not force and stored is not None and says_same(stored, one.found):
+            self._enter(builder, folder, one.path, stored, stored)
+        elif self._can_be_kept(entry := one.entry()):
+            self._enter(builder, folder, one.path, entry.node, stored)
+
+    def _enter(self, builder: TreeBuilder, folder: Folder, path: bytes, node: Child, stored: StoredNode | None) -> None:
+        builder.enter(path, node, stored, self._before(folder, path, stored))
 
     def _take_file(
         self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None, force: bool
@@ -183,7 +196,7 @@ class Archiver:
             builder.place(folder, node)
 
     def _take_siblings(self, builder: TreeBuilder, files: FileStorer, siblings: Siblings, force: bool) -> None:
-        """Most files are what the parent snapshot says: those need neither an entry nor a new node."""
+        """Most are what the parent snapshot says: those need neither an entry nor a new node."""
         folder = None if force else builder.folder(siblings.folder)
         same: list[bytes] = []
         for name, found in siblings.looks:
@@ -197,13 +210,15 @@ class Archiver:
 
     def _keep(self, builder: TreeBuilder, folder: Folder | None, names: list[bytes]) -> None:
         if folder and names:
-            size = sum(folder.known[name].size for name in names)
-            self._tally.kept(files=len(names), size=size)
-            self._progress.add(files=len(names), size=size)
+            sizes = [stored.size for stored in map(folder.known.__getitem__, names) if stored.type == "file"]
+            self._tally.kept(files=len(sizes), size=sum(sizes))
+            self._progress.add(files=len(sizes), size=sum(sizes))
             builder.keep(folder, names)
 
     def _is_whole(self, stored: StoredNode) -> bool:
-        """Whether the repository has the content."""
+        """Whether the repository has the content, where there has to be some."""
+        if stored.type != "file":
+            return True
         try:
             return stored.content is not None and self._repo.has_blobs(BlobType.DATA, map(parse_id, stored.content))
         except Damaged:

@@ -93,20 +93,34 @@ Look = tuple[bytes, os.stat_result]
 
 
 class Siblings(NamedTuple):
-    """Regular files of one directory, in order, that a source looked at and did no more, for as many entries: a file
-    of which the parent snapshot says the same needs no entry. ``entry`` makes one, until the source is asked for what
-    comes next."""
+    """Objects of one directory, in order and none of them a directory, that a source looked at and did no more, for as
+    many entries: one of which the parent snapshot says the same needs no entry. ``entry`` makes one, until the source
+    is asked for what comes next."""
 
     folder: bytes
     looks: list[Look]
     entry: Callable[[bytes, os.stat_result], Entry]
 
 
-def each_entry(exported: Iterable[Entry | Siblings]) -> Iterator[Entry]:
+class Directory(NamedTuple):
+    """The same of a directory, for its entry."""
+
+    path: bytes
+    found: os.stat_result
+    entry: Callable[[], Entry]
+
+
+Exported = Entry | Siblings | Directory
+"""What a source may yield."""
+
+
+def each_entry(exported: Iterable[Exported]) -> Iterator[Entry]:
     """The entries that a source yields, siblings too one by one."""
     for one in exported:
         if isinstance(one, Entry):
             yield one
+        elif isinstance(one, Directory):
+            yield one.entry()
         else:
             yield from (one.entry(*look) for look in one.looks)
 

@@ -120,7 +120,7 @@ def parse_time(text: str) -> int:
     """Nanoseconds since the epoch. Raises :class:`Damaged`."""
     digits = text[20:-1]
     if text[19:20] == "." and text[-1] == "Z" and digits.isdecimal() and digits.isascii():
-        return _parse_second(text[:19]) * _NANOS + int(digits[:9].ljust(9, "0"))
+        return _parse_second(text[:19]) + int(digits if len(digits) == 9 else digits[:9].ljust(9, "0"))
     return _parse_any_time(text)
 
 
@@ -130,10 +130,10 @@ def _parse_any_time(text: str) -> int:
     if match is None:
         raise Damaged(f"{text[:40]!r} is not a time")
     fraction, sign, hours, minutes = match.groups("")
-    seconds = _parse_second(text[:19])
+    found = _parse_second(text[:19])
     if sign:
-        seconds -= int(sign + "60") * (60 * int(hours) + int(minutes))
-    return seconds * _NANOS + int(fraction[:9].ljust(9, "0"))
+        found -= int(sign + "60") * (60 * int(hours) + int(minutes)) * _NANOS
+    return found + int(fraction[:9].ljust(9, "0"))
 
 
 @lru_cache(maxsize=8192)
@@ -144,4 +144,4 @@ def _parse_second(text: str) -> int:
         raise Damaged(f"{text[:40]!r} is not a time") from error
     if text[10] != "T":
         raise Damaged(f"{text[:40]!r} is not a time")
-    return (moment - _EPOCH) // _SECOND
+    return (moment - _EPOCH) // _SECOND * _NANOS

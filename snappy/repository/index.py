@@ -127,11 +127,18 @@ class MemoryIndex:
 
     def has(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether a copy is known."""
-        (first,) = first_bits(blob)
-        for table in self._tables:  # noqa: SIM110 - a generator would cost as much again
-            if table.has(first, kind, blob):
-                return True
-        return False
+        return self.has_all(kind, (blob,))
+
+    def has_all(self, kind: BlobType, blobs: Iterable[BlobId]) -> bool:
+        """The same of all of them."""
+        for blob in blobs:
+            (first,) = first_bits(blob)
+            for table in self._tables:
+                if table.has(first, kind, blob):
+                    break
+            else:
+                return False
+        return True
 
     def location(self, kind: BlobType, blob: BlobId) -> BlobLocation | None:
         """One copy, if any is known."""

@@ -35,13 +35,13 @@ class Before:
 
 
 class Folder:
-    """A directory whose children are coming in. ``old`` is its node in the parent snapshot, ``known`` those in it by
-    the bytes of their names."""
+    """A directory whose children are coming in. ``old`` is its node in the parent snapshot, and ``node`` too if that
+    still says all but the tree; ``known`` are those in it by the bytes of their names."""
 
-    def __init__(self, path: bytes, node: Node, above: Folder | None, old: StoredNode | None, before: Before) -> None:
+    def __init__(self, path: bytes, node: Child, above: Folder | None, old: StoredNode | None, before: Before) -> None:
         self.path, self.node, self.above, self.old = path, node, above, old
         self.before, self.known = before.nodes, before.by_name
-        self._old_subtrees = deque(stored_subtrees(before.nodes))
+        self._old_subtrees: deque[BlobId] | None = None
         self.slot = above.reserve() if above else 0
         self.children: list[Child | None] = []
         self.awaited = 1  # itself, until it is closed
@@ -55,6 +55,8 @@ class Folder:
 
     def subtrees_after(self, tree: BlobId) -> Iterable[BlobId]:
         """The parent snapshot's directories that come after the one with ``tree``; ask in their order."""
+        if self._old_subtrees is None:
+            self._old_subtrees = deque(stored_subtrees(self.before))
         while self._old_subtrees and self._old_subtrees.popleft() != tree:
             pass
         return self._old_subtrees
@@ -106,8 +108,8 @@ class TreeBuilder:
         with self._lock:
             folder.children += [folder.known[name] for name in names]
 
-    def enter(self, path: bytes, node: Node, old: StoredNode | None, before: Before) -> None:
-        """Open a directory in the one that was located last."""
+    def enter(self, path: bytes, node: Child, old: StoredNode | None, before: Before) -> None:
+        """Open a directory in the one that was located last; see :class:`Folder`."""
         with self._lock:
             self._stack.append(Folder(path, node, self._stack[-1], old, before))
 
@@ -155,20 +157,20 @@ class TreeBuilder:
 
     def _store(self, folder: Folder) -> Child:
         children = [child for child in folder.children if child is not None]
-        tree = folder.node.subtree = self._stored_before(folder, children) or self._save(children)
+        tree = self._stored_before(folder, children) or self._save(children)
         folder.children, folder.before = [], []
+        node = _with_tree(folder, tree)
         if folder.above is None:
             self.root = tree
-            return folder.node
-        same = folder.old is not None and folder.old.equals(folder.node)
-        self._tally.folder(new=folder.old is None, same=same)
-        return folder.old if folder.old is not None and same else folder.node
+        else:
+            self._tally.folder(new=folder.old is None, same=node is folder.old)
+        return node
 
     def _stored_before(self, folder: Folder, children: list[Child]) -> BlobId | None:
         """The parent snapshot's tree, if nothing in it changed: comparing costs less than writing it again."""
         if not children or folder.old is None or len(children) != len(folder.before):
             return None
-        if not all(map(_is_same, folder.before, children)):
+        if children != folder.before and not all(map(_is_same, folder.before, children)):
             return None
         tree = bytes.fromhex(folder.old.subtree or "")
         return tree if self._repo.has_blob(BlobType.TREE, tree) else None
@@ -179,6 +181,17 @@ class TreeBuilder:
         if saved.new:
             self._tally.blob(BlobType.TREE, len(data), saved.stored)
         return saved.id
+
+
+def _with_tree(folder: Folder, tree: BlobId) -> Child:
+    """The node of the directory with that tree: the parent snapshot's, if it says the same."""
+    node, old = folder.node, folder.old
+    if isinstance(node, StoredNode):
+        if node.subtree == tree.hex():
+            return node
+        node = node.node()
+    node.subtree = tree
+    return old if old is not None and old.equals(node) else node
 
 
 def _is_same(old: StoredNode, child: Child) -> bool:

@@ -88,10 +88,9 @@ class BlobWriter:
 
     def has_all(self, kind: BlobType, blobs: Iterable[BlobId]) -> bool:
         """The same of all of them."""
-        for blob in blobs:  # noqa: SIM110 - a generator would cost as much again
-            if not self.has(kind, blob):
-                return False
-        return True
+        if self._pending:
+            return all(self.has(kind, blob) for blob in blobs)
+        return self._index.has_all(kind, blobs)
 
     def save(self, kind: BlobType, data: bytes, blob: BlobId | None = None) -> SavedBlob:
         """Store a blob unless it is there; blocks while too many packs are on their way."""

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import msgspec
 
 from snappy.errors import BadOptions, UnknownPlugin
-from snappy.repository.entries import Entry, Siblings, Sink
+from snappy.repository.entries import Exported, Sink
 
 GROUP = "snappy.sources"
 
@@ -53,8 +53,8 @@ class Source(Protocol):
         Raises :class:`snappy.errors.SourceMissing` when what is asked for does not exist.
         """
 
-    def export(self, frozen: Any) -> Iterator[Entry | Siblings]:
-        """Yield the entries, in the order that :class:`Entry` demands."""
+    def export(self, frozen: Any) -> Iterator[Exported]:
+        """Yield the entries, in the order that :class:`snappy.repository.entries.Entry` demands."""
 
     @classmethod
     def restore_claims(cls, options: Any) -> list[str]:

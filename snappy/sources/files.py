@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from snappy.errors import BadOptions, SourceMissing
-from snappy.repository.entries import Entry, Siblings, Sink
+from snappy.repository.entries import Entry, Exported, Siblings, Sink
 from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
 from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink, Overwrite
@@ -85,7 +86,7 @@ class FilesSource:
         await asyncio.to_thread(_require, self._places)
         yield
 
-    def export(self, frozen: None) -> Iterator[Entry | Siblings]:
+    def export(self, frozen: None) -> Iterator[Exported]:
         """All entries. Raises :class:`SourceMissing` for a URL that vanished."""
         remotes = {place.path: place for place in self._places if isinstance(place, Remote)}
         if remotes:
@@ -100,8 +101,8 @@ class FilesSource:
             tree = LocalCensus(wanted, self._exclusion, one_file_system=self._options.one_file_system)
             for one in tree:
                 if isinstance(one, Siblings):
-                    yield from (found.st_size for _, found in one.looks)
-                elif one.node.type == "file" and not one.error:
+                    yield from (found.st_size for _, found in one.looks if stat.S_ISREG(found.st_mode))
+                elif isinstance(one, Entry) and one.node.type == "file" and not one.error:
                     yield one.node.size
 
     def _export_remotes(self, remotes: dict[bytes, Remote]) -> Iterator[Entry]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from snappy.errors import SourceMissing
-from snappy.repository.entries import Entry, Look, Node, NodeType, Siblings
+from snappy.repository.entries import Directory, Entry, Exported, Look, Node, NodeType, Siblings
 from snappy.repository.paths import join, split
 from snappy.sources.exclusion import Exclusion, Warn
 from snappy.sources.local_node import local_entry
@@ -92,7 +92,7 @@ class LocalTree:
         self._may_leave_out = one_file_system or bool(exclusion)
         self._stack: list[Folder] = []
 
-    def __iter__(self) -> Iterator[Entry | Siblings]:
+    def __iter__(self) -> Iterator[Exported]:
         try:
             self._push_root()
             while self._stack:
@@ -110,12 +110,12 @@ class LocalTree:
         except OSError as error:
             raise SourceMissing(f"the root directory cannot be read: {error.strerror}") from error
 
-    def _inside(self, folder: Folder) -> Iterator[Entry | Siblings]:
+    def _inside(self, folder: Folder) -> Iterator[Exported]:
         """What is in the directory, as far as the next one in it, or to its end."""
         files: list[Look] = []
         for name in folder.names:
             seen = self._look(folder, name)
-            if isinstance(seen, os.stat_result) and stat.S_ISREG(seen.st_mode) and name not in folder.wanted:
+            if isinstance(seen, os.stat_result) and _is_plain(seen.st_mode) and name not in folder.wanted:
                 files.append((name, seen))
                 if len(files) < TOGETHER:
                     continue
@@ -156,33 +156,32 @@ class LocalTree:
             or self._exclusion.by_path(join(folder.path, name), directory=is_folder)
         )
 
-    def _take(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry | None:
+    def _take(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry | Directory | None:
         wanted = folder.wanted.get(name)
         if stat.S_ISSOCK(found.st_mode) and wanted is None:
             return None
-        entry = self._describe(folder, name, found)
         if not stat.S_ISDIR(found.st_mode):
-            return _not_on_the_way(entry, wanted)
+            return _not_on_the_way(self._describe(folder, name, found), wanted)
+        directory = Directory(join(folder.path, name), found, partial(self._describe, folder, name, found))
         is_mount_point = self._one_file_system and wanted is None and found.st_dev != folder.device
-        if not is_mount_point:  # what is mounted there is left out, the place itself is kept
-            self._enter(folder, entry, found, wanted)
-        return entry
+        # what is mounted there is left out, the place itself is kept
+        return directory if is_mount_point else self._enter(folder, directory, wanted)
 
     def _describe(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry:
         return local_entry(join(folder.path, name), folder.place(name), found)
 
-    def _enter(self, above: Folder, entry: Entry, found: os.stat_result, wanted: Wanted | None) -> None:
-        def warn(message: str) -> None:
-            entry.warning = message
-
+    def _enter(self, above: Folder, directory: Directory, wanted: Wanted | None) -> Entry | Directory:
+        """The directory, or its entry when there is something to be said of it."""
+        warnings: list[str] = []
         try:
-            handle = open_folder(os.path.basename(entry.path), found, above.handle)
+            handle = open_folder(os.path.basename(directory.path), directory.found, above.handle)
             whole = above.whole or (wanted is not None and wanted.whole)
-            folder = Folder(entry.path, found, handle, wanted, whole)
+            folder = Folder(directory.path, directory.found, handle, wanted, whole)
             self._push(folder)
-            folder.names = iter(self._names(folder, warn))
+            folder.names = iter(self._names(folder, warnings.append))
         except OSError as error:
-            entry.error = f"the directory cannot be read: {error.strerror}"
+            return _remarked(directory.entry(), error=f"the directory cannot be read: {error.strerror}")
+        return _remarked(directory.entry(), warning=warnings[-1]) if warnings else directory
 
     def _names(self, folder: Folder, warn: Warn) -> list[bytes]:
         if not folder.whole:
@@ -213,6 +212,15 @@ class LocalCensus(LocalTree):
 
 def _unreadable(path: bytes, why: str) -> Entry:
     return Entry(path=path, node=Node(name=os.path.basename(path), type="irregular"), error=why)
+
+
+def _is_plain(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+
+
+def _remarked(entry: Entry, *, error: str = "", warning: str = "") -> Entry:
+    entry.error, entry.warning = error, warning or entry.warning
+    return entry
 
 
 def _not_on_the_way(entry: Entry, wanted: Wanted | None) -> Entry:

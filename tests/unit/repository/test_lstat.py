@@ -1,4 +1,4 @@
-"""A stored node is kept for a regular file if, and only if, it would be stored again just so."""
+"""A stored node is kept for what would be stored again just so, and for nothing else."""
 
 from __future__ import annotations
 
@@ -40,6 +40,51 @@ def test_what_was_stored_is_known_again(place: Path, mode: int) -> None:
 def test_a_file_of_two_names_is_known_again(place: Path) -> None:
     os.link(place, place.with_name("other"))
     assert says_same(stored(place.lstat()), place.lstat())
+
+
+def directory(path: Path) -> StoredNode:
+    path.mkdir()
+    node = node_of(b"folder", path.lstat())
+    node.subtree = bytes(range(32))
+    return read_tree(encode_tree([node]))[0]
+
+
+def link(path: Path) -> StoredNode:
+    path.symlink_to("somewhere")
+    node = node_of(b"link", path.lstat())
+    node.link_target = b"somewhere"
+    return read_tree(encode_tree([node]))[0]
+
+
+OTHERS = {
+    directory: OTHER | {"type": "file", "subtree": "no id"},
+    link: OTHER | {"type": "file", "linktarget": ""},
+}
+
+
+@pytest.mark.parametrize("make", [directory, link])
+def test_a_directory_and_a_link_are_known_again(tmp_path: Path, make: Callable[[Path], StoredNode]) -> None:
+    node, found = make(tmp_path / "it"), (tmp_path / "it").lstat()
+    assert says_same(node, found)
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [(make, field) for make in OTHERS for field in FIELDS if (make, field) != (link, "linktarget_raw")],
+)
+def test_one_that_differs_in_any_field_is_not_kept(
+    tmp_path: Path, make: Callable[[Path], StoredNode], field: str
+) -> None:
+    node, found = make(tmp_path / "it"), (tmp_path / "it").lstat()
+    value = getattr(node, field)
+    other = OTHERS[make].get(field, f"{value}x" if isinstance(value, str) else (value or 0) + 1)
+    assert not says_same(msgspec.structs.replace(node, **{field: other}), found)
+
+
+def test_a_directory_or_link_with_content_is_not_kept(tmp_path: Path) -> None:
+    for make in (directory, link):
+        node, found = make(tmp_path / make.__name__), (tmp_path / make.__name__).lstat()
+        assert not says_same(msgspec.structs.replace(node, content=[]), found)
 
 
 @pytest.mark.parametrize("field", FIELDS)
