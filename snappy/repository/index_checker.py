@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from snappy.errors import Corrupt, Damaged, NotFound, SnappyError
-from snappy.repository.crypto import OVERHEAD
 from snappy.repository.findings import Findings, Kind
 from snappy.repository.format import PackId
 from snappy.repository.index import decode_index
 from snappy.repository.index_table import GatheredTable, encode_row
-from snappy.repository.pack import LENGTH_SIZE, PackedBlob, encode_header
+from snappy.repository.pack import PackedBlob, encode_header, end_size
 from snappy.repository.progress import Cancelled
 from snappy.repository.repo import Repository
 from snappy.repository.store import File, FileType
@@ -35,11 +34,6 @@ class Listing(NamedTuple):
     size: int
     header_size: int
     header: bytes
-
-
-def header_digest(blobs: list[PackedBlob]) -> bytes:
-    """Of the header of a pack with these blobs, in their order."""
-    return hashlib.sha256(encode_header(blobs)).digest()
 
 
 class IndexChecker:
@@ -116,4 +110,4 @@ def _listing(blobs: Iterable[PackedBlob]) -> Listing | None:
             return None
         end += blob.length
     header = encode_header(ordered)
-    return Listing(end + len(header) + OVERHEAD + LENGTH_SIZE, len(header), hashlib.sha256(header).digest())
+    return Listing(end + end_size(len(header)), len(header), hashlib.sha256(header).digest())

@@ -133,19 +133,37 @@ def read_header(key: SealingKey, size: int, read: ReadRange) -> list[PackedBlob]
 
     Raises :class:`Damaged` when it is no pack, or one that fails its authentication.
     """
-    if size < _PLAIN.size + OVERHEAD + LENGTH_SIZE:
+    end = read_end(size, read)
+    return parse_header(open_end(key, end), size - len(end))
+
+
+def end_size(header_size: int) -> int:
+    """The bytes at a pack's end that are none of a blob's, where its plain header has ``header_size``."""
+    return header_size + OVERHEAD + LENGTH_SIZE
+
+
+def read_end(size: int, read: ReadRange, guess: int = _FIRST_READ) -> bytes:
+    """The sealed header and its length; in one call of ``read`` if ``guess`` is enough. Raises :class:`Damaged`."""
+    if size < end_size(_PLAIN.size):
         raise Damaged("the pack is too short")
-    tail = read(size - min(size, _FIRST_READ), min(size, _FIRST_READ))
+    tail = read(size - min(size, guess), min(size, guess))
     length = _LENGTH.unpack(tail[-LENGTH_SIZE:])[0]
     whole = length + LENGTH_SIZE
     if not OVERHEAD < length <= LARGEST_HEADER or whole > size:
         raise Damaged("the pack ends with an impossible header length")
     if whole > len(tail):
         tail = read(size - whole, whole)
-    return _checked(decode_header(key.open(tail[-whole:-LENGTH_SIZE])), size - whole)
+    return tail[-whole:]
 
 
-def _checked(blobs: list[PackedBlob], size: int) -> list[PackedBlob]:
+def open_end(key: SealingKey, end: bytes) -> bytes:
+    """The plain header. Raises :class:`Damaged`."""
+    return key.open(memoryview(end)[:-LENGTH_SIZE])
+
+
+def parse_header(header: bytes, size: int) -> list[PackedBlob]:
+    """The blobs of a pack that has ``size`` bytes of them. Raises :class:`Damaged`."""
+    blobs = decode_header(header)
     if blobs[-1].offset + blobs[-1].length != size:
         raise Damaged("a pack's header does not describe the pack")
     return blobs

@@ -10,13 +10,14 @@ from snappy import log
 from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.findings import Finding, Kind
 from snappy.repository.format import MIB, PackId
-from snappy.repository.index_checker import Listing, header_digest
-from snappy.repository.pack import PackedBlob
+from snappy.repository.index_checker import Listing
+from snappy.repository.pack import PackedBlob, parse_header
 from snappy.repository.progress import Cancelled
 from snappy.repository.reader import BlobReader
 
-PART = 8 * MIB
-"""Bytes of a pack that a reader has in memory, unless a single blob is larger; so packs may be of any size."""
+PART = 10 * MIB
+"""Bytes of a pack that a reader has in memory, unless a single blob is larger; so packs may be of any size, and the
+usual ones come in two parts."""
 _NAMED = 20
 """Damaged blobs of a pack that a finding names."""
 
@@ -52,8 +53,8 @@ class PackProof:
 
     def _examine(self, pack: CheckedPack) -> list[Finding]:
         try:
-            blobs, fault = self._header(pack)
-            changed, damaged = self._read(pack, blobs)
+            end, blobs, fault = self._end(pack)
+            changed, damaged = self._read(pack, blobs, end)
         except NotFound as error:
             return [Finding(Kind.PACK_MISSING, pack.id.hex(), error.message)]
         except Corrupt as error:
@@ -65,25 +66,28 @@ class PackProof:
         place = f"in pack {pack.id.hex()}"
         return [Finding(Kind.BLOB_DAMAGED, blob.id.hex(), f"{place}: {error.message}") for blob, error in damaged]
 
-    def _header(self, pack: CheckedPack) -> tuple[list[PackedBlob], str]:
-        """The blobs that the pack lists; or none, and why."""
+    def _end(self, pack: CheckedPack) -> tuple[bytes, list[PackedBlob], str]:
+        """The bytes behind the blobs, and the blobs that the header there lists; or none, and why."""
+        expected = pack.listing.header_size if pack.listing else 0
         try:
-            blobs = self._reader.read_pack_header(pack.id, pack.size)
+            end, header = self._reader.read_pack_end(pack.id, pack.size, expected)
+            blobs = parse_header(header, pack.size - len(end))
         except Damaged as error:
-            return [], error.message
-        if pack.listing and header_digest(blobs) != pack.listing.header:
-            return [], "its header and the index list different blobs"
-        return blobs, ""
+            return b"", [], error.message
+        if pack.listing and hashlib.sha256(header).digest() != pack.listing.header:
+            return b"", [], "its header and the index list different blobs"
+        return end, blobs, ""
 
-    def _read(self, pack: CheckedPack, blobs: list[PackedBlob]) -> tuple[bool, list[DamagedBlob]]:
+    def _read(self, pack: CheckedPack, blobs: list[PackedBlob], behind: bytes) -> tuple[bool, list[DamagedBlob]]:
         """Whether the pack is not what its name says, and which blobs are damaged."""
         digest = hashlib.sha256()
         damaged: list[DamagedBlob] = []
-        for start, end, within in _parts(blobs, pack.size):
+        for start, end, within in _parts(blobs, pack.size - len(behind)):
             self._cancelled()
             data = self._reader.read(pack.id, start, end - start)
             digest.update(data)
             damaged += self._damaged(within, start, memoryview(data))
+        digest.update(behind)
         return digest.digest() != pack.id, damaged
 
     def _damaged(self, blobs: Iterable[PackedBlob], start: int, data: memoryview) -> Iterator[DamagedBlob]:
@@ -96,7 +100,7 @@ class PackProof:
 
 
 def _parts(blobs: list[PackedBlob], size: int) -> Iterator[tuple[int, int, list[PackedBlob]]]:
-    """From where to where to read, and the blobs that lie there whole: all of a pack of ``size`` bytes, in order."""
+    """From where to where to read the first ``size`` bytes of a pack, in order, and the blobs that lie there whole."""
     start = end = 0
     within: list[PackedBlob] = []
     for blob in blobs:

@@ -10,7 +10,7 @@ from snappy.repository.compression import decompress
 from snappy.repository.crypto import SealingKey
 from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, PackId, blob_id
 from snappy.repository.index import MemoryIndex
-from snappy.repository.pack import PackedBlob, read_header
+from snappy.repository.pack import PackedBlob, end_size, open_end, read_end, read_header
 from snappy.repository.store import FileType, Store
 
 LARGEST_GAP = MIB // 4
@@ -83,6 +83,12 @@ class BlobReader:
     def read_pack_header(self, pack: PackId, size: int) -> list[PackedBlob]:
         """The blobs that a pack of ``size`` bytes says it holds. Raises :class:`Damaged` and StorageError."""
         return read_header(self._key, size, lambda offset, length: self.read(pack, offset, length))
+
+    def read_pack_end(self, pack: PackId, size: int, header_size: int) -> tuple[bytes, bytes]:
+        """The bytes at the end of a pack, behind its blobs, and the plain header in them, which probably has
+        ``header_size`` bytes. Raises :class:`Damaged` and StorageError."""
+        end = read_end(size, lambda offset, length: self.read(pack, offset, length), end_size(header_size))
+        return end, open_end(self._key, end)
 
     def _load_run(
         self, pack: PackId, run: list[BlobLocation], missing: list[BlobLocation]

@@ -41,7 +41,14 @@ class WorkerStore(HeldStore):
 
     def __init__(self, target: str, caller: str, prefix: str, nats: Nats, patience: float) -> None:
         self._permit = _Leave()
-        self._files = SnappyFileSystem(target, caller=caller, grant=self._permit.grant, prefix=prefix, nats=nats)
+        self._files = SnappyFileSystem(
+            target,
+            caller=caller,
+            grant=self._permit.grant,
+            prefix=prefix,
+            nats=nats,
+            read_digest=False,  # what a worker reads proves itself
+        )
         self._connecting = threading.Lock()
         self._connected = False
         self._dialing: Future[None] | None = None
