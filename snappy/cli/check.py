@@ -21,7 +21,9 @@ def register(commands: options.Commands) -> None:
     reading = check.add_mutually_exclusive_group()
     reading.add_argument("--read-data", action="store_true", help="read every pack, and prove all that is in it")
     reading.add_argument(
-        "--read-data-subset", metavar="PART", help="read a part alone: 1/7 is the first of seven, 10%% are random packs"
+        "--read-data-subset",
+        metavar="PART",
+        help="read a part alone: 1/7 is the first of seven, 10%% or 500M are as much of the packs at random",
     )
     check.set_defaults(run=lambda arguments: asyncio.run(_check(arguments)))
 

@@ -5,6 +5,7 @@ Unknown fields are refused, so that a typing error is answered. ``schemas/`` is 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -97,18 +98,25 @@ class RestoreCommand(Command, frozen=True, kw_only=True):
     exclude: list[str] = []
 
 
+_SUBSET = r"^([0-9]+/[0-9]+|[0-9]+(\.[0-9]+)?%|[0-9]+[KMGTkmgt]?)$"
+_NUMBER = re.compile(r"[0-9.]+")
+
+
 class CheckCommand(Command, frozen=True, kw_only=True):
     """Find out whether a repository is whole."""
 
     read_data: bool = False
     """Read every pack, and prove all that is in it."""
-    read_data_subset: Annotated[str, Meta(pattern=r"^([0-9]+/[0-9]+|[0-9]+(\.[0-9]+)?%)$")] | None = None
-    """Read a part alone: ``1/7`` is the first of seven, ``10%`` are as many packs at random."""
+    read_data_subset: Annotated[str, Meta(pattern=_SUBSET)] | None = None
+    """Read a part alone: ``1/7`` is the first of seven, ``10%`` are as many packs at random, ``500M`` about so many
+    bytes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.read_data and self.read_data_subset:
             raise ValueError("read_data reads all, so it excludes read_data_subset")
+        if any(float(number) == 0 for number in _NUMBER.findall(self.read_data_subset or "")):
+            raise ValueError(f"read_data_subset: {self.read_data_subset} is no part of the data")
 
 
 COMMANDS: dict[str, type[Command]] = {

@@ -73,7 +73,7 @@ class Checker:
         index = IndexChecker(self._repo, self._findings, self._cancelled)
         index.check()
         present = self._present(index)
-        chosen = portion.choose(list(present)) if portion else []
+        chosen = portion.choose({pack: size for pack, (size, _) in present.items()}) if portion else []
         read = [CheckedPack(pack, *present[pack]) for pack in chosen]
         size = sum(pack.size for pack in read)
         self._progress.expect(files=len(read), size=size)

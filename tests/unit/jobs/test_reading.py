@@ -31,7 +31,7 @@ def test_a_command_that_makes_no_sense_is_rejected(body: bytes) -> None:
         parse_command("backup", body)
 
 
-@pytest.mark.parametrize("part", ["1", "1/", "/7", "10", "%", "1/7%", "half", ""])
+@pytest.mark.parametrize("part", ["1/", "/7", "%", "1/7%", "5X", "half", "", "0/0", "1/0", "0%", "0.0%", "0", "0M"])
 def test_a_part_of_the_data_that_is_none(part: str) -> None:
     with pytest.raises(InvalidCommand, match="read_data_subset"):
         parse_command("check", check(read_data_subset=part))
