@@ -176,10 +176,19 @@ class Archiver:
     def _take_directory(self, builder: TreeBuilder, one: Directory, force: bool) -> None:
         folder = builder.locate(one.path)
         stored = folder.known.get(folder.last_name)
-        if not force and stored is not None and says_same(stored, one.found):
-            self._enter(builder, folder, one.path, stored, stored)
-        elif self._can_be_kept(entry := one.entry()):
-            self._enter(builder, folder, one.path, entry.node, stored)
+        node = stored if not force and stored is not None and says_same(stored, one.found) else self._described(one)
+        if one.below is not None:
+            tree, files, size, folders = one.below
+            self._tally.kept(files=files, size=size, folders=folders)
+            self._progress.add(files=files, size=size)
+            builder.pass_over(folder, node, stored, tree)
+        else:
+            self._enter(builder, folder, one.path, node, stored)
+
+    def _described(self, one: Directory) -> Node:
+        entry = one.entry()
+        self._can_be_kept(entry)
+        return entry.node
 
     def _enter(self, builder: TreeBuilder, folder: Folder, path: bytes, node: Child, stored: StoredNode | None) -> None:
         builder.enter(path, node, stored, self._before(folder, path, stored))

@@ -102,12 +102,29 @@ class Siblings(NamedTuple):
     entry: Callable[[bytes, os.stat_result], Entry]
 
 
+class Below(NamedTuple):
+    """All that lies below a directory is as the parent snapshot says in ``tree``: so many files, of so many bytes
+    together, and so many directories."""
+
+    tree: bytes
+    """The id of the directory's tree, 32 bytes; the repository has it and all that it leads to."""
+    files: int
+    size: int
+    folders: int
+
+
+Passed = Callable[[bytes], Below | None]
+"""What lies below the directory at that path, if it is known: then the source leaves it out. Asked once for each
+directory before it is opened, in the order of the entries."""
+
+
 class Directory(NamedTuple):
-    """The same of a directory, for its entry."""
+    """The same of a directory, for its entry. What lies ``below`` is left out, where it is said."""
 
     path: bytes
     found: os.stat_result
     entry: Callable[[], Entry]
+    below: Below | None = None
 
 
 Exported = Entry | Siblings | Directory

@@ -81,6 +81,8 @@ class Repository:
         self._chunker = Chunker(config.chunker_seed)
         compressor = Compressor() if config.has_compression else None
         self.documents = Documents(store, key.master, compressor, random)
+        self.cache = cache
+        """The local folder in which index files are kept, if there is one."""
         known = None if cache is None else IndexCache(cache, config.id, key.master.stamp)
         self._loader = IndexLoader(store, self.documents, self.index, known)
         self.reader = BlobReader(store, key.master, self.index)

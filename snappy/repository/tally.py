@@ -22,9 +22,10 @@ class Tally:
         with self._lock:
             self.bytes_read += size
 
-    def kept(self, *, files: int, size: int) -> None:
-        """Count files that are known to be as they were, of so many bytes together."""
+    def kept(self, *, files: int, size: int, folders: int = 0) -> None:
+        """Count files that are known to be as they were, of so many bytes together, and directories."""
         with self._lock:
+            self._summary.dirs_unmodified += folders
             self._summary.total_files_processed += files
             self._summary.total_bytes_processed += size
             self._summary.files_unmodified += files

@@ -113,6 +113,12 @@ class TreeBuilder:
         with self._lock:
             self._stack.append(Folder(path, node, self._stack[-1], old, before))
 
+    def pass_over(self, folder: Folder, node: Child, old: StoredNode | None, tree: BlobId) -> None:
+        """Put in a directory of which the tree is stored; the rest as for :meth:`enter`."""
+        kept = _with_tree(node, old, tree)
+        self._tally.folder(new=old is None, same=kept is old)
+        self.place(folder, kept)
+
     def place(self, folder: Folder, node: Child) -> None:
         """Put a finished node into the directory."""
         with self._lock:
@@ -159,7 +165,7 @@ class TreeBuilder:
         children = [child for child in folder.children if child is not None]
         tree = self._stored_before(folder, children) or self._save(children)
         folder.children, folder.before = [], []
-        node = _with_tree(folder, tree)
+        node = _with_tree(folder.node, folder.old, tree)
         if folder.above is None:
             self.root = tree
         else:
@@ -183,9 +189,8 @@ class TreeBuilder:
         return saved.id
 
 
-def _with_tree(folder: Folder, tree: BlobId) -> Child:
-    """The node of the directory with that tree: the parent snapshot's, if it says the same."""
-    node, old = folder.node, folder.old
+def _with_tree(node: Child, old: StoredNode | None, tree: BlobId) -> Child:
+    """The node of a directory with that tree: the parent snapshot's, if it says the same."""
     if isinstance(node, StoredNode):
         if node.subtree == tree.hex():
             return node

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.entries import Node
 from snappy.repository.format import HEX_ID, MIB, BlobId, BlobLocation, BlobType, PackId
-from snappy.repository.repo import Repository
 from snappy.repository.tree import StoredNode, read_tree
 
 AROUND = MIB // 2
@@ -43,11 +42,23 @@ class _Stretch(NamedTuple):
         return self.data[place.offset - self.start :][: place.length]
 
 
+class Library(Protocol):
+    """Where trees are, and how they come out; see :class:`snappy.repository.repo.Repository`."""
+
+    def location(self, kind: BlobType, blob: BlobId) -> BlobLocation | None: ...
+
+    def load_blob(self, kind: BlobType, blob: BlobId) -> bytes: ...
+
+    def read_pack(self, pack: PackId, offset: int, length: int) -> bytes: ...
+
+    def open_blob(self, blob: BlobLocation, sealed: memoryview) -> bytes: ...
+
+
 class TreeReader:
     """Loads trees for one walk, depth first. Not thread-safe."""
 
-    def __init__(self, repo: Repository) -> None:
-        self._repo = repo
+    def __init__(self, library: Library) -> None:
+        self._library = library
         self._kept = deque[_Stretch](maxlen=KEPT)
 
     def load(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> list[Node]:
@@ -59,15 +70,15 @@ class TreeReader:
 
     def load_stored(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> list[StoredNode]:
         """The same as they are stored: what is wrong within a node shows only when somebody looks at it."""
-        place = self._repo.location(BlobType.TREE, tree)
+        place = self._library.location(BlobType.TREE, tree)
         data = self._open(place, siblings) if place else None
-        return read_tree(self._repo.load_blob(BlobType.TREE, tree) if data is None else data)
+        return read_tree(self._library.load_blob(BlobType.TREE, tree) if data is None else data)
 
     def _open(self, place: BlobLocation, siblings: Iterable[BlobId]) -> bytes | None:
         """The plain bytes of a tree; ``None`` if that copy is damaged: there may be another."""
         try:
             stretch = next((kept for kept in self._kept if kept.holds(place)), None) or self._read(place, siblings)
-            return self._repo.open_blob(place, stretch.blob(place))
+            return self._library.open_blob(place, stretch.blob(place))
         except (Damaged, NotFound, Corrupt):
             return None
 
@@ -75,13 +86,13 @@ class TreeReader:
         known = (kept.end for kept in self._kept if kept.pack == place.pack and kept.end <= place.offset)
         start = max(0, place.offset - AROUND, *known)
         end = max([place.offset + place.length, *self._ends(place, siblings)])
-        stretch = _Stretch(place.pack, start, memoryview(self._repo.read_pack(place.pack, start, end - start)))
+        stretch = _Stretch(place.pack, start, memoryview(self._library.read_pack(place.pack, start, end - start)))
         self._kept.appendleft(stretch)
         return stretch
 
     def _ends(self, place: BlobLocation, siblings: Iterable[BlobId]) -> Iterable[int]:
         """Where the siblings that lie close behind end."""
-        found = (self._repo.location(BlobType.TREE, tree) for tree in islice(siblings, SIBLINGS))
+        found = (self._library.location(BlobType.TREE, tree) for tree in islice(siblings, SIBLINGS))
         behind = (other for other in found if other and other.pack == place.pack)
         return [one.offset + one.length for one in behind if place.offset < one.offset < place.offset + AROUND]
 

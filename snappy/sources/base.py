@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import msgspec
 
 from snappy.errors import BadOptions, UnknownPlugin
-from snappy.repository.entries import Exported, Sink
+from snappy.repository.entries import Exported, Passed, Recipe, Sink
 
 GROUP = "snappy.sources"
 
@@ -73,6 +73,18 @@ class Measurable(Protocol):
     def sizes(self, frozen: Any) -> Iterator[int]:
         """The size of each file that :meth:`Source.export` will yield, in bytes, roughly. It runs beside ``export``
         in a thread of its own, and is closed early when the backup is over."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A source that another process can go through from the end while this one begins, so that both are sooner done."""
+
+    def backwards(self, frozen: Any) -> Recipe | None:
+        """What makes, in another process, the entries in the opposite order: a directory still before what is in it,
+        but siblings by their names downwards. None where there is no such thing."""
+
+    def export_rest(self, frozen: Any, passed: Passed) -> Iterator[Exported]:
+        """As :meth:`Source.export`, without what lies below the directories that are ``passed``."""
 
 
 def names() -> list[str]:

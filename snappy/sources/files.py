@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from snappy.errors import BadOptions, SourceMissing
-from snappy.repository.entries import Entry, Exported, Siblings, Sink
+from snappy.repository import makers
+from snappy.repository.entries import Entry, Exported, Passed, Recipe, Siblings, Sink
 from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
 from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink, Overwrite
@@ -88,11 +89,28 @@ class FilesSource:
 
     def export(self, frozen: None) -> Iterator[Exported]:
         """All entries. Raises :class:`SourceMissing` for a URL that vanished."""
+        return self.export_rest(frozen, lambda _: None)
+
+    def export_rest(self, frozen: None, passed: Passed) -> Iterator[Exported]:
+        """The same without what is passed. Of a URL all is yielded."""
         remotes = {place.path: place for place in self._places if isinstance(place, Remote)}
         if remotes:
             return self._export_remotes(remotes)
+        return iter(self._tree(passed=passed))
+
+    def backwards(self, frozen: None) -> Recipe | None:
+        """What makes the same in the opposite order elsewhere; of a URL nothing does."""
+        if not all(isinstance(place, Local) for place in self._places):
+            return None
+        return Recipe(makers.name_of(export_backwards), (msgspec.msgpack.encode(self._options),))
+
+    def entries_backwards(self) -> Iterator[Exported]:
+        """All entries of local paths, siblings in the opposite order."""
+        return iter(self._tree(backwards=True))
+
+    def _tree(self, **order: Any) -> LocalTree:
         wanted = plan([place.path for place in self._places])
-        return iter(LocalTree(wanted, self._exclusion, one_file_system=self._options.one_file_system))
+        return LocalTree(wanted, self._exclusion, one_file_system=self._options.one_file_system, **order)
 
     def sizes(self, frozen: None) -> Iterator[int]:
         """The size of each file that a backup will read; of URLs, which would have to be listed twice, nothing."""
@@ -144,6 +162,11 @@ class FilesSource:
             allow_devices=options.allow_devices,
             overwrite=options.overwrite,
         )
+
+
+def export_backwards(options: bytes) -> Iterator[Exported]:
+    """What :meth:`FilesSource.backwards` names."""
+    return FilesSource(msgspec.msgpack.decode(options, type=FilesOptions)).entries_backwards()
 
 
 def _owner(options: FilesRestore) -> Owner | None:

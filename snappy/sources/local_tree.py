@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from snappy.errors import SourceMissing
-from snappy.repository.entries import Directory, Entry, Exported, Look, Node, NodeType, Siblings
+from snappy.repository.entries import Directory, Entry, Exported, Look, Node, NodeType, Passed, Siblings
 from snappy.repository.paths import join, split
 from snappy.sources.exclusion import Exclusion, Warn
 from snappy.sources.local_node import local_entry
@@ -85,9 +85,19 @@ def open_folder(path: bytes, found: os.stat_result | None, above: int | None) ->
 
 
 class LocalTree:
-    """The entries of the wanted paths, in the order that :class:`Entry` demands. Iterate once."""
+    """The entries of the wanted paths, in the order that :class:`Entry` demands, without what is ``passed``; or
+    ``backwards``, siblings in the opposite order. Iterate once."""
 
-    def __init__(self, wanted: Wanted, exclusion: Exclusion, *, one_file_system: bool = False) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        exclusion: Exclusion,
+        *,
+        one_file_system: bool = False,
+        passed: Passed = lambda _: None,
+        backwards: bool = False,
+    ) -> None:
+        self._passed, self._backwards = passed, backwards
         self._wanted, self._exclusion, self._one_file_system = wanted, exclusion, one_file_system
         self._may_leave_out = one_file_system or bool(exclusion)
         self._stack: list[Folder] = []
@@ -164,8 +174,10 @@ class LocalTree:
             return _not_on_the_way(self._describe(folder, name, found), wanted)
         directory = Directory(join(folder.path, name), found, partial(self._describe, folder, name, found))
         is_mount_point = self._one_file_system and wanted is None and found.st_dev != folder.device
-        # what is mounted there is left out, the place itself is kept
-        return directory if is_mount_point else self._enter(folder, directory, wanted)
+        if is_mount_point:  # what is mounted there is left out, the place itself is kept
+            return directory
+        below = self._passed(directory.path)
+        return self._enter(folder, directory, wanted) if below is None else directory._replace(below=below)
 
     def _describe(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry:
         return local_entry(join(folder.path, name), folder.place(name), found)
@@ -185,10 +197,11 @@ class LocalTree:
 
     def _names(self, folder: Folder, warn: Warn) -> list[bytes]:
         if not folder.whole:
-            return sorted(folder.wanted)
+            return sorted(folder.wanted, reverse=self._backwards)
         names = [os.fsencode(name) for name in os.listdir(folder.handle)]
         tag = self._exclusion.tag_of(folder.handle, names, warn)
-        return sorted(names if tag is None else {tag, *folder.wanted}.intersection(names))
+        taken = names if tag is None else {tag, *folder.wanted}.intersection(names)
+        return sorted(taken, reverse=self._backwards)
 
     def _push(self, folder: Folder) -> None:
         self._stack.append(folder)

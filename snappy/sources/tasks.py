@@ -21,9 +21,10 @@ from snappy import log
 from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
 from snappy.jobs.kinds import BackupCommand, CheckCommand, Command, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
+from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
-from snappy.repository.entries import Problem, Sink
+from snappy.repository.entries import Exported, Problem, Sink
 from snappy.repository.journal import Journal
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
@@ -143,9 +144,13 @@ def _backup_blocking(
             journal=None if command.force else journal,
             workers=shop.workers,
         )
-        with _listed_if_cancelled(repository), _expected(shop.progress, source, frozen, parent):
+        with (
+            _listed_if_cancelled(repository),
+            _expected(shop.progress, source, frozen, parent),
+            _entries(repository, shop, command, source, frozen, parent) as entries,
+        ):
             done = archiver.backup(
-                source.export(frozen),
+                entries,
                 paths=source.claims(),
                 hostname=host,
                 username=user_name(),
@@ -156,6 +161,25 @@ def _backup_blocking(
                 force=command.force,
             )
         return _backup_result(done, repository)
+
+
+@contextmanager
+def _entries(
+    repository: Repository,
+    shop: Workshop,
+    command: BackupCommand,
+    source: base.Source,
+    frozen: Any,
+    parent: Snapshot | None,
+) -> Iterator[Iterable[Exported]]:
+    """What the source yields, without what a scout has passed, where one is worth it."""
+    backwards = source.backwards(frozen) if isinstance(source, base.Divisible) and not command.force else None
+    sent = scout.send(repository, parent, backwards, shop.workers) if parent and backwards else None
+    if sent is None or not isinstance(source, base.Divisible):
+        yield source.export(frozen)
+        return
+    with sent:
+        yield source.export_rest(frozen, sent.passed)
 
 
 def _journal(repository: Repository, hold: Hold) -> Journal:
