@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Done = TypeVar("Done")
 
 WITH_WARNINGS = 3
+FINDINGS_LOGGED = 1000
+"""A source service keeps no more of a check's findings."""
 CANCEL_SECONDS = 30.0
 """How long a job that was interrupted may take to end cleanly."""
 SAME_WISH_SECONDS = 1.0
@@ -149,7 +151,13 @@ def _tell_findings(result: Result) -> None:
         word = "damage" if found.damage else "hint"
         output.note(f"{word}: {found.kind}: {found.object} {found.id}: {found.message}\n  {found.remedy}")
     if result.finding_count > len(result.findings):
-        output.note(f"and {result.finding_count - len(result.findings)} more, which the service's log names")
+        output.note(f"and {result.finding_count - len(result.findings)} more, {_where_named(result.finding_count)}")
+
+
+def _where_named(findings: int) -> str:
+    if findings <= FINDINGS_LOGGED:
+        return "which the service's log names"
+    return f"of which the service's log names those up to the {FINDINGS_LOGGED}th"
 
 
 def summary(kind: str, result: Result) -> str:

@@ -174,3 +174,17 @@ async def test_it_goes_on_after_an_outage_of_others(settings: Config, gate: Gate
         await inside.start(part)
         record = await ended(client, job)
     assert record.state is State.SUCCEEDED, record.error
+
+
+async def test_it_goes_on_after_an_outage_of_nats(settings: Config, gate: Gate) -> None:
+    async with filled(settings) as (inside, client):
+        job = await amid_a_check(client, gate)
+        server = inside.server.broker._process
+        assert server is not None
+        server.kill()
+        gate.open.set()
+        while inside.server.broker._process is server:
+            await asyncio.sleep(0.05)
+        async with inside.client("alice") as again:
+            record = await ended(again, job)
+    assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 1), record.error

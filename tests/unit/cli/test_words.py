@@ -10,6 +10,7 @@ from snappy.cli import display, follow, output, snapshots
 from snappy.errors import NotFound
 from snappy.jobs.messages import Attempt, ErrorInfo, Finding, JobRecord, Progress, Result, Warn
 from snappy.jobs.states import State
+from snappy.repository.findings import FINDINGS_KEPT
 
 RESULT = Result(
     snapshot="0123456789abcdef",
@@ -82,6 +83,20 @@ def test_hints_of_a_check_are_told_and_change_nothing(capsys: pytest.CaptureFixt
     hinted = Result(findings=[LEFT], finding_count=1)
     assert follow.tell(record(State.SUCCEEDED, "check", result=hinted), as_json=False) == 0
     assert capsys.readouterr().err == "hint: pack-unlisted: pack cd: no index lists it\n  none\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (FINDINGS_KEPT, "and 999 more, which the service's log names"),
+        (FINDINGS_KEPT + 1, "and 1000 more, of which the service's log names those up to the 1000th"),
+    ],
+)
+def test_findings_that_nobody_keeps_are_not_said_to_be_logged(
+    capsys: pytest.CaptureFixture[str], count: int, words: str
+) -> None:
+    follow.tell(record(State.SUCCEEDED, "check", result=Result(findings=[LEFT], finding_count=count)), as_json=False)
+    assert capsys.readouterr().err.splitlines()[-1] == words
 
 
 @pytest.mark.parametrize("as_json", [True, False])
