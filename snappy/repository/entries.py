@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from typing import BinaryIO, Literal, NamedTuple, Protocol
+from typing import BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -221,3 +221,27 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release what is held; may be called twice."""
+
+
+Identity = tuple[int, int]
+"""What tells a file from all others of a place, whatever its name."""
+
+
+@runtime_checkable
+class SharedFile(FileWriter, Protocol):
+    """A file of a :class:`SharedSink`."""
+
+    def identity(self) -> Identity: ...
+
+
+@runtime_checkable
+class SharedSink(Sink, Protocol):
+    """A sink whose place other processes of this machine can reach too: they bring contents, whole files or parts of
+    one, into directories that were created before. All that :meth:`Sink.file` gives are :class:`SharedFile`."""
+
+    def recipe(self) -> Recipe:
+        """What makes a sink of the same place there."""
+
+    def part(self, path: bytes, identity: Identity) -> FileWriter:
+        """The file that another process has created and keeps open, which alone finishes it: ``finish`` does nothing
+        here. Raises :class:`snappy.errors.UnsafePath` when it is another file by now."""

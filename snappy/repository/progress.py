@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from snappy.repository.entries import Problem
@@ -54,3 +54,9 @@ class Problems:
             self.total += 1
             if len(self.kept) < PROBLEMS_KEPT:
                 self.kept.append(Problem(path, message, code))
+
+    def join(self, kept: Iterable[Problem], total: int) -> None:
+        """Count ``total`` more, of which these were kept."""
+        with self._lock:
+            self.total += total
+            self.kept += list(kept)[: PROBLEMS_KEPT - len(self.kept)]

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from snappy.repository.crypto import OVERHEAD
-from snappy.repository.entries import FileWriter, Node, Sink, Standing, StandingFile
+from snappy.repository.entries import FileWriter, Identity, Node, SharedFile, SharedSink, Sink, Standing, StandingFile
 from snappy.repository.format import MIB, BlobLocation, blob_id
 from snappy.repository.progress import Cancelled
 
 READ_TOGETHER = MIB
+LARGE = 8 * MIB
 LARGEST_TAKEN = 16 * MIB
 """A larger blob is rather fetched than taken from the file that stands there: it would have to be in memory whole."""
 
@@ -49,12 +50,29 @@ class RestoredFile:
 
     __slots__ = ("_awaited", "_lock", "_sink", "_writer", "node", "outcome", "path")
 
-    def __init__(self, outcome: Outcome, node: Node, sink: Sink) -> None:
+    def __init__(self, outcome: Outcome, node: Node, sink: Sink, blobs: int) -> None:
+        """So many blobs are to come."""
         self.path, self.node, self.outcome = outcome.path, node, outcome
         self._sink = sink
         self._lock = threading.Lock()
-        self._awaited = len(node.content or ())
+        self._awaited = blobs
         self._writer: FileWriter | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is rather brought in parts than in one go."""
+        return self.node.size >= LARGE
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether something was written to it."""
+        return self._writer is not None
+
+    def identity(self) -> Identity:
+        """By which another process knows the file, which is created if it was not. Its sink is to be a shared one."""
+        writer = self._open()
+        assert isinstance(writer, SharedFile)
+        return writer.identity()
 
     def standing(self) -> Standing:
         """What is to become of what stands in its place."""
@@ -89,8 +107,11 @@ class RestoredFile:
     def _open(self) -> FileWriter:
         with self._lock:
             if self._writer is None:
-                self._writer = self._sink.file(self.path, self.node)
+                self._writer = self._create()
             return self._writer
+
+    def _create(self) -> FileWriter:
+        return self._sink.file(self.path, self.node)
 
     def arrived(self, blobs: int = 1) -> bool:
         """Count blobs as dealt with; true for the last."""
@@ -114,6 +135,19 @@ class RestoredFile:
         """Let go of the file as it is, unless it is closed."""
         if self._writer is not None:
             self._writer.discard()
+
+
+class FilePart(RestoredFile):
+    """Some blobs of a file that another process has created, and will complete."""
+
+    __slots__ = ("_identity", "_shared")
+
+    def __init__(self, outcome: Outcome, node: Node, sink: SharedSink, blobs: int, identity: Identity) -> None:
+        super().__init__(outcome, node, sink, blobs)
+        self._shared, self._identity = sink, identity
+
+    def _create(self) -> FileWriter:
+        return self._shared.part(self.path, self._identity)
 
 
 def plain_length(location: BlobLocation) -> int:

@@ -15,6 +15,7 @@ from snappy.repository.repo import Repository
 from snappy.repository.restored_file import Outcome, RestoredFile
 from snappy.repository.snapshot_walk import Kind, Selection, SnapshotWalk, Step
 from snappy.repository.snapshots import Snapshot
+from snappy.repository.team import NO_WORKERS, Workers
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,21 @@ class FirstName:
 
 
 class Restorer:
-    """Restores from a repository, whose index must be loaded, into ``sink``, which the caller closes."""
+    """Restores from a repository, whose index must be loaded, into ``sink``, which the caller closes; ``workers`` help
+    where they can open the store and reach the sink's place."""
 
     def __init__(
-        self, repo: Repository, sink: Sink, *, progress: Progress | None = None, cancelled: Cancelled = never
+        self,
+        repo: Repository,
+        sink: Sink,
+        *,
+        progress: Progress | None = None,
+        cancelled: Cancelled = never,
+        workers: Workers = NO_WORKERS,
     ) -> None:
         heap.tune(heap.FOR_PACKS)
         heap.collect_seldom()
-        self._repo, self._sink, self._cancelled = repo, sink, cancelled
+        self._repo, self._sink, self._cancelled, self._workers = repo, sink, cancelled, workers
         self._progress = progress or Progress()
         self._errors, self._warnings = Problems(), Problems()
         self._dirs = self._linked = self._left = 0
@@ -89,13 +97,18 @@ class Restorer:
         selection = Selection(include, exclude)
         self._expect(snapshot, everything=not selection and subpath == ROOT)
         walk = SnapshotWalk(self._repo, selection, self._errors, self._cancelled)
-        with FileRestorer(self._repo, self._progress, self._errors, self._warnings, self._cancelled) as files:
+        with self._file_restorer() as files:
             for step in walk.steps(snapshot, subpath):
                 self._cancelled()
                 if not self._is_refused(step.path):
                     self._take(files, step)
             files.finish()
             return self._result(files)
+
+    def _file_restorer(self) -> FileRestorer:
+        return FileRestorer(
+            self._repo, self._sink, self._progress, self._errors, self._warnings, self._cancelled, self._workers
+        )
 
     def _result(self, files: FileRestorer) -> RestoreResult:
         errors, warnings = self._errors, self._warnings
@@ -162,7 +175,10 @@ class Restorer:
         elif standing is Standing.LEFT:
             outcome.left = True
         else:
-            files.add(RestoredFile(outcome, step.node, self._sink), reuse=standing is Standing.USEFUL)
+            files.add(
+                RestoredFile(outcome, step.node, self._sink, len(step.node.content or ())),
+                reuse=standing is Standing.USEFUL,
+            )
 
     def _standing(self, step: Step) -> Standing:
         """What is to become of what stands there. What is left as it is counts as done."""

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from snappy.errors import UnsafePath
-from snappy.repository.entries import Node, Standing
+from snappy.repository import makers
+from snappy.repository.entries import Identity, Node, Recipe, Standing
 from snappy.repository.paths import ROOT, check_name, split
 from snappy.sources.local_metadata import Owner, apply
 from snappy.sources.open_folders import Folder, OpenFolders
-from snappy.sources.restored_local_file import LocalFile, StandingLocalFile
+from snappy.sources.restored_local_file import REPLACED, LocalFile, LocalFilePart, StandingLocalFile, identity_of
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 HANDLE_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,7 +31,7 @@ Overwrite = Literal["always", "if-changed", "if-newer", "never"]
 
 
 class LocalSink:
-    """See :class:`snappy.repository.entries.Sink`. ``place`` is absolute, its symlinks resolved; it is created.
+    """See :class:`snappy.repository.entries.SharedSink`. ``place`` is absolute, its symlinks resolved; it is created.
 
     Thread-safe: only directories are opened under a lock, so that several threads make files at a time.
     """
@@ -38,9 +39,9 @@ class LocalSink:
     def __init__(
         self, place: bytes, *, owner: Owner | None, allow_devices: bool = False, overwrite: Overwrite = "always"
     ) -> None:
-        self._owner, self._allow_devices, self._overwrite = owner, allow_devices, overwrite
+        self._place, self._owner, self._allow_devices, self._overwrite = place, owner, allow_devices, overwrite
         self._lock = threading.Lock()
-        self._made: dict[bytes, tuple[int, int]] = {}
+        self._made: dict[bytes, Identity] = {}
         """Device and inode of what was created and is not finished: nothing else will be given its metadata."""
         self._folders = OpenFolders(place)
 
@@ -78,6 +79,13 @@ class LocalSink:
         name, above = self._named(path)
         return _replacing(name, above.handle, lambda: LocalFile(name, above.handle, node, self._owner))
 
+    def recipe(self) -> Recipe:
+        return Recipe(makers.name_of(shared), (self._place, makers.name_of(self._owner) if self._owner else ""))
+
+    def part(self, path: bytes, identity: Identity) -> LocalFilePart:
+        name, above = self._named(path)
+        return LocalFilePart(name, above.handle, identity)
+
     def link(self, path: bytes, existing: bytes) -> None:
         (name, above), (other, beside) = self._named(path), self._named(existing)
         _replacing(name, above.handle, lambda: _link(other, beside.handle, name, above.handle))
@@ -87,7 +95,7 @@ class LocalSink:
             raise PermissionError(errno.EPERM, "it is a device, and devices are not restored here")
         name, above = self._named(path)
         _replacing(name, above.handle, lambda: _make_special(name, above.handle, node))
-        self._made[path] = _identity(os.stat(name, dir_fd=above.handle, follow_symlinks=False))
+        self._made[path] = identity_of(os.stat(name, dir_fd=above.handle, follow_symlinks=False))
 
     def finish(self, path: bytes, node: Node) -> list[str]:
         is_folder = node.type == "dir"
@@ -115,15 +123,16 @@ class LocalSink:
             return name, self._folders.get(folder or ROOT)
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def shared(place: bytes, owner: str) -> LocalSink:
+    """What :meth:`LocalSink.recipe` names."""
+    return LocalSink(place, owner=makers.find(owner) if owner else None)
 
 
-def _check_same(found: os.stat_result, node: Node, expected: tuple[int, int] | None) -> None:
+def _check_same(found: os.stat_result, node: Node, expected: Identity | None) -> None:
     """Refuse to change an object that is not the one this restore made."""
-    same = stat.S_ISDIR(found.st_mode) if node.type == "dir" else _identity(found) == expected
+    same = stat.S_ISDIR(found.st_mode) if node.type == "dir" else identity_of(found) == expected
     if not same:
-        raise UnsafePath("it was replaced by something else while the restore ran")
+        raise UnsafePath(REPLACED)
 
 
 def _replacing(name: bytes, above: int, make: Callable[[], Made]) -> Made:

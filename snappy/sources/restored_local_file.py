@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import stat
 
-from snappy.repository.entries import Node
+from snappy.errors import UnsafePath
+from snappy.repository.entries import Identity, Node
 from snappy.sources.local_metadata import Owner, apply
 from snappy.sources.sparse import write_sparse
 
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+PART_FLAGS = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_ATIME = getattr(os, "O_NOATIME", 0)
 ZERO = bytes(1)
+REPLACED = "it was replaced by something else while the restore ran"
 ACL = "system.posix_acl_access"
+
+
+def identity_of(found: os.stat_result) -> Identity:
+    """By which a file is known, whatever its name."""
+    return found.st_dev, found.st_ino
 
 
 class _OpenFile:
@@ -43,6 +51,9 @@ class LocalFile(_OpenFile):
         if not data.endswith(ZERO):
             self._end = max(self._end, offset + len(data))
 
+    def identity(self) -> Identity:
+        return identity_of(os.fstat(self._handle))
+
     def finish(self) -> list[str]:
         self._reach_end()
         return super().finish()
@@ -61,6 +72,31 @@ class LocalFile(_OpenFile):
         if self._end < self._node.size:
             os.ftruncate(self._handle, self._node.size)
             self._end = self._node.size
+
+
+class LocalFilePart:
+    """A file that another process has open as its :class:`LocalFile`; see
+    :meth:`snappy.repository.entries.SharedSink.part`."""
+
+    def __init__(self, name: bytes, above: int, expected: Identity) -> None:
+        self._handle = os.open(name, PART_FLAGS, dir_fd=above)
+        if identity_of(os.fstat(self._handle)) != expected:
+            self.close()
+            raise UnsafePath(REPLACED)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        write_sparse(self._handle, offset, data)
+
+    def finish(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def discard(self) -> None:
+        self.close()
 
 
 class StandingLocalFile(_OpenFile):

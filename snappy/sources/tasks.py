@@ -305,7 +305,9 @@ def _restore_blocking(shop: Workshop, command: RestoreCommand, open_sink: Callab
         snapshot = repository.find_snapshot(command.snapshot, hosts=hosts, paths=command.paths)
         repository.load_index()
         with closing(open_sink()) as sink:
-            restorer = Restorer(repository, sink, progress=shop.progress, cancelled=shop.hold.check)
+            restorer = Restorer(
+                repository, sink, progress=shop.progress, cancelled=shop.hold.check, workers=shop.workers
+            )
             done = restorer.restore(snapshot, include=command.include, exclude=command.exclude)
         _raise_failure(done)
         return _restore_result(done, snapshot, repository, time.monotonic() - began)

@@ -101,3 +101,20 @@ class Cancel:
     def __call__(self) -> None:
         if self.over:
             raise JobCancelled
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; one that ended and that nobody asked about does not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def expect_gone(processes: list[int]) -> None:
+    """They have ended, or soon do."""
+    deadline = time.monotonic() + 20
+    while any(map(alive, processes)):
+        assert time.monotonic() < deadline, processes
+        threading.Event().wait(0.02)

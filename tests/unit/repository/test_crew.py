@@ -34,7 +34,7 @@ from snappy.repository.team import Workers
 from snappy.sources.files import FilesOptions, FilesSource
 from tests.support.backups import HOST, tree_below
 from tests.support.engine import CHEAP, PASSWORD, memory_store, new_repository
-from tests.support.worker_stores import Cancel, Elsewhere, all_are_ready
+from tests.support.worker_stores import Cancel, Elsewhere, alive, all_are_ready, expect_gone
 
 GIB = 1024 * MIB
 SMALL = Options(pack_size=MIB, index_every=3600.0)
@@ -112,21 +112,6 @@ def back_up(
 
 def size_of(repository: Repository) -> int:
     return sum(size for _, size in repository.store.list(FileType.PACK))
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def expect_gone(processes: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while any(map(alive, processes)):
-        assert time.monotonic() < deadline, processes
-        threading.Event().wait(0.02)
 
 
 def test_any_number_of_workers_makes_the_same_trees_of_the_same_size(

@@ -72,8 +72,8 @@ def test_sparse_files_come_back_sparse(repository: Repository, tmp_path: Path) -
 
 
 def test_many_batches_and_many_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snappy.repository.file_restorer.BATCH_BYTES", 1 << 20)
-    monkeypatch.setattr("snappy.repository.file_restorer.BATCH_BLOBS", 5)
+    monkeypatch.setattr("snappy.repository.batch_runner.BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr("snappy.repository.batch_runner.BATCH_BLOBS", 5)
     make_odd_tree(tmp_path / "tree")
     with engine.new_repository(options=Options(pack_size=1 << 20)) as repository:
         snapshot = back_up(repository, tmp_path / "tree").snapshot

@@ -20,7 +20,7 @@ from snappy.repository.entries import Node, Standing
 from snappy.sources import open_folders
 from snappy.sources.files import FilesRestore, FilesSource
 from snappy.sources.local_metadata import Owner, by_name, by_number
-from snappy.sources.local_sink import LocalSink
+from snappy.sources.local_sink import LocalSink, shared
 from snappy.sources.sparse import BLOCK, write_sparse
 
 BAD_PATHS = [b"/..", b"/../x", b"/a/../../x", b"/.", b"//x", b"/a//b", b"relative", b"", b"/a\0", b"/"]
@@ -413,3 +413,38 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_sparse(handle, 0, b"0123456789")
     os.close(handle)
     assert (tmp_path / "f").read_bytes() == b"0123456789"
+
+
+# Files that another process fills
+
+
+def test_another_process_fills_a_file_that_is_open_here(sink: LocalSink, place: Path) -> None:
+    whole = sink.file(b"/file", node(size=10))
+    other = shared(*sink.recipe().arguments)  # type: ignore[arg-type]
+    part = other.part(b"/file", whole.identity())
+    part.write_at(2, b"part")
+    assert part.finish() == []
+    part.close()
+    whole.finish()
+    whole.close()
+    assert (place / "file").read_bytes() == bytes(2) + b"part" + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink"])
+def test_another_process_fills_no_other_file(sink: LocalSink, place: Path, tmp_path: Path, kind: str) -> None:
+    whole = sink.file(b"/file", node(size=10))
+    (place / "file").rename(tmp_path / "moved")
+    (tmp_path / "precious").write_bytes(b"precious")
+    if kind == "file":
+        os.link(tmp_path / "precious", place / "file")
+    else:
+        (place / "file").symlink_to(tmp_path / "moved")
+    with pytest.raises((UnsafePath, OSError)):
+        sink.part(b"/file", whole.identity())
+    whole.close()
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_owners_are_the_same_in_another_process(place: Path) -> None:
+    with closing(LocalSink(os.fsencode(place), owner=by_name)) as made:
+        assert made.recipe().arguments == (os.fsencode(place), "snappy.sources.local_metadata:by_name")
