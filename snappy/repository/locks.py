@@ -79,9 +79,23 @@ nobody, which may be removed while the context lasts."""
 
 
 class Lock:
-    """A lock that is held. ``check`` belongs before everything that others must not see from a lost holder."""
+    """A lock that is held. ``settled`` belongs before the first thing that is written under it, ``check`` before
+    everything that others must not see from a lost holder. The locks of the names in ``dead`` are in nobody's way."""
 
-    def __init__(self, store: Store, documents: Documents, owner: LockOwner, exclusive: bool, now: Now) -> None:
+    def __init__(
+        self,
+        store: Store,
+        documents: Documents,
+        owner: LockOwner,
+        exclusive: bool,
+        settle: float,
+        now: Now,
+        dead: Collection[str],
+    ) -> None:
+        self._settle, self._dead = settle, dead
+        self._settling = threading.Lock()
+        self._is_settled = False
+        self._refusal: RepositoryLocked | None = None
         self._store = store
         self._documents = documents
         self._owner = owner
@@ -95,6 +109,36 @@ class Lock:
     def name(self) -> str:
         """The lock file's name; it changes with each refresh."""
         return self._names[-1]
+
+    def acquire(self) -> None:
+        """Write the lock, unless another's is in the way. Raises :class:`RepositoryLocked`."""
+        self.look()
+        self.refresh()
+        self._written = time.monotonic()
+
+    def look(self) -> None:
+        """Raise :class:`RepositoryLocked`, naming host and process, when another's lock is in the way."""
+        _refuse_conflict(self._store, self._documents, self._exclusive, self._now(), {*self._dead, *self._names})
+
+    def settled(self) -> None:
+        """Look again when a lock that was written at the same moment must be there. Any thread may call, any number of
+        times; once is waited."""
+        if self._is_settled:
+            return
+        with self._settling:
+            if self._refusal:
+                raise self._refusal
+            if not self._is_settled:
+                self._settle_now()
+
+    def _settle_now(self) -> None:
+        time.sleep(max(0.0, self._written + self._settle - time.monotonic()))
+        try:
+            self.look()
+        except RepositoryLocked as error:
+            self._refusal = error
+            raise
+        self._is_settled = True
 
     def refresh(self) -> None:
         """Write the lock anew and remove the old file. Raises :class:`snappy.errors.StorageError`, and
@@ -115,6 +159,11 @@ class Lock:
                 f"our lock on the repository is lost: it was not refreshed for {age // timedelta(minutes=1)} minutes",
                 hint="the storage did not answer for so long that others may have changed the repository",
             )
+
+    def check_settled(self) -> None:
+        """Both: for what may be the first thing that is written, too."""
+        self.settled()
+        self.check()
 
     def release(self) -> None:
         """Remove the lock file. Raises :class:`snappy.errors.StorageError`."""
@@ -152,17 +201,26 @@ def hold(
     *,
     exclusive: bool = False,
     settle: float = SETTLE,
+    settle_later: bool = False,
     confirm: Confirm | None = None,
     now: Now = lambda: datetime.now(UTC),
 ) -> Iterator[Lock]:
     """Hold a lock and keep it fresh from a thread of its own; leaving the context removes it. The locks of jobs that
     ``confirm`` knows to be dead are removed first; without it, those of earlier attempts at the owner's job.
 
+    With ``settle_later`` the caller may read meanwhile, and calls :meth:`Lock.settled` before it writes. What it reads
+    is not being deleted: whoever was deleting is seen when our lock is written, and who comes then sees that.
+
     Raises :class:`RepositoryLocked`, naming host and process, when another's lock is in the way.
     """
-    lock = Lock(store, documents, owner, exclusive, now)
     dead = _remove_dead(store, documents, confirm or _earlier_attempts(owner))
-    _acquire(lock, store, documents, exclusive, settle, now, dead)
+    lock = Lock(store, documents, owner, exclusive, settle, now, dead)
+    lock.acquire()
+    try:
+        (lock.look if settle_later else lock.settled)()
+    except BaseException:
+        _let_go(lock)
+        raise
     stop = threading.Event()
     keeper = threading.Thread(target=_keep_fresh, args=(lock, stop), name="repository-lock", daemon=True)
     keeper.start()
@@ -232,20 +290,9 @@ def _remove_one(store: Store, name: str) -> None:
         _LOG.info("a lock that nobody holds stays", lock=name, reason=error.message)
 
 
-def _acquire(
-    lock: Lock, store: Store, documents: Documents, exclusive: bool, settle: float, now: Now, dead: set[str]
+def _refuse_conflict(
+    store: Store, documents: Documents, exclusive: bool, now: datetime, ignored: Collection[str]
 ) -> None:
-    _refuse_conflict(store, documents, exclusive, now(), ignored=dead)
-    lock.refresh()
-    try:
-        time.sleep(settle)
-        _refuse_conflict(store, documents, exclusive, now(), ignored={*dead, lock.name})
-    except BaseException:
-        _let_go(lock)
-        raise
-
-
-def _refuse_conflict(store: Store, documents: Documents, exclusive: bool, now: datetime, ignored: set[str]) -> None:
     for name, other in read_locks(store, documents):
         if name in ignored or is_stale(other, now) or not (exclusive or other.exclusive):
             continue

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from snappy import log
-from snappy.errors import Damaged, NotFound
+from snappy.errors import Damaged, NotFound, StorageError
 from snappy.repository import configuration, locks, makers, snapshots
 from snappy.repository.chunker import Chunker, Readable
 from snappy.repository.compression import Compressor
@@ -310,18 +310,30 @@ class Repository:
         owner: LockOwner,
         exclusive: bool = False,
         settle: float = locks.SETTLE,
+        settle_later: bool = False,
         confirm: locks.Confirm | None = None,
     ) -> Iterator[Lock]:
         """Hold a lock for the length of the context; it keeps itself fresh. No index file and no snapshot is written
         once it is lost. ``confirm`` says which locks of other jobs nobody holds any more; they are removed. Raises
-        :class:`snappy.errors.RepositoryLocked`."""
-        held = locks.hold(self.store, self.documents, owner, exclusive=exclusive, settle=settle, confirm=confirm)
+        :class:`snappy.errors.RepositoryLocked`; with ``settle_later`` only the first writing may do so, which waits."""
+        held = locks.hold(
+            self.store,
+            self.documents,
+            owner,
+            exclusive=exclusive,
+            settle=settle,
+            settle_later=settle_later,
+            confirm=confirm,
+        )
         with held as lock:
-            self.store.fence = lock.check
+            self.store.fence, self._writer.may_write = lock.check_settled, lock.settled
             try:
                 yield lock
+            except (StorageError, Damaged):
+                lock.settled()  # if another works here, that says more
+                raise
             finally:
-                self.store.fence = no_fence
+                self.store.fence, self._writer.may_write = no_fence, no_fence
 
     def _look_into(self, pack: PackId, size: int) -> list[BlobLocation] | Apart:
         try:

@@ -18,7 +18,7 @@ from snappy.repository.format import BlobId, BlobLocation, BlobType, Random, blo
 from snappy.repository.index import BLOBS_IN_A_FILE, MemoryIndex, encode_index
 from snappy.repository.pack import FinishedPack
 from snappy.repository.pack_writer import NamedData, Options, PackWriter
-from snappy.repository.store import FileType, Store
+from snappy.repository.store import FileType, Store, no_fence
 
 
 class SavedBlob(NamedTuple):
@@ -81,6 +81,8 @@ class BlobWriter:
         self._apart: list[BlobLocation] = []
         self._listed_at = clock()
         self.stats = Stats()
+        self.may_write: Callable[[], None] = no_fence
+        """Called before anything is written; waits until something may be, or raises to prevent it."""
 
     def has(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether the blob is stored, or on its way since this process began."""
@@ -104,6 +106,7 @@ class BlobWriter:
 
     def _save(self, kind: BlobType, blobs: Sequence[NamedData]) -> SavedBlobs:
         self._packs.raise_failure()
+        self.may_write()
         with self._lock:
             new = [one for one in blobs if self._claim(kind, one[0], len(one[1]))]
         sealed = self._packs.add_all(kind, new) if new else 0
@@ -114,6 +117,7 @@ class BlobWriter:
 
     def claim(self, kind: BlobType, blobs: Iterable[tuple[BlobId, int]]) -> list[bool]:
         """Of each blob, given with its plain bytes, whether nobody stores it; who asks has to, then."""
+        self.may_write()
         with self._lock:
             return [self._claim(kind, blob, size) for blob, size in blobs]
 
@@ -137,6 +141,7 @@ class BlobWriter:
     def save_apart(self, data: bytes) -> None:
         """Store a blob in a pack of its own, which is listed when all is; blocks while too many are on their way."""
         self._packs.raise_failure()
+        self.may_write()
         self._packs.add_apart(data)
 
     def list_at_end(self, blob: BlobLocation) -> None:

@@ -128,7 +128,7 @@ def _backup_blocking(
     shop: Workshop, command: BackupCommand, source: base.Source, frozen: Any, repository: Repository
 ) -> Result:
     host = command.host or shop.host
-    with locked(repository, shop):
+    with locked(repository, shop, settle_later=True):
         repository.load_index()
         finished = _finished_before(repository, shop.hold)
         if finished is not None:

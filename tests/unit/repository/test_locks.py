@@ -238,8 +238,60 @@ def test_it_waits_before_it_looks_again(rig: Rig, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(time, "sleep", slept.append)
     with hold(rig.store, rig.documents, OWNER, now=rig.clock):
         pass
-    assert slept == [locks.SETTLE]
+    (waited,) = slept
+    assert locks.SETTLE - 0.1 < waited <= locks.SETTLE
     assert locks.SETTLE >= 0.2
+
+
+def later(rig: Rig, settle: float = locks.SETTLE) -> AbstractContextManager[Lock]:
+    return hold(rig.store, rig.documents, OWNER, now=rig.clock, settle_later=True, settle=settle)
+
+
+def test_it_may_wait_until_something_is_written(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with later(rig) as lock:
+        assert slept == []
+        lock.settled()
+        lock.check_settled()
+        assert len(slept) == 1
+
+
+def test_all_who_want_to_write_wait_once(rig: Rig) -> None:
+    with later(rig, settle=0.3) as lock:
+        began = time.monotonic()
+        threads = [threading.Thread(target=lock.settled) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 0.2 < time.monotonic() - began < 3
+
+
+def test_who_deletes_when_the_lock_is_written_is_seen_before_anything_is_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = Lock.refresh
+
+    def late(lock: Lock) -> None:
+        rig.leave(exclusive=True)
+        refresh(lock)
+
+    monkeypatch.setattr(Lock, "refresh", late)
+    with pytest.raises(RepositoryLocked, match="process 5 on elsewhere"), later(rig):
+        pytest.fail("it was held")
+    assert len(rig.names()) == 1
+
+
+def test_who_comes_at_the_same_moment_is_seen_before_anything_is_written(rig: Rig) -> None:
+    with later(rig, settle=0) as lock:
+        left = rig.leave(exclusive=True)
+        with pytest.raises(RepositoryLocked, match="process 5 on elsewhere"):
+            lock.check_settled()
+        rig.store.remove(FileType.LOCK, left)
+        with pytest.raises(RepositoryLocked):  # what was read may be gone
+            lock.settled()
+    assert rig.names() == []
 
 
 @pytest.mark.parametrize(("minutes", "in_the_way"), [(29, True), (31, False)])

@@ -3,15 +3,18 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
+import msgspec
 import pytest
 
-from snappy.errors import Damaged, RepositoryExists, WrongPassword
+from snappy.errors import Damaged, RepositoryExists, RepositoryLocked, WrongPassword
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobType
+from snappy.repository.locks import LockFile
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store
@@ -150,3 +153,40 @@ def test_close_may_be_called_twice() -> None:
     repository = new_repository()
     repository.close()
     repository.close()
+
+
+def save_a_snapshot(repository: Repository) -> object:
+    return repository.save_snapshot(Snapshot(time=datetime.now(UTC), tree="00" * 32, paths=[]))
+
+
+WRITES: list[Callable[[Repository], object]] = [
+    lambda repository: repository.save_blob(BlobType.DATA, b"data"),
+    lambda repository: repository.save_blobs(BlobType.DATA, [b"data"]),
+    lambda repository: repository.claim_blobs(BlobType.DATA, [(bytes(32), 1)]),
+    lambda repository: repository.save_apart(b"data"),
+    save_a_snapshot,
+]
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_nothing_is_written_before_the_lock_is_looked_at_again(write: Callable[[Repository], object]) -> None:
+    with new_repository() as repository, repository.lock(owner=OWNER, settle=0, settle_later=True):
+        left = msgspec.json.encode(LockFile(time=datetime.now(UTC), exclusive=True, hostname="h", username="u", pid=5))
+        repository.documents.save(FileType.LOCK, left)
+        for _ in range(2):
+            with pytest.raises(RepositoryLocked):
+                write(repository)
+        repository.close()
+        assert repository.store.list(FileType.PACK) == repository.store.list(FileType.SNAPSHOT) == []
+
+
+def read_what_is_gone(repository: Repository) -> None:
+    exclusive = LockFile(time=datetime.now(UTC), exclusive=True, hostname="h", username="u", pid=5)
+    with repository.lock(owner=OWNER, settle=0, settle_later=True):
+        repository.documents.save(FileType.LOCK, msgspec.json.encode(exclusive))
+        repository.load_blob(BlobType.DATA, bytes(32))
+
+
+def test_what_cannot_be_read_because_another_deletes_it_is_locked() -> None:
+    with new_repository() as repository, pytest.raises(RepositoryLocked):
+        read_what_is_gone(repository)
