@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from snappy.repository import pack_checker
 from snappy.repository.findings import Finding
 from snappy.repository.pack_checker import PackChecker
 from snappy.repository.pack_proof import CheckedPack, PackProof
+from snappy.repository.pool import Pool
 from tests.support.stack import Inside, in_process
 
 SECONDS = 60.0
@@ -82,14 +85,18 @@ async def test_whole_and_then_damaged(settings: Config, tmp_path: Path) -> None:
     assert list((tmp_path / "vault" / "locks").iterdir()) == []
 
 
-async def test_workers_read_over_connections_of_their_own(
-    settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def two_workers(settings: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """All packs are read by workers."""
     monkeypatch.setattr(pack_checker, "WORTH_WORKERS", 0)
     monkeypatch.setattr(pack_checker, "READY_SECONDS", SECONDS)
     monkeypatch.setattr(PackChecker, "_read_here", None)
     settings.source["site"] = replace(settings.source["site"], workers=2)
-    async with filled(settings) as (_, client):
+    return settings
+
+
+async def test_workers_read_over_connections_of_their_own(two_workers: Config, tmp_path: Path) -> None:
+    async with filled(two_workers) as (_, client):
         whole = await done_of(client, "check", read_data=True)
         (pack, *_) = sorted((tmp_path / "vault" / "data").glob("*/*"))
         pack.chmod(0o600)
@@ -100,6 +107,25 @@ async def test_workers_read_over_connections_of_their_own(
     assert whole.result.packs_read == whole.result.packs
     assert damaged.result is not None
     assert ("pack-changed", pack.name) in [(found.kind, found.id) for found in damaged.result.findings]
+
+
+async def test_a_dead_worker_ends_the_attempt_and_no_more(two_workers: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill_one(pool: Pool, body: bytes) -> None:
+        if not killed:
+            killed.append(pool.processes[-1])
+            os.kill(killed[0], signal.SIGKILL)
+        take(pool, body)
+
+    killed: list[int] = []
+    take = Pool.take
+    monkeypatch.setattr(Pool, "take", kill_one)
+    async with filled(two_workers) as (_, client):
+        record = await done_of(client, "check", read_data=True)
+    assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 2), record.error
+    assert record.attempts[0].error is not None
+    assert record.attempts[0].error.code == "worker-died"
+    assert record.result is not None
+    assert record.result.packs_read == record.result.packs
 
 
 async def test_who_may_not_ask_is_told(settings: Config) -> None:
