@@ -1,4 +1,5 @@
-"""A worker process of a backup is killed, or its service is: nothing of it is left, and the next attempt goes on."""
+"""A worker process of a backup or a restore is killed, or its service is: nothing of it is left, and the next attempt
+goes on."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from tests.support.faults import MIB, Arena, arena, make_noise
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.restic]
 
+KIB = 1024
+FILES = 30_000
+"""Of a KiB each: so many that the workers of a restore get most of them."""
 SIZE = 384 * MIB
 MOMENT = 64 * MIB
 AT_WORK = 24 * MIB
@@ -53,11 +57,20 @@ async def expect_gone(processes: list[int]) -> None:
 
 def bytes_read(process: int) -> int:
     """By a process, from whatever; nothing by one that has ended."""
+    return _moved(process, "rchar:")
+
+
+def bytes_written(process: int) -> int:
+    """The same of what it wrote."""
+    return _moved(process, "wchar:")
+
+
+def _moved(process: int, how: str) -> int:
     try:
         words = Path(f"/proc/{process}/io").read_text().split()
     except OSError:
         return 0
-    return int(words[words.index("rchar:") + 1])
+    return int(words[words.index(how) + 1])
 
 
 async def amid(site: Arena) -> tuple[str, list[int]]:
@@ -91,3 +104,19 @@ async def test_workers_end_with_a_service_that_is_killed(running: Arena, restic:
     done = await running.succeeded(request)
     assert done["attempts"][0]["error"]["code"] == "attempt-lost"
     running.expect_sound(restic)
+
+
+async def test_a_restore_is_done_again_by_the_next_attempt(running: Arena) -> None:
+    tree = make_noise(running.data / "tree", FILES * KIB, KIB)
+    saved = await running.succeeded(await running.backup(tree))
+    restore = await running.restore("killed", saved["result"]["snapshot"])
+    async with asyncio.timeout(30):
+        while len(workers := workers_of(running)) < 2 or max(map(bytes_written, workers)) < MIB:
+            await asyncio.sleep(0.01)
+    os.kill(max(workers, key=bytes_written), signal.SIGKILL)
+    done = await running.succeeded(restore)
+    first, last = done["attempts"]
+    assert (first["error"]["code"], last.get("error")) == ("worker-died", None)
+    assert done["result"]["files"] == FILES
+    await expect_gone(workers)
+    assert running.expect_same("killed", tree) == FILES * KIB
