@@ -17,7 +17,8 @@ LARGEST_GAP = MIB // 4
 """Bytes between two wanted blobs that are rather read and dropped than asked for around."""
 
 LARGEST_READ = heap.FOR_PACKS - MIB // 16
-"""Neighbouring blobs are read together up to that many bytes. More would come in memory that is new each time."""
+"""Neighbouring blobs are read together up to that many bytes, unless its user says otherwise. More would come in memory
+that is new each time, in a process that keeps no more."""
 
 OPENED_BLOBS = 256
 OPENED_BYTES = MIB
@@ -31,10 +32,11 @@ _UNREADABLE = (Damaged, NotFound, Corrupt)
 class BlobReader:
     """Loads blobs; any thread may call any method."""
 
-    def __init__(self, store: Store, key: SealingKey, index: MemoryIndex) -> None:
+    def __init__(self, store: Store, key: SealingKey, index: MemoryIndex, *, largest_read: int = LARGEST_READ) -> None:
         self._store = store
         self._key = key
         self._index = index
+        self._largest_read = largest_read
 
     def load(self, kind: BlobType, blob: BlobId) -> bytes:
         """The plain bytes of a blob, from the first copy that is whole.
@@ -59,7 +61,7 @@ class BlobReader:
         """
         missing: list[BlobLocation] = []
         places = {(blob.offset, blob.id): blob for blob in wanted}
-        for run in _runs([places[place] for place in sorted(places)]):
+        for run in self._runs([places[place] for place in sorted(places)]):
             yield from self._load_run(pack, run, missing)
         if missing:
             raise Damaged(
@@ -89,6 +91,20 @@ class BlobReader:
         ``header_size`` bytes. Raises :class:`Damaged` and StorageError."""
         end = read_end(size, lambda offset, length: self.read(pack, offset, length), end_size(header_size))
         return end, open_end(self._key, end)
+
+    def _runs(self, blobs: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
+        run: list[BlobLocation] = []
+        for blob in blobs:
+            if run and not self._joins(run, blob):
+                yield run
+                run = []
+            run.append(blob)
+        if run:
+            yield run
+
+    def _joins(self, run: list[BlobLocation], blob: BlobLocation) -> bool:
+        gap = blob.offset - (run[-1].offset + run[-1].length)
+        return gap <= LARGEST_GAP and blob.offset + blob.length - run[0].offset <= self._largest_read
 
     def _load_run(
         self, pack: PackId, run: list[BlobLocation], missing: list[BlobLocation]
@@ -120,17 +136,6 @@ class BlobReader:
         return self._store.load(FileType.PACK, pack.hex(), offset, length)
 
 
-def _runs(blobs: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
-    run: list[BlobLocation] = []
-    for blob in blobs:
-        if run and not _joins(run, blob):
-            yield run
-            run = []
-        run.append(blob)
-    if run:
-        yield run
-
-
 def _portions(run: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
     portion: list[BlobLocation] = []
     size = 0
@@ -141,11 +146,6 @@ def _portions(run: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
             yield portion
             portion, size = [], 0
     yield portion
-
-
-def _joins(run: list[BlobLocation], blob: BlobLocation) -> bool:
-    gap = blob.offset - (run[-1].offset + run[-1].length)
-    return gap <= LARGEST_GAP and blob.offset + blob.length - run[0].offset <= LARGEST_READ
 
 
 def _damaged(location: BlobLocation, error: Exception) -> Damaged:

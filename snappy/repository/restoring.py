@@ -18,7 +18,7 @@ from snappy.repository.bringer import Bringer, LoadBlobs
 from snappy.repository.crypto import SealingKey
 from snappy.repository.entries import Identity, Node, Problem, SharedSink
 from snappy.repository.errands import Errands
-from snappy.repository.format import BlobLocation
+from snappy.repository.format import MIB, BlobLocation
 from snappy.repository.index import MemoryIndex
 from snappy.repository.link import Setup, WorkerLink
 from snappy.repository.progress import Cancelled, Problems, Progress
@@ -28,6 +28,9 @@ from snappy.repository.store import Store
 
 THREADS = 2
 """One waits for its bytes while the other writes what it has."""
+
+LARGEST_READ = 16 * MIB
+"""All that an errand wants of one pack comes in one read: each costs three processes some milliseconds."""
 
 
 class FileErrand(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -116,8 +119,8 @@ def _sink(maker: str, arguments: tuple[Any, ...]) -> SharedSink:
 
 
 def work(link: WorkerLink, setup: Setup, store: Store) -> None:
-    heap.tune(heap.FOR_PACKS)
-    reader = BlobReader(store, SealingKey.from_json(setup.key), MemoryIndex())
+    heap.tune(heap.FOR_FRAMES)
+    reader = BlobReader(store, SealingKey.from_json(setup.key), MemoryIndex(), largest_read=LARGEST_READ)
 
     def do(body: bytes) -> bytes:
         errand = msgspec.msgpack.decode(body, type=RestoreErrand)

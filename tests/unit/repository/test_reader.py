@@ -103,7 +103,7 @@ def test_far_ones_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "LARGEST_GAP", 100)
     assert len(list(repository.load_blobs(all_of_them[0].pack, all_of_them[::3]))) == 4
     assert len(reads) == 4
-    monkeypatch.setattr(reader, "LARGEST_READ", 5000)
+    monkeypatch.setattr(repository.reader, "_largest_read", 5000)
     reads.clear()
     assert len(list(repository.load_blobs(all_of_them[0].pack, all_of_them))) == 10
     assert len(reads) == 5
@@ -134,4 +134,4 @@ def test_an_index_that_lies_about_a_blob_is_noticed() -> None:
     true = locations(repository)
     lie = true[0]._replace(id=true[1].id)
     with pytest.raises(Damaged):
-        repository._reader.open(lie, repository.store.load(FileType.PACK, lie.pack.hex(), lie.offset, lie.length))
+        repository.reader.open(lie, repository.store.load(FileType.PACK, lie.pack.hex(), lie.offset, lie.length))
