@@ -229,7 +229,8 @@ class Archiver:
         if stored.type != "file":
             return True
         try:
-            return stored.content is not None and self._repo.has_blobs(BlobType.DATA, map(parse_id, stored.content))
+            blobs = None if stored.content is None else [parse_id(blob) for blob in stored.content]
+            return blobs is not None and self._repo.has_blobs(BlobType.DATA, blobs)
         except Damaged:
             return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hmac import compare_digest
@@ -186,7 +186,7 @@ class Repository:
         """Whether the blob is stored, or was saved here and is on its way."""
         return self._writer.has(kind, blob)
 
-    def has_blobs(self, kind: BlobType, blobs: Iterable[BlobId]) -> bool:
+    def has_blobs(self, kind: BlobType, blobs: Collection[BlobId]) -> bool:
         """The same of all of them."""
         return self._writer.has_all(kind, blobs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from snappy.errors import SourceError, UnsafePath
@@ -54,12 +54,19 @@ class Folder:
         return len(self.children) - 1
 
     def subtrees_after(self, tree: BlobId) -> Iterable[BlobId]:
-        """The parent snapshot's directories that come after the one with ``tree``; ask in their order."""
+        """The parent snapshot's directories that come after the one with ``tree``, here and then in each directory
+        above; ask in their order."""
         if self._old_subtrees is None:
             self._old_subtrees = deque(stored_subtrees(self.before))
         while self._old_subtrees and self._old_subtrees.popleft() != tree:
             pass
-        return self._old_subtrees
+        return self._ahead()
+
+    def _ahead(self) -> Iterator[BlobId]:
+        here: Folder | None = self
+        while here is not None:
+            yield from here._old_subtrees or ()
+            here = here.above
 
 
 class TreeBuilder:

@@ -77,10 +77,18 @@ class TreeReader:
     def _open(self, place: BlobLocation, siblings: Iterable[BlobId]) -> bytes | None:
         """The plain bytes of a tree; ``None`` if that copy is damaged: there may be another."""
         try:
-            stretch = next((kept for kept in self._kept if kept.holds(place)), None) or self._read(place, siblings)
+            stretch = self._holding(place) or self._read(place, siblings)
             return self._library.open_blob(place, stretch.blob(place))
         except (Damaged, NotFound, Corrupt):
             return None
+
+    def _holding(self, place: BlobLocation) -> _Stretch | None:
+        """The stretch that has the tree; what was of use last is kept longest."""
+        found = next((kept for kept in self._kept if kept.holds(place)), None)
+        if found is not None and found is not self._kept[0]:
+            self._kept.remove(found)
+            self._kept.appendleft(found)
+        return found
 
     def _read(self, place: BlobLocation, siblings: Iterable[BlobId]) -> _Stretch:
         known = (kept.end for kept in self._kept if kept.pack == place.pack and kept.end <= place.offset)

@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -88,11 +88,9 @@ class BlobWriter:
         """Whether the blob is stored, or on its way since this process began."""
         return (self._pending and (kind, blob) in self._pending) or self._index.has(kind, blob)
 
-    def has_all(self, kind: BlobType, blobs: Iterable[BlobId]) -> bool:
+    def has_all(self, kind: BlobType, blobs: Collection[BlobId]) -> bool:
         """The same of all of them."""
-        if self._pending:
-            return all(self.has(kind, blob) for blob in blobs)
-        return self._index.has_all(kind, blobs)
+        return self._index.has_all(kind, blobs) or all(self.has(kind, blob) for blob in blobs)
 
     def save(self, kind: BlobType, data: bytes, blob: BlobId | None = None) -> SavedBlob:
         """Store a blob unless it is there; blocks while too many packs are on their way."""

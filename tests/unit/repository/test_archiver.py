@@ -440,6 +440,28 @@ def test_the_parents_trees_are_read_many_at_a_time() -> None:
     assert len([path for path in reads if "/data/" in path]) < 10
 
 
+def group(number: int, content: bytes) -> list[Entry]:
+    """A directory with two: one in which one of two directories changes, and one that stays."""
+    top = b"/%03d" % number
+    changing = [folder(top + b"/a/1"), file(top + b"/a/1/f", content), *small_folder(top + b"/a/2")]
+    return [folder(top), folder(top + b"/a"), *changing, folder(top + b"/b"), *small_folder(top + b"/b/1")]
+
+
+def test_what_lies_behind_a_changed_directory_is_read_with_what_is_in_it() -> None:
+    reads: list[str] = []
+    filesystem = engine.Interposed(lambda method, path: reads.append(path) if method == "cat_file" else None)
+    groups, parent = 20, None
+    with engine.new_repository(engine.memory_store(filesystem)) as repository:
+        for content in (b"before", b"later", b"later"):
+            entries = [entry for number in range(groups) for entry in group(number, content)]
+            reads.clear()
+            done = Archiver(repository, parent=parent).backup(entries, paths=["/x"], hostname=HOST)
+            repository.load_index()
+            parent = done.snapshot
+    assert done.summary.dirs_unmodified == 6 * groups
+    assert len([path for path in reads if "/data/" in path]) < 1.3 * groups
+
+
 def small_folder(path: bytes) -> list[Entry]:
     return [folder(path), file(path + b"/f", path)]
 
