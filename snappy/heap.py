@@ -40,6 +40,12 @@ def tune(large: int) -> bool:
     return all([mallopt(MMAP_THRESHOLD, large), mallopt(TRIM_THRESHOLD, KEPT), mallopt(ARENA_MAX, ARENAS)])
 
 
+def give_back() -> None:
+    """Have the allocator return what is free to the system, where it can: much was in use, and will not be soon."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
 def collect_seldom() -> None:
     """For a process whose many objects go as soon as nobody refers to them: look for cycles seldom."""
     gc.set_threshold(COLLECT_EVERY, *gc.get_threshold()[1:])

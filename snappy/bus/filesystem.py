@@ -28,7 +28,7 @@ from snappy import config
 from snappy.bus.connection import Bus
 from snappy.bus.failures import ExistingFile
 from snappy.bus.files import SnappyFile
-from snappy.bus.objects import Objects
+from snappy.bus.objects import Bytes, Objects
 from snappy.bus.protocol import (
     Answer,
     Copy,
@@ -49,7 +49,6 @@ PARALLEL = 16
 """Ranges that are fetched at the same time."""
 
 Result = TypeVar("Result")
-Bytes = bytes | bytearray | memoryview
 
 
 class SnappyFileSystem(AsyncFileSystem):
@@ -216,8 +215,7 @@ class SnappyFileSystem(AsyncFileSystem):
     # ---- writing
 
     async def _pipe_file(self, path: str, value: Bytes, mode: Mode = "overwrite", **kwargs: Any) -> None:
-        content = value if isinstance(value, bytes) else bytes(value)
-        await self.objects.write(self._strip_protocol(path), content, mode)
+        await self.objects.write(self._strip_protocol(path), value, mode)
 
     async def _put_file(
         self,

@@ -23,6 +23,7 @@ PIECE = 4 << 20
 SMALL = 256 << 10
 """Bytes up to which a file is sent from memory."""
 
+Bytes = bytes | bytearray | memoryview
 Progress = Callable[[int], object]
 """Told the bytes that went over since it was last told."""
 Result = TypeVar("Result")
@@ -60,10 +61,13 @@ class Objects:
 
     # ---- sending
 
-    async def write(self, path: str, content: bytes, mode: Mode) -> None:
+    async def write(self, path: str, content: Bytes, mode: Mode) -> None:
         """``content`` becomes the object; a lost answer is no failure if the object is there and the same."""
-        file = io.BytesIO(content)
-        await self._once(path, lambda: self._send(path, content, mode), lambda: self._holds(path, file, len(content)))
+        await self._once(
+            path,
+            lambda: self._send(path, content, mode),
+            lambda: self._holds(path, io.BytesIO(content), len(content)),
+        )
 
     async def write_file(self, path: str, file: BinaryIO, size: int, mode: Mode, progress: Progress) -> None:
         """As :meth:`write`, of the ``size`` bytes in ``file``, which is read in a thread."""
@@ -86,13 +90,13 @@ class Objects:
             await upload.discard()
             raise
 
-    async def _send(self, path: str, content: bytes, mode: Mode) -> None:
+    async def _send(self, path: str, content: Bytes, mode: Mode) -> None:
         if len(content) + len(path.encode()) <= await self._remote.max_payload() - MESSAGE_OVERHEAD:
-            request = Put(path=path, data=content, mode=mode)
+            request = Put(path=path, data=bytes(content), mode=mode)
             await self._remote.ask("put", request, Answer)
             return
         async with self.upload(path, mode, len(content)) as upload:
-            await upload.write(content)
+            await upload.write(memoryview(content))
 
     async def _send_file(self, path: str, file: BinaryIO, size: int, mode: Mode, progress: Progress) -> None:
         file.seek(0)

@@ -39,6 +39,10 @@ class Chunker:
         self._seed = seed
         self._windows: list[mmap.mmap] = []  # to be used again: a new one costs a page fault a page
 
+    def spare(self) -> None:
+        """Give back the memory that no thread is using."""
+        self._windows.clear()
+
     def chunks(self, file: Readable) -> Iterator[bytes]:
         """Cut ``file`` from where it stands; memory stays near two of the largest chunks. An empty file has none."""
         head = _read_up_to(file, SMALLEST)

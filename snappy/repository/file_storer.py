@@ -127,6 +127,7 @@ class FileStorer:
         self._crew: Crew | None = None
         self._crew_batch = _Batch(FILES_IN_BATCH, BYTES_IN_BATCH)
         self._may_have_crew = workers.most > 1
+        self._has_left = False
         self._files = self._bytes = 0
 
     def __enter__(self) -> Self:
@@ -158,6 +159,7 @@ class FileStorer:
         if entry.recipe is None:
             self._hand_over(order)
         elif (crew := self._crew or self._crew_if_worth(order.size)) and crew.is_ready(_patience(order)):
+            self._leave_files()
             self._crew_batch.add(order)
             if self._crew_batch.is_full():
                 crew.submit(self._crew_batch.take())
@@ -181,6 +183,13 @@ class FileStorer:
             self._may_have_crew = False
             self._crew = self._start_crew()
         return self._crew
+
+    def _leave_files(self) -> None:
+        """Once: what this process has begun it ends."""
+        if not self._has_left:
+            self._has_left = True
+            self._reader.finish()
+            self._repo.leave_files()
 
     def _start_crew(self) -> Crew | None:
         setup = self._repo.worker_setup(worker.work, self._workers.niceness)

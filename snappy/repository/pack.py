@@ -7,6 +7,7 @@ length, id); lengths are four bytes, little-endian. Source: restic's ``doc/desig
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,6 +26,9 @@ _TYPES = {0: BlobType.DATA, 1: BlobType.TREE, 2: BlobType.DATA, 3: BlobType.TREE
 
 LARGEST_HEADER = 16 * MIB
 """The largest header that restic reads, in bytes, without the length at its end."""
+
+_AROUND = LARGEST_HEADER + LENGTH_SIZE
+"""The most that a pack has beside its blobs, in bytes."""
 
 MOST_BLOBS = (LARGEST_HEADER - OVERHEAD) // _COMPRESSED.size
 _FIRST_READ = 15 * _COMPRESSED.size + OVERHEAD + LENGTH_SIZE
@@ -53,16 +57,48 @@ class FinishedPack(NamedTuple):
     id: PackId
     size: int
     blobs: list[BlobLocation]
-    data: bytes = b""
-    """Empty for a pack that another process has stored."""
+    data: bytes | memoryview = b""
+    """Where the builder's memory has it; empty for a pack that another process has stored."""
+
+
+class PackMemory:
+    """Blocks of memory that packs of ``pack_size`` bytes are put together in, each used again: a new one costs a page
+    fault a page. The kernel gives what is written to, not all that a block could hold. Any thread may call."""
+
+    def __init__(self, pack_size: int) -> None:
+        self._room = 2 * pack_size  # the last blob is smaller than a pack, or has one of its own
+        self._free: list[mmap.mmap] = []
+        self._keeps = True
+
+    def spare(self) -> None:
+        """Keep none from now on: they are not needed often any more."""
+        self._keeps = False
+        self._free.clear()
+
+    def take(self, blob: int = 0) -> mmap.mmap:
+        """Room for a pack, also if it has nothing but one blob of so many bytes."""
+        if blob > self._room:
+            return _block(blob)
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _block(self._room)
+
+    def give_back(self, block: mmap.mmap) -> None:
+        """Nobody reads it any more."""
+        if self._keeps and len(block) == self._room + _AROUND:
+            self._free.append(block)
+
+
+def _block(room: int) -> mmap.mmap:
+    return mmap.mmap(-1, room + _AROUND, flags=mmap.MAP_PRIVATE)
 
 
 class PackBuilder:
-    """Collects sealed blobs of one kind in memory. Not thread-safe. ``apart`` is for whoever uploads the pack."""
+    """Puts sealed blobs of one kind together in ``memory``. Not thread-safe. ``apart`` is for whoever uploads it."""
 
-    def __init__(self, *, apart: bool = False) -> None:
-        self.apart = apart
-        self._parts: list[bytes] = []
+    def __init__(self, memory: mmap.mmap, *, apart: bool = False) -> None:
+        self.apart, self.memory = apart, memory
         self._blobs: list[PackedBlob] = []
         self.size = 0
         """Bytes of sealed blobs so far, without the header."""
@@ -73,23 +109,28 @@ class PackBuilder:
     def add(self, kind: BlobType, blob: BlobId, sealed: bytes, uncompressed_length: int) -> None:
         """Append a sealed blob; ``uncompressed_length`` is 0 when it is not compressed."""
         self._blobs.append(PackedBlob(kind, blob, self.size, len(sealed), uncompressed_length))
-        self._parts.append(sealed)
-        self.size += len(sealed)
+        self._append(sealed)
 
     def absorb(self, other: PackBuilder) -> None:
         """Append all that ``other`` holds."""
-        for blob, sealed in zip(other._blobs, other._parts, strict=True):
-            self.add(blob.kind, blob.id, sealed, blob.uncompressed_length)
+        self._blobs += [blob._replace(offset=self.size + blob.offset) for blob in other._blobs]
+        self._append(memoryview(other.memory)[: other.size])
 
     def finish(self, key: SealingKey) -> FinishedPack:
-        """Close the pack with its header, read back before it is trusted. The builder is empty afterwards."""
+        """Close the pack with its header, read back before it is trusted. Nothing can be added then."""
         header = key.seal(encode_header(self._blobs))
         if decode_header(key.open(header)) != self._blobs:
             raise Damaged("a pack's header changed while it was sealed; the memory of this machine may be faulty")
-        data = b"".join((*self._parts, header, _LENGTH.pack(len(header))))
-        self._parts.clear()
+        self._append(header)
+        self._append(_LENGTH.pack(len(header)))
+        data = memoryview(self.memory).toreadonly()[: self.size]
         name = hashlib.sha256(data).digest()
         return FinishedPack(name, len(data), [blob.in_pack(name) for blob in self._blobs], data)
+
+    def _append(self, data: bytes | memoryview) -> None:
+        end = self.size + len(data)
+        self.memory[self.size : end] = data
+        self.size = end
 
 
 def encode_header(blobs: list[PackedBlob]) -> bytes:

@@ -14,7 +14,7 @@ from snappy.errors import Damaged
 from snappy.repository.compression import DEFAULT_LEVEL, Compressor, decompress
 from snappy.repository.crypto import SealingKey
 from snappy.repository.format import MIB, BlobId, BlobType, Random, blob_id
-from snappy.repository.pack import MOST_BLOBS, FinishedPack, PackBuilder
+from snappy.repository.pack import MOST_BLOBS, FinishedPack, PackBuilder, PackMemory
 from snappy.repository.store import FileType, Store
 from snappy.repository.uploader import IN_FLIGHT, PackUploader
 
@@ -70,6 +70,7 @@ class PackWriter:
     ) -> None:
         self._store, self._key, self._options, self._uploaded, self._random = store, key, options, uploaded, random
         self._compressor = None if options.compression is None else Compressor(options.compression)
+        self._memory = PackMemory(options.pack_size)
         self._uploader = PackUploader(self._upload, in_flight)
         self._lock = threading.Lock()  # over the packs being filled
         self._filling: dict[BlobType, list[PackBuilder]] = {kind: [] for kind in BlobType}
@@ -85,28 +86,37 @@ class PackWriter:
         with self.all_or_nothing():
             sealed = self._seal(blobs)
             with self._lock:
-                full = [pack for one in sealed if (pack := self._place(kind, one))]
-            for pack in full:
-                self._uploader.put(pack)
+                for one in sealed:
+                    if pack := self._place(kind, one):
+                        self._uploader.put(pack)  # until it travels no other is begun, for the memory's sake
         return sum(len(one.sealed) for one in sealed)
 
     def add_apart(self, data: bytes) -> None:
         """Store the blob in a pack of its own. Blocks while uploads lag."""
         with self.all_or_nothing():
-            builder = PackBuilder(apart=True)
-            for sealed in self._seal([(blob_id(data), data)]):
-                builder.add(BlobType.DATA, *sealed)
+            [sealed] = self._seal([(blob_id(data), data)])
+            builder = PackBuilder(self._memory.take(len(sealed.sealed)), apart=True)
+            builder.add(BlobType.DATA, *sealed)
             self._uploader.put(builder)
 
     def flush(self) -> None:
         """Return when all packs are uploaded, full or not."""
-        with self._lock:
-            builders = [pack for packs in self._filling.values() for pack in _merged(packs, self._options.pack_size)]
-            self._filling = {kind: [] for kind in BlobType}
         with self.all_or_nothing():
-            for builder in builders:
-                self._uploader.put(builder)
+            for kind in BlobType:
+                self._send_off(kind)
             self.wait()
+
+    def leave(self, kind: BlobType) -> None:
+        """Have the packs of this kind uploaded, full or not, and keep little memory: hardly more is to come."""
+        with self.all_or_nothing():
+            self._memory.spare()
+            self._send_off(kind)
+
+    def _send_off(self, kind: BlobType) -> None:
+        with self._lock:
+            builders, self._filling[kind] = self._filling[kind], []
+            for builder in _merged(builders, self._options.pack_size):
+                self._uploader.put(builder)
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -121,7 +131,9 @@ class PackWriter:
         """Each step for all of them: what it needs stays in the processor's caches."""
         packed = [self._compress(data) for _, data in blobs]
         sealed = self._key.seal_all([plain for plain, _ in packed], self._random)
-        done = [_Sealed(blob, one, size) for (blob, _), one, (_, size) in zip(blobs, sealed, packed, strict=True)]
+        sizes = [size for _, size in packed]
+        del packed  # what verifying needs is as large
+        done = [_Sealed(blob, one, size) for (blob, _), one, size in zip(blobs, sealed, sizes, strict=True)]
         for one in done:
             self._verify(one)
         return done
@@ -154,16 +166,17 @@ class PackWriter:
     def _pick(self, kind: BlobType, sealed: bytes) -> PackBuilder:
         """One at random; what is sealed begins with a number that is."""
         if len(sealed) >= self._options.pack_size:
-            return PackBuilder()
+            return PackBuilder(self._memory.take(len(sealed)))
         filling = self._filling[kind]
         chosen = sealed[0] % OPEN_PACKS
         if chosen >= len(filling):
-            filling.append(PackBuilder())
+            filling.append(PackBuilder(self._memory.take()))
         return filling[min(chosen, len(filling) - 1)]
 
     def _upload(self, builder: PackBuilder) -> None:
         pack = builder.finish(self._key)
         self._store.save(FileType.PACK, pack.id.hex(), pack.data)
+        self._memory.give_back(builder.memory)
         self._uploaded(pack, builder.apart)
 
 

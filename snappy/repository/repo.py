@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from snappy import log
+from snappy import heap, log
 from snappy.errors import Damaged, NotFound, StorageError
 from snappy.repository import configuration, locks, makers, snapshots
 from snappy.repository.chunker import Chunker, Readable
@@ -263,6 +263,13 @@ class Repository:
             store_arguments=recipe.arguments,
             niceness=niceness,
         )
+
+    def leave_files(self) -> None:
+        """Workers store the files from now on: what was saved of others is uploaded, and the memory that this needed
+        given back."""
+        self._writer.leave(BlobType.DATA)
+        self._chunker.spare()
+        heap.give_back()
 
     def claim_blobs(self, kind: BlobType, blobs: Iterable[tuple[BlobId, int]]) -> list[bool]:
         """Of each blob, given with its plain bytes, whether a worker has to store it: nobody did, or is about to."""

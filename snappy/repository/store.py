@@ -71,6 +71,10 @@ File = tuple[str, int]
 Files = list[File]
 
 
+TAKE_VIEWS = {"file", "snappy"}
+"""Protocols of filesystems that write what lies in another's memory; others want bytes of their own."""
+
+
 def no_fence() -> None:
     """The :attr:`Store.fence` of a writer without a lock."""
 
@@ -101,16 +105,18 @@ class Store:
     def __init__(self, fs: AbstractFileSystem, root: str) -> None:
         self._fs = fs
         self._root = root.rstrip("/")
+        self._takes_views = TAKE_VIEWS.intersection([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
         self.fence: Callable[[], None] = no_fence
         """Called at the last moment before an index file or a snapshot is written; raises to prevent that."""
 
-    def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
+    def save(self, kind: FileType, name: str, data: bytes | memoryview, *, create: bool = False) -> None:
         """Write a file. With ``create``, raises :class:`AlreadyExists` if another's file has that name.
 
         A file that already holds these bytes counts as written: so may be called twice, and survives a
         transport that repeats a request whose answer was lost.
         """
         path = self._path(kind, name)
+        data = data if self._takes_views else bytes(data)
         if kind in FENCED:
             self.fence()
         try:
@@ -189,7 +195,7 @@ class Store:
         shelf = f"/{name[:2]}" if kind is FileType.PACK else ""
         return f"{self._root}/{kind.value}{shelf}/{name}"
 
-    def _write(self, path: str, data: bytes, create: bool) -> None:
+    def _write(self, path: str, data: bytes | memoryview, create: bool) -> None:
         what = path.removeprefix(self._root + "/")
         options: dict[str, Any] = {"mode": "create"} if create else {}
         try:
@@ -202,7 +208,7 @@ class Store:
                 self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
                 self._fs.pipe_file(path, data, **options)
 
-    def _holds(self, path: str, data: bytes) -> bool:
+    def _holds(self, path: str, data: bytes | memoryview) -> bool:
         with _translated("the file"):
             return bool(self._fs.cat_file(path, start=0, end=len(data) + 1) == data)
 

@@ -43,13 +43,13 @@ from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.store import Store
 from snappy.repository.worker_process import listen
 
-BYTES_IN_ROUND = 4 * MIB
+BYTES_IN_ROUND = 2 * MIB
 BYTES_TOGETHER = MIB
 """Small chunks are sealed by so many."""
 ROUNDS_AHEAD = 1
-SEALERS = 2
+SEALERS = 1
 """Threads that seal chunks of large files, of which nobody else may have any."""
-CHUNKS_IN_FLIGHT = 3
+CHUNKS_IN_FLIGHT = 2
 PACKS_IN_FLIGHT = 1
 
 

@@ -136,6 +136,10 @@ class BlobWriter:
             self.stats.bytes_sealed += sealed
         self.save_index_if_due()
 
+    def leave(self, kind: BlobType) -> None:
+        """Others store such blobs from now on: what is left is uploaded, and little memory kept."""
+        self._packs.leave(kind)
+
     def save_apart(self, data: bytes) -> None:
         """Store a blob in a pack of its own, which is listed when all is; blocks while too many are on their way."""
         self._packs.raise_failure()

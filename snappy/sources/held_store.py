@@ -62,7 +62,7 @@ class HeldStore(Store):
     def recipe(self) -> StoreRecipe | None:
         return self._recipe
 
-    def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
+    def save(self, kind: FileType, name: str, data: bytes | memoryview, *, create: bool = False) -> None:
         try:
             self._held(lambda: super(HeldStore, self).save(kind, name, data, create=create))
         except JobCancelled:

@@ -132,6 +132,17 @@ async def test_any_size_comes_back_as_it_was(fs: SnappyFileSystem, size: int) ->
     assert (await fs._info("x"))["size"] == size
 
 
+@pytest.mark.parametrize("size", [100, 3 * FRAME])
+async def test_what_lies_in_anothers_memory_is_sent_from_there(fs: SnappyFileSystem, size: int) -> None:
+    memory = bytearray(os.urandom(size))
+    content = bytes(memory)
+    for name in ("x", "y"):
+        await fs._pipe_file(name, memoryview(memory))
+        memory[:] = bytes(size) if name == "x" else content
+    assert await fs._cat_file("x") == content
+    assert await fs._cat_file("y") == bytes(size)
+
+
 @pytest.mark.parametrize(
     ("start", "end"),
     [(0, 10), (FRAME - 1, FRAME + 1), (7, None), (None, 2 * FRAME), (-10, None), (-FRAME * 2, -5), (10, 10), (10, 5)],

@@ -20,7 +20,7 @@ MODULE = "tests.support.worker_stores"
 class Full(Store):
     """Has room for everything but packs."""
 
-    def save(self, kind: FileType, name: str, data: bytes, *, create: bool = False) -> None:
+    def save(self, kind: FileType, name: str, data: bytes | memoryview, *, create: bool = False) -> None:
         if kind is FileType.PACK:
             raise NoSpace("the disk is full", hint="buy one")
         super().save(kind, name, data, create=create)

@@ -30,3 +30,12 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ctypes, "CDLL", lambda name: asked.append(name) or SimpleNamespace())
     assert not heap.tune(heap.FOR_PACKS)
     assert asked == [None]
+
+
+def test_what_is_free_is_given_back_where_that_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=asked.append))
+    heap.give_back()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    heap.give_back()
+    assert asked == [0]

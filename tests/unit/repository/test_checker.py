@@ -13,9 +13,9 @@ from snappy.repository.checker import Checker, CheckResult
 from snappy.repository.crypto import OVERHEAD
 from snappy.repository.entries import Node
 from snappy.repository.findings import Kind
-from snappy.repository.format import BlobId, BlobLocation, BlobType, blob_id
+from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, blob_id
 from snappy.repository.index import encode_index
-from snappy.repository.pack import FinishedPack, PackBuilder
+from snappy.repository.pack import FinishedPack, PackBuilder, PackMemory
 from snappy.repository.pack_writer import Options
 from snappy.repository.portion import EVERYTHING, Portion
 from snappy.repository.progress import Progress
@@ -59,7 +59,7 @@ def overwrite(store: Store, path: str, change: Callable[[bytes], bytes]) -> None
 
 def build(repository: Repository, *blobs: tuple[BlobId, bytes]) -> FinishedPack:
     """A pack in the store that holds these bytes under these ids; no index lists it."""
-    builder = PackBuilder()
+    builder = PackBuilder(PackMemory(MIB).take())
     for blob, data in blobs:
         builder.add(BlobType.DATA, blob, repository._master.seal(data), 0)
     pack = builder.finish(repository._master)

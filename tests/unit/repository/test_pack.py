@@ -7,11 +7,12 @@ import pytest
 
 from snappy.errors import Damaged
 from snappy.repository.crypto import OVERHEAD, SealingKey
-from snappy.repository.format import BlobType
+from snappy.repository.format import MIB, BlobType
 from snappy.repository.pack import (
     FinishedPack,
     PackBuilder,
     PackedBlob,
+    PackMemory,
     decode_header,
     encode_header,
     read_header,
@@ -21,10 +22,11 @@ KEY = SealingKey(b"e" * 32, b"k" * 16, b"r" * 16)
 
 
 def built(count: int, kind: BlobType = BlobType.DATA) -> FinishedPack:
-    builder = PackBuilder()
+    builder = PackBuilder(PackMemory(MIB).take())
     for number in range(count):
         builder.add(kind, bytes([number]) * 32, KEY.seal(b"x" * number), number % 2 * 1000)
-    return builder.finish(KEY)
+    pack = builder.finish(KEY)
+    return pack._replace(data=bytes(pack.data))
 
 
 def read(pack: bytes) -> list[PackedBlob]:
@@ -63,13 +65,36 @@ def test_most_headers_are_read_in_one_go() -> None:
 
 
 def test_absorb_joins_two_packs() -> None:
-    one, other = PackBuilder(), PackBuilder()
+    memory = PackMemory(MIB)
+    one, other = PackBuilder(memory.take()), PackBuilder(memory.take())
     one.add(BlobType.DATA, b"1" * 32, b"first", 0)
     other.add(BlobType.DATA, b"2" * 32, b"second", 9)
     one.absorb(other)
     pack = one.finish(KEY)
-    assert pack.data.startswith(b"firstsecond")
+    assert bytes(pack.data[:11]) == b"firstsecond"
     assert [(blob.offset, blob.length) for blob in pack.blobs] == [(0, 5), (5, 6)]
+
+
+def test_memory_that_was_given_back_is_used_again() -> None:
+    memory = PackMemory(MIB)
+    first, second = memory.take(), memory.take()
+    assert first is not second
+    memory.give_back(first)
+    assert memory.take() is first
+    memory.spare()
+    memory.give_back(first)
+    assert memory.take() is not first
+
+
+def test_a_blob_larger_than_a_pack_has_memory_of_its_own() -> None:
+    memory, large = PackMemory(1000), KEY.seal(bytes(3 * MIB))
+    block = memory.take(len(large))
+    builder = PackBuilder(block)
+    builder.add(BlobType.TREE, b"1" * 32, large, 0)
+    pack = builder.finish(KEY)
+    assert KEY.open(pack.data[: len(large)]) == bytes(3 * MIB)
+    memory.give_back(block)
+    assert memory.take() is not block
 
 
 @pytest.mark.parametrize("header", [b"\x00" * 36, b"\x02" * 40, b"\x04" + bytes(40), b"\x00" * 38])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_every_pack_describes_what_the_index_says_of_it() -> None:
         pack = bytes.fromhex(name)
         blobs = [blob.in_pack(pack) for blob in repository.pack_blobs(pack, size)]
         assert blobs == sorted((blob for blob in repository.index if blob.pack == pack), key=lambda blob: blob.offset)
+
+
+def test_what_was_saved_before_workers_take_the_files_is_sent_off() -> None:
+    repository = new_repository()
+    early = repository.save_blob(BlobType.DATA, b"early")
+    repository.leave_files()
+    while not repository.index.has(BlobType.DATA, early.id):
+        time.sleep(0.01)
+    late = repository.save_blob(BlobType.DATA, b"late")
+    assert not repository.index.has(BlobType.DATA, late.id)
+    repository.flush()
+    again = reopened(repository)
+    assert [again.load_blob(BlobType.DATA, one.id) for one in (early, late)] == [b"early", b"late"]
 
 
 def test_several_index_files_are_one_index() -> None:

@@ -40,6 +40,13 @@ def test_what_was_saved_is_loaded(store: Store, kind: FileType) -> None:
     assert store.exists(kind, NAME)
 
 
+def test_what_lies_in_anothers_memory_is_saved_as_it_was_then(store: Store) -> None:
+    memory = bytearray(b"..some bytes..")
+    store.save(FileType.PACK, NAME, memoryview(memory)[2:-2])
+    memory[:] = bytes(len(memory))
+    assert store.load(FileType.PACK, NAME) == b"some bytes"
+
+
 @pytest.mark.parametrize("kind", [kind for kind in FileType if kind is not FileType.CONFIG])
 def test_list_and_remove(store: Store, kind: FileType) -> None:
     assert store.list(kind) == []

@@ -5,8 +5,12 @@ import threading
 import pytest
 
 from snappy.errors import InternalError, NoSpace, Unavailable
-from snappy.repository.pack import PackBuilder
+from snappy.repository.pack import PackBuilder, PackMemory
 from snappy.repository.uploader import IN_FLIGHT, THREADS, PackUploader
+
+
+def empty() -> PackBuilder:
+    return PackBuilder(PackMemory(1).take())
 
 
 def test_uploads_run_beside_each_other() -> None:
@@ -17,7 +21,7 @@ def test_uploads_run_beside_each_other() -> None:
 
     uploader = PackUploader(upload)
     for _ in range(THREADS):
-        uploader.put(PackBuilder())
+        uploader.put(empty())
     uploader.wait()
     uploader.close()
     assert meet.n_waiting == 0
@@ -31,11 +35,11 @@ def test_put_blocks_while_too_many_are_on_their_way() -> None:
 
     uploader = PackUploader(upload)
     for _ in range(IN_FLIGHT):
-        uploader.put(PackBuilder())
+        uploader.put(empty())
     placed = threading.Event()
 
     def put_one_more() -> None:
-        uploader.put(PackBuilder())
+        uploader.put(empty())
         placed.set()
 
     extra = threading.Thread(target=put_one_more)
@@ -56,12 +60,12 @@ def test_after_a_failure_nothing_is_uploaded() -> None:
         raise NoSpace
 
     uploader = PackUploader(upload)
-    uploader.put(PackBuilder())
+    uploader.put(empty())
     with pytest.raises(NoSpace):
         uploader.wait()
     for _ in range(2 * IN_FLIGHT):
         with pytest.raises(NoSpace):
-            uploader.put(PackBuilder())
+            uploader.put(empty())
     assert len(seen) == 1
     uploader.close()
 
@@ -75,10 +79,10 @@ def test_a_failure_frees_whoever_waits_for_room() -> None:
 
     uploader = PackUploader(upload)
     for _ in range(IN_FLIGHT):
-        uploader.put(PackBuilder())
+        uploader.put(empty())
     threading.Timer(0.05, go.set).start()
     with pytest.raises(Unavailable):
-        uploader.put(PackBuilder())
+        uploader.put(empty())
     uploader.close()
 
 
@@ -91,11 +95,11 @@ def test_close_drops_what_waits() -> None:
 
     uploader = PackUploader(upload)
     for _ in range(IN_FLIGHT):
-        uploader.put(PackBuilder())
+        uploader.put(empty())
     threading.Timer(0.05, go.set).start()
     uploader.close()
     assert len(arrived) == THREADS
-    for call in (uploader.wait, lambda: uploader.put(PackBuilder())):
+    for call in (uploader.wait, lambda: uploader.put(empty())):
         with pytest.raises(InternalError, match="closed"):
             call()
 
