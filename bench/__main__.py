@@ -32,7 +32,7 @@ from bench.growth import tell_growth
 from bench.matrix import CORPORA, DUPLICATES, GROWTH, LOCAL, TARGETS, WORKS, Case, cases
 from bench.pairing import Outcome, Pairing, bytes_below, complain
 from bench.sides import Side, peers
-from bench.snappy_side import SnappySide
+from bench.snappy_side import WAYS, SnappySide
 
 ROOM = 2.5
 """How many times its corpus a side leaves in a pair: a repository and a restored tree."""
@@ -48,7 +48,7 @@ def main() -> int:
     results.mkdir(parents=True)
     names = given.names or [*CORPORA, "bus"]
     found, missing = peers(given.peers, {"restic": given.restic, "borg": given.borg})
-    sides = [SnappySide(_settings(given.setting)), *found]
+    sides = [*_ours(given), *found]
     head = report.heading(sides, missing, given.pairs, started)
     complain(head)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -75,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--duplicates", nargs="+", type=int, choices=range(101), metavar="PERCENT", default=DUPLICATES)
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
+    parser.add_argument("--way", nargs="+", choices=WAYS, default=WAYS, help="how objects reach our target")
     parser.add_argument("--restic", default="", metavar="PROGRAM", help="the newest to be had by default")
     parser.add_argument("--borg", default="", metavar="PROGRAM")
     parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a quiet machine before a run")
@@ -85,6 +86,13 @@ def _arguments() -> argparse.Namespace:
     if unknown := [name for name in given.names if name not in SUITES]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(SUITES)}")
     return given
+
+
+def _ours(given: argparse.Namespace) -> Iterator[SnappySide]:
+    """The first way that is asked for is the one that is compared with peers and aims."""
+    for way in dict.fromkeys(given.way):
+        name = report.OURS if way == given.way[0] else f"{report.OURS}, {way}"
+        yield SnappySide(_settings(given.setting), name, way)
 
 
 def _settings(given: Sequence[str]) -> Mapping[str, str]:

@@ -29,6 +29,8 @@ from tests.support.places import Place
 from tests.support.roles import deployed
 from tests.support.site import ROLES, Site
 
+WAYS = DIRECT, FRAMES = ("direct", "frames")
+"""How objects get to a target on the same host: the default, and all over NATS."""
 SNAPPY = str(Path(sys.executable).with_name("snappy"))
 CLIENT = "alice"
 
@@ -118,23 +120,28 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any]:
 class SnappySide(Side):
     settings: Mapping[str, str] = field(default_factory=dict)
     name: str = "snappy"
+    way: str = DIRECT
 
     def version(self) -> str:
         return snappy.__version__
 
     def how(self) -> str:
-        chosen = " ".join(f"{name}={value}" for name, value in self.settings.items()) or "the default configuration"
+        chosen = " ".join(f"{name}={value}" for name, value in self._chosen().items()) or "the default configuration"
+        way = "NATS frames" if self.way == FRAMES else "objects by the direct way"
         return (
-            "NATS frames; core, audit, source, target and nats-server stand; `snappy backup`, `restore` or `check` is "
+            f"{way}; core, audit, source, target and nats-server stand; `snappy backup`, `restore` or `check` is "
             f"started for each run and counted too; the source opens the repository in each; {chosen}"
         )
 
     @contextmanager
     def open(self, folder: Path, place: Place) -> Iterator[Session]:
-        with _site(folder / "site", place, self.settings) as site:
+        with _site(folder / "site", place, self._chosen()) as site:
             session = SnappySession(site, folder, place)
             session.make()
             yield session
+
+    def _chosen(self) -> Mapping[str, str]:
+        return {**self.settings, **({"SNAPPY_SOURCE__SITE1__DIRECT": "false"} if self.way == FRAMES else {})}
 
 
 @contextmanager

@@ -139,6 +139,8 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a job waits for a target, or its storage, that was there and went away; then the attempt fails."""
     niceness: Annotated[int, Meta(ge=0, le=19)] = 0
     """How far worker processes give way to others."""
+    direct: bool = True
+    """Exchange objects with a target on the same host over a Unix socket, past NATS."""
     nats: Nats | None = None
 
 
@@ -154,6 +156,8 @@ class TargetService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_seconds: Annotated[float, Meta(gt=0)] = 60.0
     bandwidth: str = ""
     """In the words of rclone's --bwlimit: ``10M``, ``10M:1M`` (upload:download), ``08:00,512k 18:00,off``."""
+    direct: bool = True
+    """Offer sources on the same host a Unix socket for objects."""
     nats: Nats | None = None
 
     def __post_init__(self) -> None:

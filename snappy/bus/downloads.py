@@ -1,16 +1,21 @@
-"""The caller's end of a get: small ranges in one answer, others in frames that are asked for ahead."""
+"""The caller's end of a get: small ranges in one answer, others by the direct way, or in frames asked for ahead."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from collections import deque
 from collections.abc import AsyncIterator
 
+from snappy.bus.direct import in_thread
 from snappy.bus.protocol import Frame, Kind, Read, ReadAnswer, pack_length
 from snappy.bus.remote import Remote
 from snappy.bus.uploads import HASH_IN_THREAD, WINDOW
-from snappy.errors import Corrupt
+from snappy.errors import Corrupt, Unavailable
+
+LINE_PIECE = 16 << 20
+"""Bytes that come by the direct way at a time."""
 
 
 class Download:
@@ -35,16 +40,58 @@ class Download:
     ) -> Download:
         """``digest`` asks both ends for a SHA-256 of what comes in several frames, beside each frame's CRC."""
         bus = await remote.bus()
-        request = Read(path=path, start=start, end=end, digest=digest, max_payload=bus.nc.max_payload)
+        request = Read(
+            path=path,
+            start=start,
+            end=end,
+            digest=digest,
+            max_payload=bus.nc.max_payload,
+            user=remote.direct.user,
+        )
         answer = await remote.ask("read", request, ReadAnswer)
         subject = bus.subjects.data(remote.target, answer.replica, bus.user, answer.transfer)
         return cls(remote, path, subject, answer, window, digest)
 
     async def pieces(self) -> AsyncIterator[bytes | memoryview]:
-        """All of it, a frame at a time. Raises Corrupt where a checksum does not match."""
+        """All of it, in order. Raises Corrupt where a checksum does not match."""
         if self._answer.data is not None:
             yield self._answer.data
             return
+        line = await self._remote.dial(self._answer)
+        async for piece in self._by_line(line) if line else self._in_frames():
+            yield piece
+
+    async def _by_line(self, line: socket.socket) -> AsyncIterator[bytes]:
+        try:
+            for offset in range(0, self.size, LINE_PIECE):
+                yield await self._receive(line, min(LINE_PIECE, self.size - offset))
+            if self._digest:
+                await self._close()
+        except BaseException:
+            line.close()
+            await self._remote.abort(self._subject)
+            raise
+        finally:
+            line.close()
+
+    async def _receive(self, line: socket.socket, size: int) -> bytes:
+        try:
+            piece = await in_thread(line, line.recv, size, socket.MSG_WAITALL)
+        except OSError as error:
+            raise self._broken(error) from error
+        if len(piece) < size:
+            broken = self._broken(EOFError())
+            await self._remote.send(self._subject, Kind.CLOSE, self.size)  # raises what the target met
+            raise broken
+        if self._digest:
+            await asyncio.to_thread(self._hash.update, piece)
+        return piece
+
+    def _broken(self, error: Exception) -> Unavailable:
+        self._remote.direct.give_up(self._answer.direct, error)
+        return Unavailable("the direct way to the target broke")
+
+    async def _in_frames(self) -> AsyncIterator[memoryview]:
         under_way: deque[asyncio.Task[memoryview]] = deque()
         try:
             for offset in range(0, self.size, self._answer.frame):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -17,6 +19,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from snappy.bus.connection import Bus, serve
+from snappy.bus.direct import AVAILABLE, Listener
 from snappy.bus.failures import DirectoryInTheWay, to_wire
 from snappy.bus.grants import Grant
 from snappy.bus.operations import Operations
@@ -77,7 +80,9 @@ class Ended(NamedTuple):
 
 
 class FileServer:
-    """One replica of one target. ``start`` subscribes; ``close`` ends every transfer and unsubscribes."""
+    """One replica of one target. ``start`` subscribes; ``close`` ends every transfer and unsubscribes.
+
+    ``direct`` offers callers on this host the direct way, where the system has it."""
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class FileServer:
         on_attack: OnAttack = ignore_attack,
         limits: Limits = Limits(),  # noqa: B008
         throttles: Throttles | None = None,
+        direct: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus, self._files, self.target = bus, files, target
@@ -104,10 +110,15 @@ class FileServer:
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
+        self._direct = direct and AVAILABLE
+        self._listener: Listener | None = None
 
     async def start(self) -> None:
         """Raises BusDenied or BusUnavailable."""
         self._operations = Operations(self._bus.nc.max_payload - MESSAGE_OVERHEAD)
+        if self._direct:
+            self._listener = Listener(self._welcome, self._limits.idle_seconds)
+            self._listener.start()
         fs = self._bus.subjects.fs(self.target, "*", "*")
         data = self._bus.subjects.data(self.target, self.replica, "*", "*")
         self._subscriptions = [
@@ -119,6 +130,8 @@ class FileServer:
         """Unsubscribe, give up what is under way (nothing half-written stays) and wait for it."""
         for subscription in self._subscriptions:
             await unsubscribe(subscription)
+        if self._listener is not None:
+            await self._listener.close()
         running = list(self._tasks)
         for task in running:
             task.cancel()
@@ -181,7 +194,7 @@ class FileServer:
         pace = self._throttles.upload(asker.granted)
         frame = pace.frame(frame_size(request.max_payload, self._bus.nc.max_payload))
         token = self._begin(PutTransfer(draft, asker.renew, pace, *self._common(caller, request.path)))
-        return OpenAnswer(replica=self.replica, transfer=token, frame=frame)
+        return OpenAnswer(**self._whereabouts(token, frame, request.user))
 
     async def _read(self, files: PolicyFileSystem, asker: Asker, request: Read) -> ReadAnswer:
         frame = frame_size(request.max_payload, self._bus.nc.max_payload)
@@ -200,7 +213,18 @@ class FileServer:
         common = self._common(asker.caller, request.path)
         transfer = GetTransfer(handle, request.start, answer.size, frame, request.digest, pace, *common)
         token = self._begin(transfer)
-        return msgspec.structs.replace(answer, replica=self.replica, transfer=token, frame=frame)
+        return msgspec.structs.replace(answer, **self._whereabouts(token, frame, request.user))
+
+    def _whereabouts(self, token: str, frame: int, user: int) -> dict[str, Any]:
+        """Of a transfer, for an OpenAnswer."""
+        found: dict[str, Any] = {"replica": self.replica, "transfer": token, "frame": frame}
+        if self._listener is not None and self._transfers[token].offer_line(user):
+            found |= {"direct": self._listener.name, "user": os.geteuid()}
+        return found
+
+    def _welcome(self, token: str, line: socket.socket) -> bool:
+        transfer = self._transfers.get(token)
+        return transfer is not None and transfer.take_line(line)
 
     async def _take_place(self) -> None:
         try:

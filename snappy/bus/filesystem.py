@@ -56,7 +56,8 @@ class SnappyFileSystem(AsyncFileSystem):
 
     ``caller`` is the NATS user, ``grant`` the core's word for it (a callable gives the one that holds now), ``nats``
     a whole ``[nats]`` section in place of ``url``. ``read_digest=False`` leaves large reads to each frame's CRC-32,
-    for a caller with a proof of its own. Raises BusUnavailable, BusDenied, ClockSkew beside the errors of storage.
+    for a caller with a proof of its own. ``direct=False`` has all bytes go over NATS, also to a target on this host.
+    Raises BusUnavailable, BusDenied, ClockSkew beside the errors of storage.
     """
 
     protocol = "snappy"
@@ -75,6 +76,7 @@ class SnappyFileSystem(AsyncFileSystem):
         patience: Patience | None = None,
         window: int = WINDOW,
         read_digest: bool = True,
+        direct: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -82,7 +84,7 @@ class SnappyFileSystem(AsyncFileSystem):
             raise UsageError("a snappy:// filesystem needs a target", hint='for example target="vault"')
         section = nats or config.Nats(url=url)
         self.target = target
-        self._remote = Remote(lambda: _connect(section, prefix, caller, target), target, grant, patience)
+        self._remote = Remote(lambda: _connect(section, prefix, caller, target), target, grant, patience, direct=direct)
         self.objects = Objects(self._remote, window, read_digest)
 
     @classmethod

@@ -16,6 +16,10 @@ A message that was damaged on its way is refused with :class:`~snappy.errors.Gar
 
 A put is OPEN, WRITE..., COMMIT; frames may arrive in any order within the window and may be repeated. A get is READ,
 FETCH..., CLOSE. What fits one message takes one request: PUT, or READ with its data inline.
+
+By the direct way (:mod:`snappy.bus.direct`), where both ends are on one host, the bytes come and go without WRITE and
+FETCH: a put is OPEN, all bytes and the line's end, COMMIT; a get is READ, all bytes, and CLOSE where a digest was asked
+for.
 """
 
 from __future__ import annotations
@@ -103,22 +107,26 @@ class Put(Request, kw_only=True, frozen=True):
 
 
 class Open(Request, kw_only=True, frozen=True):
-    """Begin a put in frames. ``size`` is in bytes, None where it is not known yet."""
+    """Begin a put in frames. ``size`` is in bytes, None where it is not known yet. ``user`` is the id of the user that
+    may take the bytes to a line of the direct way, -1 for none."""
 
     path: str
     mode: Mode = "overwrite"
     size: int | None = None
     max_payload: int
+    user: int = -1
 
 
 class Read(Request, kw_only=True, frozen=True):
-    """Bytes ``start`` to ``end`` (exclusive; None: to the end). ``digest`` asks for a SHA-256 at the close."""
+    """Bytes ``start`` to ``end`` (exclusive; None: to the end). ``digest`` asks for a SHA-256 at the close; ``user`` is
+    that of :class:`Open`."""
 
     path: str
     start: int = 0
     end: int | None = None
     digest: bool = True
     max_payload: int
+    user: int = -1
 
 
 # ---- answers -----------------------------------------------------------------------------------------------------
@@ -158,11 +166,16 @@ class PageAnswer(Answer, kw_only=True, frozen=True):
 
 
 class OpenAnswer(Answer, kw_only=True, frozen=True):
-    """Where the frames go: ``transfer`` is the token in the subject, ``frame`` the data bytes in each at most."""
+    """Where the frames go: ``transfer`` is the token in the subject, ``frame`` the data bytes in each at most.
+
+    ``direct`` is the name of the socket of the direct way (:mod:`snappy.bus.direct`), empty where there is none, and
+    ``user`` the id of the user that the target runs as."""
 
     replica: str = ""
     transfer: str = ""
     frame: int = 0
+    direct: str = ""
+    user: int = -1
 
 
 class ReadAnswer(OpenAnswer, kw_only=True, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
@@ -13,6 +14,7 @@ import structlog
 
 from snappy.bus import jitter
 from snappy.bus.connection import Bus
+from snappy.bus.direct import Dialer
 from snappy.bus.failures import from_wire
 from snappy.bus.pieces import Payload
 from snappy.bus.protocol import (
@@ -20,6 +22,7 @@ from snappy.bus.protocol import (
     Answer,
     Frame,
     Kind,
+    OpenAnswer,
     Request,
     decode,
     pack_frame,
@@ -72,8 +75,10 @@ class Remote:
         grant: Grant = "",
         patience: Patience | None = None,
         clock: Callable[[], float] = time.time,
+        direct: bool = True,
     ) -> None:
         self.target, self.patience = target, patience or Patience()
+        self.direct = Dialer(direct)
         self._connect, self._grant, self._clock = connect, grant, clock
         self._bus: Bus | None = None
         self._connecting = asyncio.Lock()
@@ -130,7 +135,12 @@ class Remote:
         if answer.failure is not None:
             raise from_wire(answer.failure)
 
-    # ---- frames
+    # ---- bytes
+
+    async def dial(self, answer: OpenAnswer) -> socket.socket | None:
+        """A line for the bytes of a transfer; None where they go in frames."""
+        seconds = self.patience.frame * self.patience.attempts
+        return await self.direct.dial(answer.direct, answer.user, answer.transfer, seconds)
 
     async def send(self, subject: str, kind: Kind, offset: int, rest: bytes | memoryview = b"") -> Frame:
         """A frame's answer. Every kind of frame may be repeated, so a lost answer is asked for again.

@@ -2,13 +2,15 @@
 
 A transfer belongs to one caller and lives until it is closed, fails or idles too long; a put that is not committed
 by then leaves nothing. Frames of a put may overtake one another within :data:`MAX_EARLY` and may be repeated: a
-repeat is answered and changes nothing.
+repeat is answered and changes nothing. A line of the direct way (:mod:`snappy.bus.direct`) takes the place of the
+frames that carry bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,6 +20,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from snappy.bus.direct import NOBODY, hang_up, peer_user, send_file
 from snappy.bus.failures import Failure, to_wire
 from snappy.bus.pieces import Payload
 from snappy.bus.protocol import (
@@ -32,7 +35,7 @@ from snappy.bus.protocol import (
     parse_length,
 )
 from snappy.bus.throttle import Pace
-from snappy.errors import BusError, Corrupt, Garbled, SnappyError
+from snappy.errors import BusError, Corrupt, Garbled, SnappyError, Unavailable
 from snappy.targets.policy import GuardedDraft
 
 log = structlog.get_logger(module=__name__)
@@ -43,6 +46,9 @@ MAX_EARLY = 16
 MAX_BACKLOG = 8
 """Frames of a put that may wait to be hashed and written."""
 
+LINE_PIECE = 256 << 10
+"""Bytes of a put that are hashed and written at a time: they are still in the processor's cache."""
+
 Publish = Callable[[str, Payload], Awaitable[None]]
 Message = tuple[bytes, str]
 """A frame as it came, and where its answer goes."""
@@ -51,10 +57,14 @@ Message = tuple[bytes, str]
 class Transfer(ABC):
     """What both directions share: a bounded queue, one task that empties it, and an end."""
 
+    _pace: Pace
+
     def __init__(self, caller: str, path: str, publish: Publish, pool: Executor, clock: Callable[[], float]) -> None:
         self.caller, self.path = caller, path
         self._publish, self._pool, self._clock = publish, pool, clock
-        self._queue: asyncio.Queue[Message] = asyncio.Queue(MAX_EARLY)
+        self._queue: asyncio.Queue[Message | socket.socket] = asyncio.Queue(MAX_EARLY)
+        self._line: socket.socket | None = None
+        self._user = NOBODY
         self._work: Future[Any] | None = None
         self._over = False
         self.outcome: Payload | None = None
@@ -68,17 +78,39 @@ class Transfer(ABC):
             return False
         return True
 
+    def offer_line(self, user: int) -> bool:
+        """Whether the bytes may go to a line of that user. What is held to a rate goes in frames."""
+        if self._pace.is_free:
+            self._user = user
+        return self._user != NOBODY
+
+    def take_line(self, line: socket.socket) -> bool:
+        """Queue a line that carries the bytes, and own it; False where it is not the one that was offered, there was
+        one already, or frames are under way."""
+        if self._user == NOBODY or peer_user(line) != self._user:
+            return False
+        if self._line is not None or self._over or not self._queue.empty():
+            return False
+        self._queue.put_nowait(line)
+        self._line = line
+        return True
+
     async def run(self, idle: float) -> None:
         """Serve frames until the transfer ends, or ``idle`` seconds bring none."""
         try:
             while not self._over:
                 async with asyncio.timeout(idle):
-                    raw, reply = await self._queue.get()
-                await self._serve(raw, reply)
+                    message = await self._queue.get()
+                if isinstance(message, socket.socket):
+                    await self._serve_line(message)
+                else:
+                    await self._serve(*message)
             await self._serve_late()
         except TimeoutError:
             log.warning("transfer idle, given up", caller=self.caller, path=self.path)
         finally:
+            if self._line is not None:
+                hang_up(self._line)
             loop = asyncio.get_running_loop()
             await asyncio.shield(loop.run_in_executor(self._pool, self._release_after_work))
 
@@ -90,6 +122,10 @@ class Transfer(ABC):
     async def handle(self, frame: Frame, reply: str) -> Payload | None:
         """Do what the frame says; the answer, or None where it comes later."""
 
+    @abstractmethod
+    def carry(self, line: socket.socket) -> bool:
+        """Move the bytes over the line, in a thread; whether the transfer is over then."""
+
     def answer(self, failure: Failure | None = None) -> Payload:
         return answer_frame(Answer(clock=self._clock(), failure=failure))
 
@@ -99,18 +135,33 @@ class Transfer(ABC):
         except Garbled as error:  # it comes again
             answer = self.answer(to_wire(error, self.path))
         except Exception as error:
-            self._over = True
-            if not isinstance(error, SnappyError):
-                log.exception("transfer failed", caller=self.caller, path=self.path)
-            answer = self.answer(to_wire(error, self.path))
+            answer = self._fail(error)
         if self._over:
             self.outcome = answer
         if answer is not None:
             await self._publish(reply, answer)
 
+    async def _serve_line(self, line: socket.socket) -> None:
+        try:
+            self._over = await self._in_thread(self.carry, line)
+        except (ConnectionError, BlockingIOError) as error:  # the caller is gone, or stands still
+            self.outcome = self._fail(Unavailable(f"the direct way broke: {error}"))
+        except Exception as error:
+            self.outcome = self._fail(error)
+        finally:
+            hang_up(line)
+
+    def _fail(self, error: Exception) -> Payload:
+        self._over = True
+        if not isinstance(error, SnappyError):
+            log.exception("transfer failed", caller=self.caller, path=self.path)
+        return self.answer(to_wire(error, self.path))
+
     async def _serve_late(self) -> None:
         while not self._queue.empty() and self.outcome is not None:
-            await self._publish(self._queue.get_nowait()[1], given_again(self.outcome, self._clock()))
+            message = self._queue.get_nowait()
+            if not isinstance(message, socket.socket):
+                await self._publish(message[1], given_again(self.outcome, self._clock()))
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         self._work = self._pool.submit(work, *args)
@@ -120,6 +171,8 @@ class Transfer(ABC):
         """A cancelled transfer may still have a thread at work on what is about to be released."""
         if self._work is not None:
             wait([self._work])
+        if self._line is not None:
+            self._line.close()
         self.release()
 
 
@@ -150,6 +203,14 @@ class PutTransfer(Transfer):
 
     def release(self) -> None:
         self._draft.discard()
+
+    def carry(self, line: socket.socket) -> bool:
+        """To the line's end, which the commit must know to be that of the object."""
+        piece = memoryview(bytearray(LINE_PIECE))
+        while count := line.recv_into(piece, 0, socket.MSG_WAITALL):
+            self._draft.write(piece[:count])
+            self._received += count
+        return False
 
     async def _write(self, offset: int, data: memoryview, reply: str) -> Payload | None:
         if offset > self._received:
@@ -235,12 +296,25 @@ class GetTransfer(Transfer):
     def release(self) -> None:
         self._handle.close()
 
+    def carry(self, line: socket.socket) -> bool:
+        """A file goes as it lies there, if nobody wants a digest of it."""
+        handle = -1 if self._digests else _descriptor(self._handle)
+        if handle < 0:
+            for offset in range(0, self._size, self._frame):
+                line.sendall(self._take(offset, self._frame))
+        elif send_file(line, handle, self._start, self._size) < self._size:
+            raise Corrupt(f"{self.path!r} ended early")
+        return not self._digests
+
     def _fetch(self, offset: int, length: int) -> Payload:
+        return pack_frame(Kind.DATA, offset, self._take(offset, length))
+
+    def _take(self, offset: int, length: int) -> bytes:
         data = self._read(offset, min(length, self._frame, self._size - offset))
         if self._digests and offset == self._hashed:
             self._hash.update(data)
             self._hashed += len(data)
-        return pack_frame(Kind.DATA, offset, data)
+        return data
 
     def _read(self, offset: int, length: int) -> bytes:
         if length <= 0:
@@ -255,6 +329,14 @@ class GetTransfer(Transfer):
         while self._digests and self._hashed < self._size:
             self._fetch(self._hashed, self._frame)
         return pack_frame(Kind.DIGEST, self._size, self._hash.digest() if self._digests else b"")
+
+
+def _descriptor(handle: Any) -> int:
+    """Of an open file on a disk; -1 for any other."""
+    try:
+        return int(handle.fileno())
+    except (AttributeError, OSError):
+        return -1
 
 
 def answer_frame(answer: Answer) -> Payload:

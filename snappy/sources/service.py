@@ -242,7 +242,7 @@ class SourceService:
     def _held(self, files: SnappyFileSystem, target: str, hold: Hold) -> HeldStore:
         patience = self._settings.patience_seconds
         prefix = self._bus.subjects.prefix
-        recipe = worker_store.recipe(target, self._bus.user, prefix, self._nats, patience, hold)
+        recipe = worker_store.recipe(target, self._bus.user, prefix, self._nats, patience, self._settings.direct, hold)
         return HeldStore(files, "", hold, recipe, patience=patience)
 
     def _workers(self) -> Workers:
@@ -279,6 +279,7 @@ class SourceService:
             prefix=self._bus.subjects.prefix,
             nats=self._nats,
             read_digest=False,
+            direct=self._settings.direct,
         )
         try:
             yield files

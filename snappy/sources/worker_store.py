@@ -39,7 +39,7 @@ class WorkerStore(HeldStore):
     """The same as the service's own, which is told of each new grant. It connects when it is first used, and waits out
     that nobody answers then."""
 
-    def __init__(self, target: str, caller: str, prefix: str, nats: Nats, patience: float) -> None:
+    def __init__(self, target: str, caller: str, prefix: str, nats: Nats, patience: float, direct: bool = True) -> None:
         self._permit = _Leave()
         self._files = SnappyFileSystem(
             target,
@@ -48,6 +48,7 @@ class WorkerStore(HeldStore):
             prefix=prefix,
             nats=nats,
             read_digest=False,  # what a worker reads proves itself
+            direct=direct,
         )
         self._connecting = threading.Lock()
         self._connected = False
@@ -84,12 +85,14 @@ class WorkerStore(HeldStore):
         return True
 
 
-def open_store(target: str, caller: str, prefix: str, nats: dict[str, Any], patience: float) -> WorkerStore:
+def open_store(
+    target: str, caller: str, prefix: str, nats: dict[str, Any], patience: float, direct: bool = True
+) -> WorkerStore:
     """What :func:`recipe` names."""
-    return WorkerStore(target, caller, prefix, msgspec.convert(nats, Nats), patience)
+    return WorkerStore(target, caller, prefix, msgspec.convert(nats, Nats), patience, direct)
 
 
-def recipe(target: str, caller: str, prefix: str, nats: Nats, patience: float, hold: Hold) -> StoreRecipe:
+def recipe(target: str, caller: str, prefix: str, nats: Nats, patience: float, direct: bool, hold: Hold) -> StoreRecipe:
     """How a worker opens the files of ``target`` that are held under ``hold``."""
     arguments = {
         "target": target,
@@ -97,5 +100,6 @@ def recipe(target: str, caller: str, prefix: str, nats: Nats, patience: float, h
         "prefix": prefix,
         "nats": msgspec.to_builtins(nats),
         "patience": patience,
+        "direct": direct,
     }
     return StoreRecipe(makers.name_of(open_store), arguments, hold.watch)

@@ -56,6 +56,7 @@ class TargetService:
             private_inboxes=self._private,
             limits=Limits(idle_seconds=settings.idle_seconds),
             throttles=Throttles(Timetable.parse(settings.bandwidth)),
+            direct=settings.direct,
             clock=self._clock,
         )
         metadata = {"service": self.name, "replica": server.replica, "rights": settings.rights}

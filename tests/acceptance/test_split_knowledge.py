@@ -63,7 +63,7 @@ async def back_up_and_restore(running: Site) -> None:
 @contextmanager
 def used_site(folder: Path, target: dict[str, Any], program: list[str] | None = None) -> Iterator[Evidence]:
     markers = plant(folder / "data")
-    with site(folder, target, program) as running:
+    with site(folder, target, program, direct=False) as running:  # every byte is to be seen
         asyncio.run(back_up_and_restore(running))
         yield Evidence(running, str(target.get("secret", "")), markers)
 

@@ -386,6 +386,7 @@ def arena(
     settings = {"hold_seconds": HOLD_SECONDS, **(core or {})}
     made = Arena(folder, place or in_folder(folder), settings, settled, audit or settled / "audit")
     made.programs |= programs or {}
+    made.direct = wire is None
     with ExitStack() as stack:
         (made.steady / "nats").mkdir()
         made.server = stack.enter_context(servers(made.steady / "nats"))

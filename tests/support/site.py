@@ -33,6 +33,8 @@ class Site:
 
     def __init__(self, folder: Path, target: dict[str, Any], core: dict[str, Any] | None = None) -> None:
         self.folder, self.target, self.core = folder, target, core or {}
+        self.direct = True
+        """Whether objects may go past the server, and what stands before it."""
         self.repository_password = secrets.token_hex(32)
         self.key = SigningKey.generate()
         self.proxies: dict[str, WireProxy] = {}
@@ -73,7 +75,7 @@ class Site:
         self._secret(own / "core.public", self.key.public_text())
         options = "".join(f"{name} = {_toml(value)}\n" for name, value in self.target.items() if name != "url")
         return (
-            f"[target.vault]\nurl = {_toml(self.target['url'])}\n"
+            f"[target.vault]\nurl = {_toml(self.target['url'])}\ndirect = {_toml(self.direct)}\n"
             f"core_public_key = {{ file = {_toml(own / 'core.public')} }}\n"
             f"[target.vault.storage_options]\n{options}"
         )
@@ -165,10 +167,13 @@ def site(
     target: dict[str, Any],
     source_program: list[str] | None = None,
     core: dict[str, Any] | None = None,
+    *,
+    direct: bool = True,
 ) -> Iterator[Site]:
     """A running site. ``target`` is its storage's ``url`` and options, ``core`` more of the core's settings; the jobs
     of alice may read ``folder/data`` and restore to ``folder/back``."""
     made = Site(folder, target, core)
+    made.direct = direct
     with ExitStack() as stack:
         (folder / "nats").mkdir()
         made.server = stack.enter_context(deployed(folder / "nats"))
