@@ -129,13 +129,13 @@ def _backup_blocking(
 ) -> Result:
     host = command.host or shop.host
     with locked(repository, shop, settle_later=True):
-        repository.load_index()
         finished = _finished_before(repository, shop.hold)
         if finished is not None:
             doubt = Warn(path=_shortened(", ".join(source.claims())), message=UNKNOWN)
             return msgspec.structs.replace(_adopted(finished, repository), warnings=[doubt], warning_count=1)
-        journal = _journal(repository, shop.hold)
         parent = _parent(repository, command, host, source.claims())
+        repository.load_index()  # after the snapshots: it holds what the newest of them needs
+        journal = _journal(repository, shop.hold)
         archiver = Archiver(
             repository,
             parent=parent,

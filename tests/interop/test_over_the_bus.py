@@ -87,7 +87,7 @@ class Ground:
 def succeeded(event: dict[str, Any]) -> dict[str, Any]:
     assert event["type"].endswith(".succeeded"), event
     result: dict[str, Any] = event["data"]["result"]
-    assert result["warning_count"] == 0, result
+    assert result["warning_count"] == 0, result["warnings"]
     return result
 
 

@@ -24,7 +24,7 @@ from snappy.repository.gotext import format_time, parse_time, quote, unquote
 from snappy.repository.index import MemoryIndex, decode_index, encode_index
 from snappy.repository.index_table import GrowingTable, all_locations
 from snappy.repository.keys import KeyFile
-from snappy.repository.pack import PackBuilder, PackedBlob, decode_header, encode_header, read_header
+from snappy.repository.pack import PackBuilder, PackedBlob, PackMemory, decode_header, encode_header, read_header
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.tree import decode_tree, encode_tree
 
@@ -100,7 +100,7 @@ def test_trees(nodes: list[Node]) -> None:
 
 @given(st.lists(st.tuples(KINDS, IDS, st.binary(max_size=50), st.integers(0, 1000)), min_size=1, max_size=30))
 def test_packs(blobs: list[tuple[BlobType, bytes, bytes, int]]) -> None:
-    builder = PackBuilder()
+    builder = PackBuilder(PackMemory(1 << 20).take())
     for kind, name, sealed, uncompressed in blobs:
         builder.add(kind, name, sealed, uncompressed)
     pack = builder.finish(KEY)
