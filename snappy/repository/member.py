@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from snappy import log
@@ -28,7 +29,7 @@ class Captain(Protocol):
     def changed(self) -> None: ...
 
 
-class Member:
+class Member(ABC):
     """One worker. What it says is heard in a thread of its own, and what only some workers say by :meth:`hear`."""
 
     def __init__(self, team: Captain, number: int, end: socket.socket) -> None:
@@ -45,10 +46,11 @@ class Member:
 
     def begun(self) -> None:
         """It is ready."""
+        _log.debug("a worker is ready", number=self._number, process=self.process)
 
+    @abstractmethod
     def hear(self, message: FromWorker) -> None:
         """Heed what workers of this kind say."""
-        raise NotImplementedError
 
     def send(self, message: ToWorker) -> None:
         """What cannot be sent is not missed: that the worker is gone is heard where it is listened to."""

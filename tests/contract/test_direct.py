@@ -159,7 +159,7 @@ async def test_a_socket_of_another_user_is_shown_no_token(pair: Pair) -> None:
     line.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user")
+@pytest.mark.needs_root
 @pytest.mark.parametrize("right", [0, 65534])
 async def test_the_right_token_lets_nobody_in_but_the_caller(pair: Pair, right: int) -> None:
     await pair.files._pipe_file(BIG_NAME, BIG)

@@ -53,6 +53,7 @@ async def test_an_unchanged_backup_is_done_by_two(
         deadline = time.monotonic() + SECONDS
         while not self._hands[0].ended and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert self._hands[0].ended, "the scout is not done"
         if below := real(self, path):
             passed.append(below)
         return below

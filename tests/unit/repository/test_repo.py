@@ -76,7 +76,9 @@ def test_what_was_saved_before_workers_take_the_files_is_sent_off() -> None:
     repository = new_repository()
     early = repository.save_blob(BlobType.DATA, b"early")
     repository.leave_files()
+    deadline = time.monotonic() + 10
     while not repository.index.has(BlobType.DATA, early.id):
+        assert time.monotonic() < deadline, "it was not sent off"
         time.sleep(0.01)
     late = repository.save_blob(BlobType.DATA, b"late")
     assert not repository.index.has(BlobType.DATA, late.id)
