@@ -91,6 +91,16 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: dict[ServiceName, Limit] = {}
 
 
+class Deletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may have what is kept at one target deleted, and how long before. The target's own ``rights`` must hold ``d``
+    as well."""
+
+    may_delete: list[str] = []
+    """Submitters whose forget, prune and repair jobs may delete there."""
+    delete_after: Annotated[float, Meta(ge=0)] = 0.0
+    """Hours that such a job waits after it was announced; whoever may cancel it can do so meanwhile."""
+
+
 class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats: Nats | None = None
     """Its own way to the bus, where several roles run from one file; by default ``[nats]``. So in each role."""
@@ -103,6 +113,9 @@ class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ageing_seconds: Annotated[float, Meta(gt=0)] = 600.0
     """A job that waits gains a step of priority each time so many seconds pass."""
     limits: Limits = Limits()
+    may_delete: list[str] = []
+    """Submitters whose forget, prune and repair jobs may delete at every target that lets them."""
+    targets: dict[ServiceName, Deletion] = {}
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
 
 

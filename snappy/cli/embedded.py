@@ -30,6 +30,8 @@ USER = "local"
 """Who asks, when whoever is at the machine does."""
 OWN_USERS = [User("core", "core"), User("audit", "audit"), User(USER, "submitter")]
 REPLICA = "cli"
+OWN_RIGHTS = "rlwd"
+"""At a place that whoever is at the machine gave: what their own jobs need, and no more."""
 
 
 @dataclass
@@ -69,9 +71,9 @@ async def _start(settings: Config, users: Sequence[User], lasting: bool) -> Brok
 
 def _server(settings: Config, broker: Broker) -> Server:
     key = serve.kept_signing_key(settings.state_dir)
-    whole = msgspec.structs.replace(
-        settings, core=settings.core or config.Core(), audit=settings.audit or config.Audit()
-    )
+    core = settings.core or config.Core()
+    core = msgspec.structs.replace(core, may_delete=[*core.may_delete, USER])
+    whole = msgspec.structs.replace(settings, core=core, audit=settings.audit or config.Audit())
     host = serve.Host(
         whole,
         nats=lambda role: broker.nats(role.user),
@@ -110,7 +112,7 @@ async def one_shot(settings: Config, place: str, password: str) -> AsyncIterator
             opened.host.config = msgspec.structs.replace(
                 opened.host.config,
                 source={slot.source: config.SourceService(replica=REPLICA)},
-                target={slot.target: config.TargetService(url=place, replica=REPLICA)},
+                target={slot.target: config.TargetService(url=place, replica=REPLICA, rights=OWN_RIGHTS)},
             )
             opened.host.passwords = lambda _key: password
             opened.host.rules = EVERYTHING

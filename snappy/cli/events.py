@@ -14,7 +14,7 @@ import msgspec
 from snappy.cli import follow, options, output
 
 if TYPE_CHECKING:
-    from snappy.jobs.messages import Subscription
+    from snappy.jobs.api_words import Subscription
 
 EXAMPLES = """\
 examples:
@@ -68,7 +68,7 @@ def _register_count(parser: argparse.ArgumentParser) -> None:
 
 def token(text: str) -> str:
     """A word of an event's subject, or ``*``."""
-    from snappy.jobs.messages import EventToken
+    from snappy.jobs.api_words import EventToken
 
     try:
         return msgspec.convert(text, EventToken)

@@ -22,20 +22,22 @@ from snappy.frontend.hearing import each_heard, heard
 from snappy.frontend.schedules import Schedules
 from snappy.frontend.subscriptions import Subscriptions
 from snappy.jobs import verbs
-from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, AuditState, AuditVerifyRequest
-from snappy.jobs.kinds import Command
-from snappy.jobs.messages import (
-    Beat,
+from snappy.jobs.api_words import (
     CancelRequest,
-    CloudEvent,
     GetRequest,
-    JobRecord,
     ListRequest,
-    Progress,
     Reply,
     ServicesRequest,
     SnapshotsRequest,
     SubmitRequest,
+)
+from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, AuditState, AuditVerifyRequest
+from snappy.jobs.command import Command
+from snappy.jobs.messages import (
+    Beat,
+    CloudEvent,
+    JobRecord,
+    Progress,
     read_answer,
 )
 from snappy.jobs.states import FINAL, State

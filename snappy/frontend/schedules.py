@@ -11,8 +11,9 @@ import msgspec
 
 from snappy.errors import InternalError
 from snappy.jobs import verbs
-from snappy.jobs.kinds import Command
-from snappy.jobs.messages import JobRecord, Reply
+from snappy.jobs.api_words import Reply
+from snappy.jobs.command import Command
+from snappy.jobs.messages import JobRecord
 from snappy.jobs.schedule_words import (
     Missed,
     Schedule,

@@ -15,7 +15,13 @@ from snappy.bus.pulling import AT_ONCE_AGAIN, Puller, again_soon
 from snappy.errors import BusUnavailable, InternalError
 from snappy.frontend.hearing import decoded
 from snappy.jobs import verbs
-from snappy.jobs.messages import Reply, SubscribeRequest, Subscription, SubscriptionRequest, UnsubscribeRequest
+from snappy.jobs.api_words import (
+    Reply,
+    SubscribeRequest,
+    Subscription,
+    SubscriptionRequest,
+    UnsubscribeRequest,
+)
 from snappy.jobs.verbs import Verb
 
 Ask = Callable[[Verb, msgspec.Struct], Awaitable[Reply]]

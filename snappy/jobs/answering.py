@@ -10,8 +10,9 @@ from nats.aio.msg import Msg
 from snappy import log
 from snappy.bus.connection import Bus
 from snappy.errors import InternalError, InvalidCommand, SnappyError
+from snappy.jobs.api_words import Reply
 from snappy.jobs.kinds import read
-from snappy.jobs.messages import ErrorInfo, Reply
+from snappy.jobs.messages import ErrorInfo
 from snappy.jobs.verbs import Verb
 
 _log = log.get(__name__)

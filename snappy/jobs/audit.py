@@ -26,13 +26,13 @@ from snappy.bus.pulling import Puller, in_progress
 from snappy.bus.streams import CORE_ACK_SECONDS
 from snappy.errors import Denied, StorageError
 from snappy.jobs.answering import answerer
+from snappy.jobs.api_words import Reply
 from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, Memory, RecallRequest
 from snappy.jobs.auditlog import AuditLog
 from snappy.jobs.following import Delivered, Follower, Stand
 from snappy.jobs.kinds import read
 from snappy.jobs.ledger import timestamp
 from snappy.jobs.memory import LOST, recollected
-from snappy.jobs.messages import Reply
 from snappy.jobs.verbs import AUDIT_EXPORT, AUDIT_QUERY, AUDIT_RECALL, AUDIT_VERIFY
 
 _log = log.get(__name__)

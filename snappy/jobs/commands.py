@@ -13,7 +13,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from snappy import log
+from snappy import config, log
 from snappy.bus.connection import Bus
 from snappy.bus.pulling import again_soon
 from snappy.bus.subjects import REQUEST, TOKEN
@@ -27,7 +27,7 @@ from snappy.errors import (
     UnknownService,
     WrongSequence,
 )
-from snappy.jobs import vetting
+from snappy.jobs import rights, vetting
 from snappy.jobs.calls import Calls
 from snappy.jobs.identity import job_id_of, new_job_id
 from snappy.jobs.kinds import COMMANDS, AnyCommand, parse_command
@@ -56,6 +56,7 @@ class Reception:
         calls: Calls,
         refusals: Refusals,
         twins: Twins,
+        settings: config.Core,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
@@ -64,6 +65,7 @@ class Reception:
         self._calls = calls
         self._refusals = refusals
         self._twins = twins
+        self._settings = settings
         self._clock = clock
 
     async def receive(self, messages: list[Msg]) -> None:
@@ -103,8 +105,9 @@ class Reception:
     ) -> JobRecord:
         """The job's record: queued, or rejected with the reason. A repeat gets the record that there is.
 
-        No worker gets the job before ``not_before`` (Unix seconds). Raises BusError: then nothing is promised, and
-        the caller tries again.
+        No worker gets the job before ``not_before`` (Unix seconds). One that deletes may have to wait for hours from
+        now on, whenever it was sent: only now it is announced. Raises BusError: then nothing is promised, and the
+        caller tries again.
         """
         record = JobRecord(
             id=job,
@@ -120,7 +123,9 @@ class Reception:
             return await self._open(_rejected(record, body, error), Event.REJECTED)
         fields: dict[str, Any] = msgspec.to_builtins(command)
         record = msgspec.structs.replace(record, command=fields, source=command.source, request=command.request)
-        return await self._open(with_rules(record, command), Event.ACCEPTED)
+        if wait := rights.delay(kind, command, self._settings):
+            record = msgspec.structs.replace(record, not_before=max(not_before, self._clock() + wait))
+        return await self._open(with_rules(record, command), Event.ANNOUNCED if wait else Event.ACCEPTED)
 
     async def checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:
         """The command, if the core has nothing against it. Raises Rejected or SourceError."""
@@ -128,6 +133,7 @@ class Reception:
             raise InvalidCommand(f"{submitter!r} is no submitter's name", hint="use a-z, 0-9 and '-'")
         command = parse_command(kind, body)
         vetting.check_secrets(command)
+        rights.check_deletion(kind, command, submitter, self._settings)
         try:
             vetting.check_services(command, self._beats())
         except UnknownService:
@@ -154,7 +160,7 @@ class Reception:
         return stored.value
 
     async def _open_unless_twin(self, record: JobRecord, event: Event) -> StoredJob:
-        if event is Event.ACCEPTED:
+        if event is not Event.REJECTED:
             try:
                 await self._twins.refuse_second(record)
             except Duplicate as error:

@@ -85,7 +85,7 @@ class Core:
         line = Line(self.store, calls, limits, settings.ageing_seconds, clock)
         stopper = Stopper(self.store, self.ledger, calls, clock)
         twins = Twins(self.store, stopper, clock)
-        self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, twins, clock)
+        self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, twins, settings, clock)
         self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals)
         self._endpoints = Endpoints(bus, self.store, self.reception, stopper, private=private_inboxes, clock=clock)
         self._observers = Observers(bus)

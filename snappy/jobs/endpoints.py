@@ -14,16 +14,16 @@ from snappy.bus.connection import Bus
 from snappy.bus.subjects import REQUEST, TOKEN
 from snappy.errors import InvalidCommand, JobError, JobNotFound, WrongSequence
 from snappy.jobs.answering import Handler
-from snappy.jobs.commands import Reception
-from snappy.jobs.messages import (
+from snappy.jobs.api_words import (
     CancelRequest,
     GetRequest,
-    JobRecord,
     ListRequest,
     Reply,
     ServicesRequest,
     SubmitRequest,
 )
+from snappy.jobs.commands import Reception
+from snappy.jobs.messages import JobRecord
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from snappy import config, log
 from snappy.bus.connection import Bus
-from snappy.bus.grants import CLOCK_MARGIN, RIGHTS_BACKUP, RIGHTS_READ, Grant, SigningKey
+from snappy.bus.grants import CLOCK_MARGIN, RIGHTS_READ, Grant, SigningKey
 from snappy.bus.subjects import WorkerSubject, token
 from snappy.errors import (
     AttemptOver,
@@ -37,14 +37,13 @@ from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
 from snappy.jobs.messages import Attempt, ErrorInfo, Hold, HoldAnswer, HoldRequest, JobRecord
 from snappy.jobs.refusals import Refusals
+from snappy.jobs.rights import rights_of
 from snappy.jobs.rules import is_stopping
 from snappy.jobs.states import Event
 from snappy.jobs.store import JobStore, Kept, StoredJob
 
 _log = log.get(__name__)
 
-RIGHTS = {"init": RIGHTS_BACKUP, "backup": RIGHTS_BACKUP, "restore": RIGHTS_READ, "check": RIGHTS_BACKUP}
-"""By kind of job; a check writes its lock, without which a prune could delete what it is about to read."""
 READ_SECONDS = 60.0
 
 
@@ -211,7 +210,7 @@ class HoldDesk:
             await self._store.holds.write(request.job, hold, kept.revision if kept else 0)
         except WrongSequence:
             return await self.renew(worker, request)
-        locks = await self._dead_locks.among(request.locks, record, hold, RIGHTS[record.kind])
+        locks = await self._dead_locks.among(request.locks, record, hold, rights_of(record, self._settings))
         return msgspec.structs.replace(self._granted(record, hold, locks), job=None)
 
     async def release(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
@@ -260,7 +259,7 @@ class HoldDesk:
         return HoldAnswer(clock=self._clock())
 
     def _granted(self, record: JobRecord, hold: Hold, locks: Sequence[str] = ()) -> HoldAnswer:
-        target, rights = record.command["target"], RIGHTS[record.kind]
+        target, rights = record.command["target"], rights_of(record, self._settings)
         bandwidth = record.command.get("bandwidth") or ""
         grant = Grant(record.id, hold.attempt, hold.service, target, rights, hold.deadline, tuple(locks), bandwidth)
         return HoldAnswer(

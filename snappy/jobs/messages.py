@@ -14,12 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from snappy.errors import Garbled, SnappyError, from_code
-from snappy.jobs.audit_words import AuditExtract, AuditState, Memory
-from snappy.jobs.kinds import VERSION, Name, read
-from snappy.jobs.schedule_words import Schedule
+from snappy.jobs.command import VERSION
+from snappy.jobs.kinds import read
 from snappy.jobs.states import State
-
-EventToken = Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,62})$")]
 
 Answer = TypeVar("Answer")
 
@@ -295,99 +292,4 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
     verb: Literal["cancel", "pause", "resume", "rescan"]
     job: str = ""
-    v: int = VERSION
-
-
-# ---- the API -----------------------------------------------------------------------------------------------------
-
-
-class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: str
-    command: msgspec.Raw
-    v: int = VERSION
-
-
-class GetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """By ``job`` (an id) or by ``request`` (the caller's own)."""
-
-    job: str = ""
-    request: str = ""
-    v: int = VERSION
-
-
-class ListRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    states: list[State] = []
-    kind: str = ""
-    source: str = ""
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    v: int = VERSION
-
-
-class CancelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    job: str
-    v: int = VERSION
-
-
-class SnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Answered with the newest snapshots that fit into one message, the oldest of them first."""
-
-    target: Name
-    key: Name = "default"
-    before: str = ""
-    """The id of a snapshot: only those that stand before it are wanted."""
-    v: int = VERSION
-
-
-class ServicesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    role: Literal["", "source", "target"] = ""
-    v: int = VERSION
-
-
-class SubscribeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A durable consumer of events, one a caller; ``*`` stands for any."""
-
-    kind: EventToken = "*"
-    event: EventToken = "*"
-    job: EventToken = "*"
-    start: Literal["now", "oldest"] = "now"
-    v: int = VERSION
-
-
-class UnsubscribeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    v: int = VERSION
-
-
-class SubscriptionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    v: int = VERSION
-
-
-class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a caller pulls its events: ``$JS.API.CONSUMER.MSG.NEXT.<stream>.<durable>``, each to be acknowledged.
-    ``filter`` is the subject that they match."""
-
-    stream: str
-    durable: str
-    filter: str
-    unread: int | None = None
-    """Events that nobody acknowledged yet; counted where a caller asks about its subscription."""
-    v: int = VERSION
-
-
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """Every answer of an API endpoint: one of ``error`` or the field the endpoint fills."""
-
-    error: ErrorInfo | None = None
-    job: JobRecord | None = None
-    jobs: list[JobRecord] | None = None
-    schedule: Schedule | None = None
-    schedules: list[Schedule] | None = None
-    services: list[Beat] | None = None
-    snapshots: list[dict[str, Any]] | None = None
-    subscription: Subscription | None = None
-    entries: list[dict[str, Any]] | None = None
-    audit: AuditState | None = None
-    extract: AuditExtract | None = None
-    memory: Memory | None = None
-    more: bool = False
-    """The list was cut at the limit, or where a message ends."""
     v: int = VERSION

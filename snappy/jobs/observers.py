@@ -13,7 +13,7 @@ from snappy.bus.connection import Bus
 from snappy.bus.subjects import token
 from snappy.errors import InvalidCommand, StreamMismatch, SubscriptionNotFound
 from snappy.jobs.answering import Handler
-from snappy.jobs.messages import Reply, SubscribeRequest, Subscription
+from snappy.jobs.api_words import Reply, SubscribeRequest, Subscription
 from snappy.jobs.verbs import EVENTS_SUBSCRIBE, EVENTS_SUBSCRIPTION, EVENTS_UNSUBSCRIBE, Verb
 
 

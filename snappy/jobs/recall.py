@@ -20,10 +20,11 @@ import msgspec
 from snappy import config, log
 from snappy.bus.connection import Bus
 from snappy.errors import BusError, InternalError, SnappyError, WrongSequence
+from snappy.jobs.api_words import Reply
 from snappy.jobs.audit_words import Loss, LossEvent, Memory, RecallRequest
 from snappy.jobs.bucket import Bucket
 from snappy.jobs.ledger import Ledger, timestamp
-from snappy.jobs.messages import JobRecord, Reply, read_answer
+from snappy.jobs.messages import JobRecord, read_answer
 from snappy.jobs.rules import twin_key
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.schedules.book import ScheduleBook

@@ -10,7 +10,7 @@ import hashlib
 import msgspec
 
 from snappy.errors import DeadlinePassed, SnappyError, TimeLimitReached
-from snappy.jobs.kinds import Command
+from snappy.jobs.command import Command
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.states import FINAL, State
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from snappy.jobs.kinds import VERSION, RequestId
+from snappy.jobs.command import VERSION, RequestId
 
 ScheduleName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="a schedule; unique on a server")]
 HAPPENINGS = ("added", "replaced", "paused", "resumed", "removed", "skipped")

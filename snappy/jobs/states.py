@@ -37,6 +37,8 @@ class Event(StrEnum):
     """What can happen to a job."""
 
     ACCEPTED = "accepted"
+    ANNOUNCED = "announced"
+    """Accepted; it will delete, and waits for the hours that its target gives to object."""
     REJECTED = "rejected"
     STARTED = "started"
     CHECKPOINT = "checkpoint"
@@ -48,6 +50,7 @@ class Event(StrEnum):
 
 TABLE: dict[tuple[State | None, Event], State] = {
     (None, Event.ACCEPTED): State.QUEUED,
+    (None, Event.ANNOUNCED): State.QUEUED,
     (None, Event.REJECTED): State.REJECTED,
     (State.QUEUED, Event.STARTED): State.RUNNING,
     (State.QUEUED, Event.CANCELLED): State.CANCELLED,

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from snappy.jobs import audit_words, messages, schedule_words
+from snappy.jobs import api_words, audit_words, schedule_words
 
 
 class Verb(NamedTuple):
@@ -27,11 +27,11 @@ class Verb(NamedTuple):
         return f"{self.noun}-{self.verb}"
 
 
-JOB_SUBMIT = Verb("job", "submit", messages.SubmitRequest, "job", "core")
-JOB_GET = Verb("job", "get", messages.GetRequest, "job", "core")
-JOB_LIST = Verb("job", "list", messages.ListRequest, "jobs", "core")
-JOB_CANCEL = Verb("job", "cancel", messages.CancelRequest, "job", "core")
-SERVICES_LIST = Verb("services", "list", messages.ServicesRequest, "services", "core")
+JOB_SUBMIT = Verb("job", "submit", api_words.SubmitRequest, "job", "core")
+JOB_GET = Verb("job", "get", api_words.GetRequest, "job", "core")
+JOB_LIST = Verb("job", "list", api_words.ListRequest, "jobs", "core")
+JOB_CANCEL = Verb("job", "cancel", api_words.CancelRequest, "job", "core")
+SERVICES_LIST = Verb("services", "list", api_words.ServicesRequest, "services", "core")
 SCHEDULE_ADD = Verb("schedule", "add", schedule_words.ScheduleAddRequest, "schedule", "core")
 SCHEDULE_LIST = Verb("schedule", "list", schedule_words.ScheduleListRequest, "schedules", "core")
 SCHEDULE_GET = Verb("schedule", "get", schedule_words.ScheduleRequest, "schedule", "core")
@@ -39,10 +39,10 @@ SCHEDULE_PAUSE = Verb("schedule", "pause", schedule_words.ScheduleRequest, "sche
 SCHEDULE_RESUME = Verb("schedule", "resume", schedule_words.ScheduleRequest, "schedule", "core")
 SCHEDULE_REMOVE = Verb("schedule", "remove", schedule_words.ScheduleRequest, "schedule", "core")
 SCHEDULE_RUN_NOW = Verb("schedule", "run-now", schedule_words.ScheduleRunRequest, "job", "core")
-EVENTS_SUBSCRIBE = Verb("events", "subscribe", messages.SubscribeRequest, "subscription", "core")
-EVENTS_SUBSCRIPTION = Verb("events", "subscription", messages.SubscriptionRequest, "subscription", "core")
-EVENTS_UNSUBSCRIBE = Verb("events", "unsubscribe", messages.UnsubscribeRequest, "subscription", "core")
-SNAPSHOTS_LIST = Verb("snapshots", "list", messages.SnapshotsRequest, "snapshots", "source")
+EVENTS_SUBSCRIBE = Verb("events", "subscribe", api_words.SubscribeRequest, "subscription", "core")
+EVENTS_SUBSCRIPTION = Verb("events", "subscription", api_words.SubscriptionRequest, "subscription", "core")
+EVENTS_UNSUBSCRIBE = Verb("events", "unsubscribe", api_words.UnsubscribeRequest, "subscription", "core")
+SNAPSHOTS_LIST = Verb("snapshots", "list", api_words.SnapshotsRequest, "snapshots", "source")
 AUDIT_QUERY = Verb("audit", "query", audit_words.AuditQuery, "entries", "audit")
 AUDIT_VERIFY = Verb("audit", "verify", audit_words.AuditVerifyRequest, "audit", "audit")
 AUDIT_EXPORT = Verb("audit", "export", audit_words.AuditExportRequest, "extract", "audit")

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from snappy import __version__
 from snappy.bus import protocol
 from snappy.bus.subjects import Subjects
-from snappy.jobs import audit_words, kinds, messages, refusal_words, schedule_words
+from snappy.jobs import api_words, audit_words, kinds, messages, refusal_words, schedule_words
 from snappy.jobs.states import Event
 from snappy.jobs.verbs import VERBS, Verb
 from snappy.schemas.structs import Document, Struct, all_structs, file_name, file_structs
@@ -69,7 +69,7 @@ def _api_channel(verb: Verb) -> Channel:
     ask = NAMES.ask("{service}", verb.noun, verb.verb, "{caller}")
     address = ask if asks_source else NAMES.api(verb.noun, verb.verb, "{caller}")
     sentence = f"Answered by the {verb.owner}; the answer's `{verb.answer}` is filled."
-    return Channel(f"{verb.noun}-{verb.verb}", address, sentence, (verb.request,), answers=(messages.Reply,))
+    return Channel(f"{verb.noun}-{verb.verb}", address, sentence, (verb.request,), answers=(api_words.Reply,))
 
 
 CHANNELS = [

@@ -15,19 +15,19 @@ import msgspec
 from snappy.bus import protocol
 from snappy.bus.failures import Failure
 from snappy.bus.grants import Grant
-from snappy.jobs import audit_words, kinds, messages, refusal_words, schedule_words
+from snappy.jobs import api_words, audit_words, command, kinds, messages, refusal_words, schedule_words, upkeep
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = dict[str, Any]
 Struct = type[msgspec.Struct]
 
-BASES = (kinds.Command, protocol.Request, audit_words.AuditFilter)
+BASES = (command.Command, protocol.Request, audit_words.AuditFilter)
 """What others inherit from; never a message itself."""
 
 
 def job_structs() -> list[Struct]:
     """Every message about jobs, in the order of the modules."""
-    modules = (kinds, messages, refusal_words, schedule_words, audit_words)
+    modules = (kinds, upkeep, messages, api_words, refusal_words, schedule_words, audit_words)
     return [struct for module in modules for struct in _structs_of(module)]
 
 

@@ -7,8 +7,8 @@ import time
 
 from snappy import log
 from snappy.jobs import messages
-from snappy.jobs.kinds import CheckCommand
 from snappy.jobs.messages import Result
+from snappy.jobs.upkeep import CheckCommand
 from snappy.repository.checker import Checker, CheckResult
 from snappy.repository.findings import Finding
 from snappy.repository.portion import EVERYTHING, Portion

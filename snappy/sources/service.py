@@ -25,6 +25,7 @@ from snappy.bus.remote import Grant
 from snappy.config import Allow
 from snappy.errors import BusUnavailable, JobCancelled, SnappyError, SnapshotNotFound, UnknownKey, UsageError
 from snappy.jobs import verbs
+from snappy.jobs.api_words import Reply, SnapshotsRequest
 from snappy.jobs.heart import Heart
 from snappy.jobs.kinds import read, typed_command
 from snappy.jobs.messages import (
@@ -33,9 +34,7 @@ from snappy.jobs.messages import (
     ErrorInfo,
     HoldAnswer,
     HoldRequest,
-    Reply,
     Result,
-    SnapshotsRequest,
     read_answer,
 )
 from snappy.repository.progress import Progress

@@ -19,8 +19,10 @@ import msgspec
 
 from snappy import log
 from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
-from snappy.jobs.kinds import BackupCommand, CheckCommand, Command, InitCommand, RestoreCommand
+from snappy.jobs.command import Command
+from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
+from snappy.jobs.upkeep import CheckCommand
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL

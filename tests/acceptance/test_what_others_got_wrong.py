@@ -24,7 +24,13 @@ from snappy.config import Allow, Config, Core, SourceService, TargetService
 from snappy.errors import JobError, SnappyError, SourceError
 from snappy.frontend.api import Client
 from snappy.jobs import stopping
-from snappy.jobs.messages import ErrorInfo, JobRecord, Reply, Report, Result
+from snappy.jobs.api_words import Reply
+from snappy.jobs.messages import (
+    ErrorInfo,
+    JobRecord,
+    Report,
+    Result,
+)
 from snappy.jobs.states import State
 from snappy.repository.entries import Entry, Node, Sink
 from snappy.sources import base

@@ -15,8 +15,8 @@ from snappy.bus.connection import Bus
 from snappy.errors import BusDenied, InvalidCommand, SubscriptionNotFound
 from snappy.frontend import subscriptions
 from snappy.frontend.api import Client
+from snappy.jobs.api_words import Subscription
 from snappy.jobs.core import Core
-from snappy.jobs.messages import Subscription
 from tests.support.jobs import SETTINGS, SIGNING_KEY
 from tests.support.roles import Ground, standing
 

@@ -17,9 +17,9 @@ import msgspec
 from snappy.bus.streams import COMMAND_BYTES
 from snappy.errors import InvalidCommand, JobError, ScheduleNotFound, WrongSequence
 from snappy.jobs.answering import Handler
+from snappy.jobs.api_words import Reply
 from snappy.jobs.commands import Reception
 from snappy.jobs.kinds import AnyCommand
-from snappy.jobs.messages import Reply
 from snappy.jobs.schedule_words import (
     Schedule,
     ScheduleAddRequest,

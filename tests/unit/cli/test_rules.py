@@ -13,7 +13,8 @@ import pytest
 from snappy.cli import rules
 from snappy.cli.main import _parser
 from snappy.errors import InvalidCommand, UsageError
-from snappy.jobs.kinds import COMMANDS, Command, parse_command
+from snappy.jobs.command import Command
+from snappy.jobs.kinds import COMMANDS, parse_command
 
 NAMED = ["--source", "site1"]
 KINDS = {

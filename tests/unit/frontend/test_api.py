@@ -14,8 +14,9 @@ from snappy.bus.subjects import Subjects
 from snappy.errors import BusUnavailable, Denied, InternalError, JobNotFound
 from snappy.frontend import api
 from snappy.frontend.api import Client
+from snappy.jobs.api_words import Reply, SnapshotsRequest, SubmitRequest
 from snappy.jobs.kinds import BackupCommand
-from snappy.jobs.messages import CloudEvent, ErrorInfo, JobRecord, Reply, SnapshotsRequest, SubmitRequest
+from snappy.jobs.messages import CloudEvent, ErrorInfo, JobRecord
 from snappy.jobs.states import State
 from snappy.jobs.verbs import AUDIT_RECALL, VERBS
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from snappy.errors import AccessDenied, BadOptions, Damaged, RepositoryLocked
-from snappy.jobs.kinds import CheckCommand
 from snappy.jobs.messages import Finding, JobRecord, LockRef, Result
 from snappy.jobs.states import State
+from snappy.jobs.upkeep import CheckCommand
 from snappy.repository.findings import Kind
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from snappy import config
 from snappy.errors import SnapshotNotFound
-from snappy.jobs.messages import Reply
+from snappy.jobs.api_words import Reply
 from snappy.sources import service
 from snappy.sources.service import SourceService
 

@@ -28,7 +28,8 @@ from snappy.errors import (
     UnsafePath,
     WrongPassword,
 )
-from snappy.jobs.kinds import BackupCommand, Command, InitCommand, RestoreCommand
+from snappy.jobs.command import Command
+from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
 from snappy.repository import repo

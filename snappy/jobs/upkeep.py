@@ -1,0 +1,30 @@
+"""Commands for the upkeep of what backups left."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from msgspec import Meta
+
+from snappy.jobs.command import Command
+
+_SUBSET = r"^([0-9]+/[0-9]+|[0-9]+(\.[0-9]+)?%|[0-9]+[KMGTkmgt]?)$"
+_NUMBER = re.compile(r"[0-9.]+")
+
+
+class CheckCommand(Command, frozen=True, kw_only=True):
+    """Find out whether a repository is whole."""
+
+    read_data: bool = False
+    """Read every pack, and prove all that is in it."""
+    read_data_subset: Annotated[str, Meta(pattern=_SUBSET)] | None = None
+    """Read a part alone: ``1/7`` is the first of seven, ``10%`` are as many packs at random, ``500M`` about so many
+    bytes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.read_data and self.read_data_subset:
+            raise ValueError("read_data reads all, so it excludes read_data_subset")
+        if any(float(number) == 0 for number in _NUMBER.findall(self.read_data_subset or "")):
+            raise ValueError(f"read_data_subset: {self.read_data_subset} is no part of the data")
