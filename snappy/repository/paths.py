@@ -7,9 +7,14 @@ from snappy.errors import UnsafePath
 ROOT = b"/"
 
 
+def is_name(name: bytes) -> bool:
+    """Whether ``name`` can only mean a child of the directory that holds it."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
 def check_name(name: bytes) -> bytes:
-    """``name``, if it can only mean a child of the directory that holds it. Raises :class:`UnsafePath`."""
-    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+    """``name``, if it is one. Raises :class:`UnsafePath`."""
+    if not is_name(name):
         raise UnsafePath(f"{name!r} is no name for a file: it could lead outside the place given")
     return name
 

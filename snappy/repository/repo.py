@@ -224,6 +224,10 @@ class Repository:
         """One place where the blob lies; None when it is unknown."""
         return self.index.location(kind, blob)
 
+    def locate(self, kind: BlobType, blobs: Sequence[BlobId]) -> list[BlobLocation | None]:
+        """The same of each of them."""
+        return [self.index.location(kind, blob) for blob in blobs]
+
     def locations(self, kind: BlobType, blob: BlobId) -> list[BlobLocation]:
         """All places where the blob lies; none when it is unknown."""
         return self.index.locations(kind, blob)
