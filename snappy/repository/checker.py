@@ -6,14 +6,16 @@ in the order packs, index, snapshot, is never taken for missing. Nothing may be 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.findings import Finding, Findings, Kind
 from snappy.repository.format import BlobId, PackId, parse_id
 from snappy.repository.index_checker import IndexChecker, Listing
+from snappy.repository.keys import read_key
 from snappy.repository.pack_checker import PackChecker
-from snappy.repository.pack_proof import CheckedPack
+from snappy.repository.pack_proof import CheckedPack, wrong_size
 from snappy.repository.portion import Portion
 from snappy.repository.progress import Cancelled, Progress, never
 from snappy.repository.repo import Repository
@@ -75,6 +77,7 @@ class Checker:
         present = self._present(index)
         chosen = portion.choose({pack: size for pack, (size, _) in present.items()}) if portion else []
         read = [CheckedPack(pack, *present[pack]) for pack in chosen]
+        self._compare_sizes(present, unread=present.keys() - chosen)
         size = sum(pack.size for pack in read)
         self._progress.expect(files=len(read), size=size)
         with PackChecker(self._repo, self._findings, self._progress, self._cancelled, self._workers) as packs:
@@ -99,7 +102,7 @@ class Checker:
         store = self._repo.store
         for name, size in store.list(FileType.KEY):
             try:
-                store.load_named(FileType.KEY, name, size)
+                read_key(store, name, size)
             except NotFound:
                 continue  # removed since it was listed
             except (Damaged, Corrupt) as error:
@@ -119,18 +122,22 @@ class Checker:
         return found
 
     def _present(self, index: IndexChecker) -> dict[PackId, tuple[int, Listing | None]]:
-        """The packs that are there as the index says, with their sizes; what is wrong with the others is found."""
+        """The packs that the index lists and that are there, with their sizes."""
         sizes = {parse_id(name): size for name, size in self._repo.store.list(FileType.PACK)}
         present: dict[PackId, tuple[int, Listing | None]] = {}
         for pack, listing in index.listings.items():
             size = sizes.pop(pack, None)
             if size is None:
                 self._findings.add(Kind.PACK_MISSING, pack, "the index lists it, and it is not there")
-            elif listing and size != listing.size:
-                message = f"it has {size} bytes; by the index it should have {listing.size}"
-                self._findings.add(Kind.PACK_SIZE, pack, message)
             else:
                 present[pack] = size, listing
         for pack in sizes if index.is_whole else ():
             self._findings.add(Kind.PACK_UNLISTED, pack, "no index file lists it: an unfinished backup left it")
         return present
+
+    def _compare_sizes(self, present: Mapping[PackId, tuple[int, Listing | None]], unread: Iterable[PackId]) -> None:
+        """Of packs that are read it is known whether they or the index are wrong."""
+        for pack in unread:
+            size, listing = present[pack]
+            if listing and size != listing.size:
+                self._findings.add(Kind.PACK_SIZE, pack, wrong_size(size, listing))

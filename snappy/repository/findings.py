@@ -10,11 +10,9 @@ import msgspec
 
 FINDINGS_KEPT = 1000
 
-_REPAIR_INDEX = "`restic repair index` makes the index anew from the packs"
-_REPAIR_PACKS = (
-    "`restic repair packs ID` saves the blobs that are whole; then `restic repair snapshots`, and back up again"
-)
-_REPAIR_SNAPSHOTS = "back up again; what is still lost, `restic repair snapshots` leaves out"
+_REPAIR_INDEX = "`snappy repair index` lists what the packs hold"
+_REPAIR_PACKS = "`snappy repair packs` saves the blobs that are whole; then back up, and `snappy repair snapshots`"
+_REPAIR_SNAPSHOTS = "back up again; what is still lost, `snappy repair snapshots` leaves out"
 _PRUNE = "no harm: `restic prune` removes it"
 
 
@@ -31,14 +29,14 @@ class Kind(Enum):
     KEY_DAMAGED = _Meaning("key-damaged", "key", "add a key with that password again, and remove this one")
     SNAPSHOT_DAMAGED = _Meaning("snapshot-damaged", "snapshot", "it is lost: remove its file, and back up again")
     INDEX_DAMAGED = _Meaning("index-damaged", "index", _REPAIR_INDEX)
-    PACK_LISTING = _Meaning("pack-listing", "pack", _REPAIR_INDEX)
-    """What index files say of the pack cannot be right."""
+    PACK_LISTING = _Meaning("pack-listing", "pack", f"{_REPAIR_INDEX}; `--read-all-packs` lists each anew")
+    """What index files say of the pack is not right."""
     PACK_MISSING = _Meaning("pack-missing", "pack", f"bring it back, or {_REPAIR_INDEX}; then {_REPAIR_SNAPSHOTS}")
     PACK_SIZE = _Meaning("pack-size", "pack", _REPAIR_PACKS)
     PACK_CHANGED = _Meaning("pack-changed", "pack", _REPAIR_PACKS)
     """Its SHA-256 is not its name."""
-    PACK_HEADER = _Meaning("pack-header", "pack", _REPAIR_INDEX)
-    """It was written so: its header cannot be read, or says otherwise than the index."""
+    PACK_HEADER = _Meaning("pack-header", "pack", _REPAIR_PACKS)
+    """It was written so: its header cannot be read."""
     BLOB_DAMAGED = _Meaning("blob-damaged", "blob", _REPAIR_PACKS)
     """It was written so: the pack is what its name says."""
     BLOB_MISSING = _Meaning("blob-missing", "blob", _REPAIR_SNAPSHOTS)

@@ -109,11 +109,16 @@ def find_keys(store: Store, password: str) -> list[StoredKey]:
 
 def open_key(store: Store, name: str, size: int, password: str) -> StoredKey:
     """Open one key file. Raises :class:`Unauthentic` for another password's, :class:`Damaged` for a bad file."""
-    data = store.load_named(FileType.KEY, name, size)
-    file = decode_json(data, KeyFile, f"the key {name[:8]}")
-    _check_cost(file, name)
+    file = read_key(store, name, size)
     sealing = _derived(password, file.salt, file.N, file.r, file.p)
     return StoredKey(name, SealingKey.from_json(sealing.open(file.data)))
+
+
+def read_key(store: Store, name: str, size: int) -> KeyFile:
+    """A key file, whatever its password. Raises :class:`Damaged` and :class:`snappy.errors.StorageError`."""
+    file = decode_json(store.load_named(FileType.KEY, name, size), KeyFile, f"the key {name[:8]}")
+    _check_cost(file, name)
+    return file
 
 
 @functools.lru_cache(maxsize=16)

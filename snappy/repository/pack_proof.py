@@ -59,24 +59,26 @@ class PackProof:
             return [Finding(Kind.PACK_MISSING, pack.id.hex(), error.message)]
         except Corrupt as error:
             return [Finding(Kind.PACK_SIZE, pack.id.hex(), error.message)]
+        if changed and pack.listing and pack.size != pack.listing.size:
+            return [Finding(Kind.PACK_SIZE, pack.id.hex(), wrong_size(pack.size, pack.listing))]
         if changed:
-            return [Finding(Kind.PACK_CHANGED, pack.id.hex(), fault or _changed(damaged))]
+            return [Finding(Kind.PACK_CHANGED, pack.id.hex(), fault.message if fault else _changed(damaged))]
         if fault:
-            return [Finding(Kind.PACK_HEADER, pack.id.hex(), fault)]
+            return [fault]
         place = f"in pack {pack.id.hex()}"
         return [Finding(Kind.BLOB_DAMAGED, blob.id.hex(), f"{place}: {error.message}") for blob, error in damaged]
 
-    def _end(self, pack: CheckedPack) -> tuple[bytes, list[PackedBlob], str]:
+    def _end(self, pack: CheckedPack) -> tuple[bytes, list[PackedBlob], Finding | None]:
         """The bytes behind the blobs, and the blobs that the header there lists; or none, and why."""
         expected = pack.listing.header_size if pack.listing else 0
         try:
             end, header = self._reader.read_pack_end(pack.id, pack.size, expected)
             blobs = parse_header(header, pack.size - len(end))
         except Damaged as error:
-            return b"", [], error.message
+            return b"", [], Finding(Kind.PACK_HEADER, pack.id.hex(), error.message)
         if pack.listing and hashlib.sha256(header).digest() != pack.listing.header:
-            return b"", [], "its header and the index list different blobs"
-        return end, blobs, ""
+            return b"", [], Finding(Kind.PACK_LISTING, pack.id.hex(), "its header and the index list different blobs")
+        return end, blobs, None
 
     def _read(self, pack: CheckedPack, blobs: list[PackedBlob], behind: bytes) -> tuple[bool, list[DamagedBlob]]:
         """Whether the pack is not what its name says, and which blobs are damaged."""
@@ -113,6 +115,11 @@ def _parts(blobs: list[PackedBlob], size: int) -> Iterator[tuple[int, int, list[
         yield start, end, within
     for rest in range(end, size, PART):
         yield rest, min(rest + PART, size), []
+
+
+def wrong_size(size: int, listing: Listing) -> str:
+    """What there is to say of a pack that has another size than the index expects."""
+    return f"it has {size} bytes; by the index it should have {listing.size}"
 
 
 def _changed(damaged: list[DamagedBlob]) -> str:

@@ -153,8 +153,9 @@ class Store:
 
     def list(self, kind: FileType) -> Files:
         """The name and size in bytes of each file of that kind, by name; files that are none of ours are skipped."""
-        found = {path.rsplit("/", 1)[-1]: size for path, size in self._walk(kind)}
-        return sorted((name, size) for name, size in found.items() if HEX_ID.match(name))
+        found = ((path.rsplit("/", 2)[-2:], size) for path, size in self._walk(kind))
+        named = {name: size for (shelf, name), size in found if HEX_ID.match(name) and _belongs(kind, shelf, name)}
+        return sorted(named.items())
 
     def exists(self, kind: FileType, name: str) -> bool:
         """Whether there is such a file."""
@@ -226,6 +227,11 @@ class Store:
         except NotFound:
             return []
         return [(info["name"], int(info["size"] or 0)) for info in infos if info["type"] == "file"]
+
+
+def _belongs(kind: FileType, shelf: str, name: str) -> bool:
+    """Whether a file of that name is looked for there: a pack on the shelf of another is nobody's."""
+    return kind is not FileType.PACK or name.startswith(shelf)
 
 
 def reopen(protocol: str, options: dict[str, Any], root: str) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import pytest
 from snappy.errors import Damaged, JobCancelled, NotFound, Unavailable
 from snappy.repository import pack_proof
 from snappy.repository.checker import Checker, CheckResult
-from snappy.repository.crypto import OVERHEAD
+from snappy.repository.crypto import OVERHEAD, SealingKey
 from snappy.repository.entries import Node
 from snappy.repository.findings import Kind
 from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, blob_id
@@ -245,7 +246,18 @@ def test_a_header_that_says_otherwise_than_the_index(repository: Repository) -> 
     pack = build(repository, (blob_id(b"one"), b"one"))
     list_it(repository, [pack.blobs[0]._replace(id=blob_id(b"other"))])
     assert kinds(check(repository.store, None)) == []
-    assert kinds(check(repository.store)) == [Kind.PACK_HEADER]
+    assert kinds(check(repository.store)) == [Kind.PACK_LISTING]
+
+
+def test_a_header_that_was_sealed_under_another_key(repository: Repository) -> None:
+    pack = build(repository, (blob_id(b"one"), b"one"))
+    other = PackBuilder(PackMemory(MIB).take())
+    other.add(BlobType.DATA, blob_id(b"one"), repository._master.seal(b"one"), 0)
+    foreign = other.finish(SealingKey.generate())
+    repository.store.save(FileType.PACK, foreign.id.hex(), foreign.data)
+    list_it(repository, [place._replace(pack=foreign.id) for place in pack.blobs] + pack.blobs)
+    done = check(repository.store)
+    assert [(finding.kind, finding.id) for finding in done.findings] == [(Kind.PACK_HEADER, foreign.id.hex())]
 
 
 def test_a_blob_that_was_sealed_under_a_wrong_name(repository: Repository) -> None:
@@ -292,6 +304,7 @@ def test_an_index_that_says_another_length(repository: Repository) -> None:
     pack = build(repository, (blob_id(b"one"), b"one"))
     list_it(repository, [pack.blobs[0]._replace(length=len(b"longer") + OVERHEAD)])
     assert kinds(check(repository.store, None)) == [Kind.PACK_SIZE]
+    assert kinds(check(repository.store)) == [Kind.PACK_LISTING]  # who read the pack knows that it is whole
 
 
 @pytest.mark.parametrize(
@@ -312,6 +325,23 @@ def test_an_index_file_with_an_entry_that_cannot_be(repository: Repository) -> N
 
 
 # ---- trees, snapshots, keys ------------------------------------------------------------------------------------------
+
+
+def test_a_key_file_that_is_none(repository: Repository) -> None:
+    name = hashlib.sha256(b"no key").hexdigest()
+    repository.store.save(FileType.KEY, name, b"no key")
+    done = check(repository.store)
+    assert [(finding.kind, finding.id) for finding in done.findings] == [(Kind.KEY_DAMAGED, name)]
+
+
+def test_a_pack_on_the_shelf_of_another_is_nobodys(repository: Repository) -> None:
+    """Nobody would look for it there, nor does its size say anything of the one in its place."""
+    (pack, *_) = packs_of(repository, BlobType.DATA)
+    shelf = "00" if pack[:2] != "00" else "01"
+    repository.store._fs.pipe_file(f"/repo/data/{shelf}/{pack}", b"half of it")
+    assert kinds(check(repository.store)) == []
+    repository.store.remove(FileType.PACK, pack)
+    assert kinds(check(repository.store, None)) == [Kind.PACK_MISSING]
 
 
 def test_an_index_file_that_is_gone(repository: Repository) -> None:
