@@ -84,7 +84,7 @@ class IndexChecker:
             )
 
     def _note(self, pack: PackId, blobs: list[PackedBlob]) -> None:
-        listing = _listing(blobs)
+        listing = listing_of(blobs)
         if listing is None:
             self._wrong(pack, "an index file lists its blobs with gaps between them, or one over the other")
         elif pack not in self.listings:
@@ -101,8 +101,8 @@ class IndexChecker:
             self._findings.add(Kind.PACK_LISTING, pack, message)
 
 
-def _listing(blobs: Iterable[PackedBlob]) -> Listing | None:
-    """None where the blobs do not lie one after the other."""
+def listing_of(blobs: Iterable[PackedBlob]) -> Listing | None:
+    """What blobs that the index lists say of their pack; None where the blobs do not lie one after the other."""
     ordered = sorted(blobs, key=lambda blob: blob.offset)
     end = 0
     for blob in ordered:

@@ -271,6 +271,21 @@ class FixedTable:
             return False
         return _is_row(self._file, at, kind) or bool(locations(self, kind, blob))
 
+    def find(self, kind: BlobType, blob: BlobId) -> int:
+        """The number of the first row for the blob; -1 if there is none."""
+        number = first_bits(blob)[0] >> self._shift
+        start, end = self._starts[number] * ROW_SIZE, self._starts[number + 1] * ROW_SIZE
+        at = self._file.find(blob, start, end)
+        while at >= 0 and not _is_row(self._file, at, kind):
+            at = self._file.find(blob, at + 1, end)
+        return at // ROW_SIZE
+
+    def rows(self) -> Iterator[tuple[bytes, int, int, int, int]]:
+        """All rows in their order, as :data:`ROW` has them."""
+        end = self._shape.rows * ROW_SIZE
+        for start in range(0, end, _BLOCK_SIZE):
+            yield from ROW.iter_unpack(self._file[start : min(start + _BLOCK_SIZE, end)])
+
     def buckets(self, bits: int) -> Iterator[bytes]:
         fewer = min(bits, self._shape.bits)
         borders = self._starts[:: 1 << (self._shape.bits - fewer)]

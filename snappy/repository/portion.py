@@ -9,10 +9,9 @@ from typing import NamedTuple, Self
 
 from snappy.errors import BadOptions
 from snappy.repository.format import PackId
+from snappy.repository.sizes import SIZE, UNITS
 
 _PART = re.compile(r"(\d{1,3})/(\d{1,3})\Z")
-_SIZE = re.compile(r"(\d{1,18})([KMGT]?)\Z", re.IGNORECASE)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%\Z")
 _MOST_PARTS = 256
 """The first byte of its id says in which part a pack is."""
@@ -39,8 +38,8 @@ class Portion(NamedTuple):
                 return cls(part, parts)
         elif (match := _PERCENT.match(text)) and 0 < float(match[1]) <= 100:
             return cls(percent=float(match[1]))
-        elif (match := _SIZE.match(text)) and int(match[1]):
-            return cls(size=int(match[1]) * _UNITS[match[2].upper()])
+        elif (match := SIZE.match(text)) and int(match[1]):
+            return cls(size=int(match[1]) * UNITS[match[2].upper()])
         raise BadOptions(f"{text!r} is no portion of the data", hint="for example 1/7 (256 parts at most), 10% or 500M")
 
     def choose(self, packs: Mapping[PackId, int], sample: Sample = random.sample) -> Sequence[PackId]:

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-import msgspec
-
 from snappy.errors import Damaged
 from snappy.repository.findings import Findings, Kind
-from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, decode_json, parse_id
+from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId
 from snappy.repository.progress import Cancelled
 from snappy.repository.repo import Repository
+from snappy.repository.tree_needs import TreeNeeds
 
 _READERS = 4
 _AT_ONCE = 8192
 """Trees that are read together, a pack's few reads each."""
-
-
-class _Node(msgspec.Struct, gc=False):
-    """No more of a node than what a check follows: of a snapshot with millions the rest would cost the most."""
-
-    name: str
-    type: str
-    content: list[str] | None = None
-    subtree: str | None = None
-
-
-class _Tree(msgspec.Struct, gc=False):
-    nodes: list[_Node] | None
 
 
 class TreeChecker:
@@ -87,11 +73,11 @@ class TreeChecker:
 
     def _follow(self, tree: BlobId, data: bytes) -> list[BlobId]:
         try:
-            nodes = decode_json(data, _Tree, "the tree").nodes or ()
-            for blob in _contents(nodes):
+            needs = TreeNeeds(data)
+            for blob in needs.contents():
                 if not self._repo.index.has(BlobType.DATA, blob):
                     self._miss(blob, tree)
-            return list(_subtrees(nodes))
+            return list(needs.subtrees())
         except Damaged as error:
             self._findings.add(Kind.TREE_DAMAGED, tree, error.message)
             return []
@@ -100,20 +86,3 @@ class TreeChecker:
         if blob not in self._missing:
             self._missing.add(blob)
             self._findings.add(Kind.BLOB_MISSING, blob, f"tree {tree.hex()} needs it, and no index file lists it")
-
-
-def _contents(nodes: Iterable[_Node]) -> Iterator[BlobId]:
-    for node in nodes:
-        if node.type == "file":
-            for blob in node.content or ():
-                yield parse_id(blob)
-
-
-def _subtrees(nodes: Iterable[_Node]) -> Iterator[BlobId]:
-    for node in nodes:
-        if not node.name:
-            raise Damaged("something in it has no name")
-        if node.type == "dir":
-            if not node.subtree:
-                raise Damaged("it does not say what is in one of its directories")
-            yield parse_id(node.subtree)
