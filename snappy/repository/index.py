@@ -5,8 +5,10 @@ An index file is JSON: packs, and for each the blobs in it. Source: restic's ``d
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Annotated
 
 import msgspec
@@ -97,6 +99,19 @@ def encode_index(blobs: Iterable[BlobLocation]) -> bytes:
         pack = packs.setdefault(blob.pack, _Pack(blob.pack.hex(), []))
         pack.blobs.append(_Blob(blob.id.hex(), blob.kind, blob.offset, blob.length, blob.uncompressed_length))
     return encode_json(_IndexFile(list(packs.values())))
+
+
+def in_files(blobs: Iterable[BlobLocation]) -> Iterator[list[BlobLocation]]:
+    """What each index file lists; a pack's blobs stand together. A pack is never cut in two: restic takes one that two
+    files list differently for damaged."""
+    listed: list[BlobLocation] = []
+    for _, pack in itertools.groupby(blobs, key=attrgetter("pack")):
+        listed += pack
+        if len(listed) >= BLOBS_IN_A_FILE:
+            yield listed
+            listed = []
+    if listed:
+        yield listed
 
 
 class MemoryIndex:

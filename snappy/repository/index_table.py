@@ -280,6 +280,10 @@ class FixedTable:
             at = self._file.find(blob, at + 1, end)
         return at // ROW_SIZE
 
+    def location(self, row: int) -> BlobLocation:
+        """What the row of that number says."""
+        return _location(self, self._file[row * ROW_SIZE : (row + 1) * ROW_SIZE])
+
     def rows(self) -> Iterator[tuple[bytes, int, int, int, int]]:
         """All rows in their order, as :data:`ROW` has them."""
         end = self._shape.rows * ROW_SIZE

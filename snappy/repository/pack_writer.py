@@ -81,10 +81,11 @@ class PackWriter:
         """Store the blob in a pack with others, some time soon; its bytes in there. Blocks while uploads lag."""
         return self.add_all(kind, [(blob, data)])
 
-    def add_all(self, kind: BlobType, blobs: Sequence[NamedData]) -> int:
-        """Store the blobs, some megabytes at most, as :meth:`add` does each, for less."""
+    def add_all(self, kind: BlobType, blobs: Sequence[NamedData], *, always_compress: bool = False) -> int:
+        """Store the blobs, some megabytes at most, as :meth:`add` does each, for less. What does not get smaller stays
+        uncompressed, but for trees: a prune would take those for an old program's."""
         with self.all_or_nothing():
-            sealed = self._seal(blobs)
+            sealed = self._seal(blobs, always_compress or kind is BlobType.TREE)
             with self._lock:
                 for one in sealed:
                     if pack := self._place(kind, one):
@@ -94,7 +95,7 @@ class PackWriter:
     def add_apart(self, data: bytes) -> None:
         """Store the blob in a pack of its own. Blocks while uploads lag."""
         with self.all_or_nothing():
-            [sealed] = self._seal([(blob_id(data), data)])
+            [sealed] = self._seal([(blob_id(data), data)], False)
             builder = PackBuilder(self._memory.take(len(sealed.sealed)), apart=True)
             builder.add(BlobType.DATA, *sealed)
             self._uploader.put(builder)
@@ -127,9 +128,9 @@ class PackWriter:
             self.fail(error)
             raise
 
-    def _seal(self, blobs: Sequence[NamedData]) -> list[_Sealed]:
+    def _seal(self, blobs: Sequence[NamedData], always_compress: bool) -> list[_Sealed]:
         """Each step for all of them: what it needs stays in the processor's caches."""
-        packed = [self._compress(data) for _, data in blobs]
+        packed = [self._compress(data, always_compress) for _, data in blobs]
         sealed = self._key.seal_all([plain for plain, _ in packed], self._random)
         sizes = [size for _, size in packed]
         del packed  # what verifying needs is as large
@@ -146,10 +147,10 @@ class PackWriter:
                 hint="the memory or processor of this machine may be faulty",
             )
 
-    def _compress(self, data: bytes) -> tuple[bytes, int]:
+    def _compress(self, data: bytes, always: bool) -> tuple[bytes, int]:
         if self._compressor is not None:
             compressed = self._compressor.compress(data)
-            if len(compressed) < len(data):
+            if always or len(compressed) < len(data):
                 return compressed, len(data)
         return data, 0
 

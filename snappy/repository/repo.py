@@ -28,7 +28,7 @@ from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_k
 from snappy.repository.link import Setup, WorkerLink
 from snappy.repository.locks import Lock, LockOwner
 from snappy.repository.pack import FinishedPack, PackedBlob
-from snappy.repository.pack_writer import DEFAULT_OPTIONS, Options
+from snappy.repository.pack_writer import DEFAULT_OPTIONS, NamedData, Options
 from snappy.repository.reader import BlobReader
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store, no_fence
@@ -205,6 +205,10 @@ class Repository:
     def save_blobs(self, kind: BlobType, data: Sequence[bytes]) -> SavedBlobs:
         """Store blobs, some megabytes at most, as :meth:`save_blob` does each, for less than one after another."""
         return self._writer.save_all(kind, data)
+
+    def save_again(self, kind: BlobType, blobs: Sequence[NamedData]) -> None:
+        """Store another copy of blobs, some megabytes at most together, for a pack that is to go."""
+        self._writer.save_again(kind, blobs)
 
     def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
         """A blob's bytes, authenticated and hashed, from any copy that is whole. Raises

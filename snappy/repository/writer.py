@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +13,7 @@ import msgspec
 from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
 from snappy.repository.format import BlobId, BlobLocation, BlobType, Random, blob_id
-from snappy.repository.index import BLOBS_IN_A_FILE, MemoryIndex, encode_index
+from snappy.repository.index import BLOBS_IN_A_FILE, MemoryIndex, encode_index, in_files
 from snappy.repository.pack import FinishedPack
 from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.store import FileType, Store, no_fence
@@ -113,6 +111,15 @@ class BlobWriter:
         self.save_index_if_due()
         return SavedBlobs([blob for blob, _ in blobs], len(new), sum(len(data) for _, data in new), sealed)
 
+    def save_again(self, kind: BlobType, blobs: Sequence[NamedData]) -> None:
+        """Store another copy of blobs, some megabytes at most together, that are stored somewhere; compressed."""
+        self._packs.raise_failure()
+        self.may_write()
+        sealed = self._packs.add_all(kind, blobs, always_compress=True)
+        with self._lock:
+            self.stats.bytes_sealed += sealed
+        self.save_index_if_due()
+
     def claim(self, kind: BlobType, blobs: Iterable[tuple[BlobId, int]]) -> list[bool]:
         """Of each blob, given with its plain bytes, whether nobody stores it; who asks has to, then."""
         self.may_write()
@@ -205,19 +212,6 @@ class BlobWriter:
         with self._lock:
             blobs, self._unlisted = self._unlisted, []
             self._listed_at = self._clock()
-        for listed in _files(blobs):
+        for listed in in_files(blobs):
             self._documents.save(FileType.INDEX, encode_index(listed))
             self.stats.indexes_written += 1
-
-
-def _files(blobs: list[BlobLocation]) -> Iterator[list[BlobLocation]]:
-    """What each index file lists. A pack is never cut in two: restic takes one that two files list differently for
-    damaged."""
-    listed: list[BlobLocation] = []
-    for _, pack in itertools.groupby(blobs, key=attrgetter("pack")):
-        listed += pack
-        if len(listed) >= BLOBS_IN_A_FILE:
-            yield listed
-            listed = []
-    if listed:
-        yield listed

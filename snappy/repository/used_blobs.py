@@ -1,0 +1,81 @@
+"""Marks what snapshots use: every tree below theirs, each read once, and every blob that one of them names."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from snappy.errors import Damaged
+from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId
+from snappy.repository.listed_blobs import ListedBlobs
+from snappy.repository.progress import Cancelled
+from snappy.repository.repo import Repository
+from snappy.repository.snapshots import load_snapshot
+from snappy.repository.store import File, FileType
+from snappy.repository.tree_needs import TreeNeeds
+
+_READERS = 4
+_AT_ONCE = 8192
+"""Trees that are read together, a pack's few reads each."""
+
+
+class UsedBlobs:
+    """Goes through all snapshots, and when asked again through those that are new. Whatever cannot be read raises: who
+    does not know what is used must delete nothing."""
+
+    def __init__(self, repo: Repository, blobs: ListedBlobs, cancelled: Cancelled) -> None:
+        self._repo, self._blobs, self._cancelled = repo, blobs, cancelled
+        self._snapshots: set[str] = set()
+
+    def roots(self) -> list[BlobId]:
+        """The trees of the snapshots that were not asked about before. Raises :class:`Damaged` and StorageError; list
+        before the index is read."""
+        listed = [file for file in self._repo.store.list(FileType.SNAPSHOT) if file[0] not in self._snapshots]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="snapshots") as pool:
+            found = list(pool.map(self._root, listed))
+        self._snapshots.update(name for name, _ in listed)
+        return found
+
+    def _root(self, file: File) -> BlobId:
+        self._cancelled()
+        name, size = file
+        return load_snapshot(self._repo.documents, name, size).tree_id
+
+    def mark(self, roots: Iterable[BlobId]) -> None:
+        """Follow these trees to their ends. Raises :class:`Damaged`, StorageError, and what ``cancelled`` raises."""
+        level = self._new(roots)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="trees") as pool:
+            while level:
+                below: list[BlobId] = []
+                remaining = iter(level)
+                while together := list(islice(remaining, _AT_ONCE)):
+                    for found in pool.map(lambda of_pack: self._read(*of_pack), self._located(together).items()):
+                        below += found
+                level = self._new(below)
+
+    def _new(self, trees: Iterable[BlobId]) -> list[BlobId]:
+        return [tree for tree in trees if self._blobs.use(BlobType.TREE, tree)]
+
+    def _located(self, trees: Iterable[BlobId]) -> dict[PackId, list[BlobLocation]]:
+        packs: defaultdict[PackId, list[BlobLocation]] = defaultdict(list)
+        for tree in trees:
+            place = self._repo.location(BlobType.TREE, tree)
+            assert place is not None, "it was marked, so it is listed"
+            packs[place.pack].append(place)
+        return packs
+
+    def _read(self, pack: PackId, wanted: list[BlobLocation]) -> list[BlobId]:
+        """The trees below these."""
+        self._cancelled()
+        return [tree for place, data in self._repo.load_blobs(pack, wanted) for tree in self._follow(place.id, data)]
+
+    def _follow(self, tree: BlobId, data: bytes) -> Iterator[BlobId]:
+        try:
+            needs = TreeNeeds(data)
+            for blob in needs.contents():
+                self._blobs.use(BlobType.DATA, blob)
+            yield from needs.subtrees()
+        except Damaged as error:
+            raise Damaged(f"tree {tree.hex()[:8]}: {error.message}") from error
