@@ -150,7 +150,7 @@ class PackWriter:
     def _compress(self, data: bytes, always: bool) -> tuple[bytes, int]:
         if self._compressor is not None:
             compressed = self._compressor.compress(data)
-            if always or len(compressed) < len(data):
+            if (always and data) or len(compressed) < len(data):  # a plain length of 0 says that it is not
                 return compressed, len(data)
         return data, 0
 
