@@ -17,7 +17,7 @@ from snappy.jobs.states import State
 if TYPE_CHECKING:
     from snappy.cli.session import Session
     from snappy.frontend.api import Client
-    from snappy.jobs.messages import JobRecord, Result
+    from snappy.jobs.messages import JobRecord, Pruned, Result
 
 Done = TypeVar("Done")
 
@@ -166,6 +166,8 @@ def summary(kind: str, result: Result) -> str:
         return f"made the repository {result.repository[:8]}"
     if kind == "check":
         return _summary_of_check(result)
+    if result.prune:
+        return _summary_of_prune(result.prune, result.seconds)
     rate = result.bytes_processed / result.seconds if result.seconds else 0.0
     amount = f"{output.size(result.bytes_processed)} in {output.duration(result.seconds)} ({output.size(rate)}/s)"
     counts = f"{result.files} files, {result.directories} directories, {amount}"
@@ -180,6 +182,22 @@ def _summary_of_check(result: Result) -> str:
     there = f"{result.snapshots} snapshots, {result.directories} different directories, {result.packs} packs"
     read = f"read {result.packs_read} packs, {output.size(result.bytes_read)}"
     return f"no damage in {result.repository[:8]}: {there}; {read} in {output.duration(result.seconds)}"
+
+
+def _summary_of_prune(done: Pruned, seconds: float) -> str:
+    blobs, sizes, packs = done.blobs, done.bytes, done.packfiles
+    there = f"{blobs['used']} blobs are used, {output.size(sizes['used'])}"
+    useless = sizes["unused"] + sizes["duplicate"] + sizes["unreferenced"]
+    if done.packs_deleted:
+        verb, deleted, freed = "deleted", done.packs_deleted, output.size(done.bytes_deleted)
+    else:
+        verb, deleted, freed = "to delete", packs["remove_total"] + packs["repack"], output.size(sizes["remove_total"])
+    repacked = f"{packs['repack']} of them repacked, {output.size(sizes['repack'])}"
+    left = f"unused data that stays: {output.size(sizes['remaining_unused'])}"
+    return (
+        f"{there}; {output.size(useless)} are not\n"
+        f"{verb}: {deleted} of {packs['total']} packs, {freed}; {repacked}; {left}; {output.duration(seconds)}"
+    )
 
 
 async def watch(client: Client, job: str, arguments: argparse.Namespace) -> int:

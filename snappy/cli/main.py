@@ -19,6 +19,7 @@ from snappy.cli import (
     keys,
     options,
     output,
+    prune,
     restore,
     schedules,
     services,
@@ -44,7 +45,7 @@ exit codes:
   12  wrong password
   130 interrupted (Ctrl-C)
 """
-GROUPS = (up, services, backup, restore, check, snapshots, jobs, events, schedules, audit, keys)
+GROUPS = (up, services, backup, restore, check, prune, snapshots, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

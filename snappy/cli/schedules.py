@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from snappy.cli import backup, check, follow, options, output, restore
+from snappy.cli import backup, check, follow, options, output, prune, restore
 from snappy.errors import UsageError
 from snappy.jobs.states import State
 
@@ -24,6 +24,7 @@ examples:
   snappy schedule add often --every 6h --missed skip -- backup /srv --source site1 --to vault
   snappy schedule add drill --at 2027-01-01T02:00:00Z -- restore latest --from vault --to /srv/drill
 """
+JOBS = {"backup": backup, "restore": restore, "check": check, "prune": prune}
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 DURATION = re.compile(r"(?:[0-9]{1,9}[dhms])+\Z")
 
@@ -60,7 +61,7 @@ def _register_add(verbs: options.Commands) -> None:
     add.add_argument("--jitter", metavar="TIME", type=seconds, default=0, help="each run waits a part of it")
     add.add_argument("--missed", choices=["run-once", "skip"], default="run-once", help="if its time passed unserved")
     add.add_argument("--replace", action="store_true", help="take the place of your schedule of that name")
-    add.add_argument("job", metavar="-- JOB", nargs="+", help="backup, restore or check, with its options")
+    add.add_argument("job", metavar="-- JOB", nargs="+", help=f"{', '.join(JOBS)}: one of them, with its options")
     add.set_defaults(run=lambda arguments: asyncio.run(_add(arguments)))
 
 
@@ -100,23 +101,22 @@ async def _add(arguments: argparse.Namespace) -> int:
 def parse_job(arguments: argparse.Namespace) -> tuple[str, argparse.Namespace]:
     """The kind of job behind ``--``, and its own command's arguments."""
     parser = argparse.ArgumentParser(prog=f"snappy schedule add {arguments.name} --", add_help=False)
-    commands = parser.add_subparsers(dest="kind", metavar="backup|restore|check", required=True)
-    for group in (backup, restore, check):
+    commands = parser.add_subparsers(dest="kind", metavar="|".join(JOBS), required=True)
+    for group in JOBS.values():
         group.register(commands)
     common = argparse.Namespace(config=arguments.config, json=arguments.json, log_level=arguments.log_level)
     words = [word for place, word in enumerate(arguments.job) if place or word != "--"]
     job = parser.parse_args(words, common)
-    if job.kind not in ("backup", "restore", "check"):
-        raise UsageError(f"{job.kind!r} is nothing to do again and again", hint="schedule a backup, restore or check")
+    if job.kind not in JOBS:
+        raise UsageError(f"{job.kind!r} is nothing to do again and again", hint=f"schedule one of: {', '.join(JOBS)}")
     return job.kind, job
 
 
 def _fields(kind: str, session: Session, job: argparse.Namespace) -> dict[str, Any]:
-    if kind == "restore":
-        return restore.fields(session, job)
-    if kind == "check":
-        return check.fields(session, job)
-    return backup.fields(session, job, backup.plugin_options(job))
+    if kind == "backup":
+        return backup.fields(session, job, backup.plugin_options(job))
+    fields: dict[str, Any] = JOBS[kind].fields(session, job)
+    return fields
 
 
 async def _list(arguments: argparse.Namespace) -> int:

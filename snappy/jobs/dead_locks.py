@@ -69,6 +69,8 @@ class DeadLocks:
         if writer is None:
             age = self._clock() - lock.refreshed
             return "its job is not known here, and it was not refreshed for 30 minutes" if age > STALE_SECONDS else ""
+        if _deletes_packs(record) and _goes_on(writer):
+            return ""
         if not _is_over(writer, lock.attempt) or self._clock() < await self._granted_until(writer, lock.attempt):
             return ""
         return f"attempt {lock.attempt} is over, and its grant ran out"
@@ -105,6 +107,15 @@ class DeadLocks:
             ),
         )
         await self._bus.store(subjects.event(KIND, EVENT, lock.name), msgspec.json.encode(event), message_id=event_id)
+
+
+def _deletes_packs(record: JobRecord) -> bool:
+    return record.kind == "prune" or bool(record.command.get("prune"))
+
+
+def _goes_on(record: JobRecord) -> bool:
+    """Whether a next attempt will take up what the last one stored, to which no snapshot leads yet."""
+    return record.kind == "backup" and record.state not in FINAL
 
 
 def _is_over(record: JobRecord, attempt: int) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
-from snappy.jobs.upkeep import CheckCommand
+from snappy.jobs.upkeep import CheckCommand, PruneCommand
 
 
 class InitCommand(Command, frozen=True, kw_only=True):
@@ -57,8 +57,9 @@ COMMANDS: dict[str, type[Command]] = {
     "backup": BackupCommand,
     "restore": RestoreCommand,
     "check": CheckCommand,
+    "prune": PruneCommand,
 }
-AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand
+AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand | PruneCommand
 
 
 Message = TypeVar("Message")

@@ -68,6 +68,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str
 
 
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prune planned, in the words and the shape of ``restic prune --json``, and what it deleted: nothing, in a
+    dry run."""
+
+    blobs: dict[str, int]
+    bytes: dict[str, int]
+    packfiles: dict[str, int]
+    packs_deleted: int = 0
+    bytes_deleted: int = 0
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
 
@@ -92,6 +103,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     findings: list[Finding] = []
     """The first hundred, damage before hints."""
     finding_count: int = 0
+    prune: Pruned | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

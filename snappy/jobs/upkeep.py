@@ -28,3 +28,25 @@ class CheckCommand(Command, frozen=True, kw_only=True):
             raise ValueError("read_data reads all, so it excludes read_data_subset")
         if any(float(number) == 0 for number in _NUMBER.findall(self.read_data_subset or "")):
             raise ValueError(f"read_data_subset: {self.read_data_subset} is no part of the data")
+
+
+_SIZE = r"^[0-9]{1,18}[KMGTkmgt]?$"
+_UNUSED = r"^([0-9]{1,18}[KMGTkmgt]?|[0-9]{1,2}(\.[0-9]{1,6})?%|unlimited)$"
+
+
+class PruneCommand(Command, frozen=True, kw_only=True):
+    """Delete what no snapshot uses. The fields have the names and meanings of ``restic prune``'s options."""
+
+    dry_run: bool = False
+    """Only say what would be done."""
+    max_unused: Annotated[str, Meta(pattern=_UNUSED)] = "5%"
+    """How much unused data may stay, so that less is stored again: a share of what remains, bytes (``500M``) or
+    ``unlimited``."""
+    max_repack_size: Annotated[str, Meta(pattern=_SIZE)] | None = None
+    """So many bytes are stored again at most."""
+    repack_smaller_than: Annotated[str, Meta(pattern=_SIZE)] | None = None
+    """Packs smaller than that are joined."""
+    repack_cacheable_only: bool = False
+    """Only packs of trees are stored again."""
+    repack_uncompressed: bool = False
+    """Packs with uncompressed data are stored again."""

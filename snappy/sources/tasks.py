@@ -22,7 +22,7 @@ from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
 from snappy.jobs.command import Command
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
-from snappy.jobs.upkeep import CheckCommand
+from snappy.jobs.upkeep import CheckCommand, PruneCommand
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
@@ -34,7 +34,7 @@ from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
-from snappy.sources import base, checks
+from snappy.sources import base, checks, prunes
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 from snappy.sources.workshop import Task, Workshop, locked, locked_if_allowed, user_name
@@ -59,6 +59,8 @@ def prepare(kind: str, command: Command) -> Task:
         return _prepare_restore(command, asks)
     if isinstance(command, CheckCommand):
         return checks.prepare(command, asks)
+    if isinstance(command, PruneCommand):
+        return prunes.prepare(command, asks)
     assert isinstance(command, InitCommand)
     return Task(asks, _init)
 

@@ -48,9 +48,12 @@ class Task(msgspec.Struct, frozen=True):
     work: Callable[[Workshop], Awaitable[Result]]
 
 
-def locked(repository: Repository, shop: Workshop, *, settle_later: bool = False) -> AbstractContextManager[Lock]:
-    """A lock in the name of the attempt, beside other shared ones."""
-    return repository.lock(owner=_owner(shop), confirm=_confirm(shop.hold), settle_later=settle_later)
+def locked(
+    repository: Repository, shop: Workshop, *, exclusive: bool = False, settle_later: bool = False
+) -> AbstractContextManager[Lock]:
+    """A lock in the name of the attempt, beside other shared ones unless it is exclusive."""
+    confirm = _confirm(shop.hold)
+    return repository.lock(owner=_owner(shop), exclusive=exclusive, confirm=confirm, settle_later=settle_later)
 
 
 @contextmanager

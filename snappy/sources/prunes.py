@@ -1,0 +1,44 @@
+"""What a source service does for a prune: the repository is opened and locked, and the plan becomes words."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from snappy.jobs.messages import Pruned, Result
+from snappy.jobs.upkeep import PruneCommand
+from snappy.repository.prune_plan import PruneOptions
+from snappy.repository.pruner import Pruner, PruneResult
+from snappy.repository.repo import Repository
+from snappy.sources.allow import Ask
+from snappy.sources.workshop import Task, Workshop, locked
+
+
+def prepare(command: PruneCommand, asks: Ask) -> Task:
+    """Raises BadOptions."""
+    options = PruneOptions(
+        max_unused=command.max_unused,
+        max_repack_size=command.max_repack_size or "",
+        repack_smaller_than=command.repack_smaller_than or "",
+        repack_cacheable_only=command.repack_cacheable_only,
+        repack_uncompressed=command.repack_uncompressed,
+    )
+    options.limits()
+    return Task(asks, lambda shop: asyncio.to_thread(_prune, shop, options, command.dry_run))
+
+
+def _prune(shop: Workshop, options: PruneOptions, dry_run: bool) -> Result:
+    began = time.monotonic()
+    with Repository.open(shop.store, shop.password) as repository:
+        pruner = Pruner(repository, options, progress=shop.progress, cancelled=shop.hold.check)
+        done = pruner.prune(lambda exclusive: locked(repository, shop, exclusive=exclusive), dry_run=dry_run)
+        return _result(done, repository, time.monotonic() - began)
+
+
+def _result(done: PruneResult, repository: Repository, seconds: float) -> Result:
+    pruned = Pruned(
+        **msgspec.to_builtins(done.stats), packs_deleted=done.packs_deleted, bytes_deleted=done.bytes_deleted
+    )
+    return Result(repository=repository.id, packs=done.stats.packfiles.total, seconds=seconds, prune=pruned)
