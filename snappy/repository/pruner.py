@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import NamedTuple
 
 from snappy import log
-from snappy.errors import Damaged, NotFound, RepositoryLocked, Unavailable
+from snappy.errors import Damaged, InternalError, NotFound, RepositoryLocked, Unavailable
 from snappy.repository.format import BlobLocation, PackId, parse_id
 from snappy.repository.index import decode_index, encode_index, in_files
 from snappy.repository.listed_blobs import ListedBlobs
@@ -109,7 +109,7 @@ class Pruner:
         """Delete what still nobody needs. Under an exclusive lock."""
         self._look()
         stored = self._stored()
-        leaving = self._leaving(plan, stored)
+        leaving = self._leaving(plan, self._missing(stored), stored)
         self._rewrite_index(leaving.listed | leaving.missing)
         packs = [self._blobs.packs[number] for number in leaving.listed] + leaving.unlisted
         self._remove(FileType.PACK, [pack.hex() for pack in packs])
@@ -148,18 +148,29 @@ class Pruner:
     def _numbers(self, packs: Iterable[PackId]) -> set[int]:
         return {number for pack in packs if (number := self._blobs.number(pack)) is not None}
 
-    def _leaving(self, plan: PrunePlan, stored: dict[PackId, int]) -> _Leaving:
-        blobs = self._blobs
-        listed = blobs.listed_packs()
-        missing = {number for number in listed if blobs.packs[number] not in stored}
+    def _missing(self, stored: dict[PackId, int]) -> set[int]:
+        """The packs that are listed and not there. Nothing that is used may be in these alone."""
+        missing = {number for number in self._blobs.listed_packs() if self._blobs.packs[number] not in stored}
+        if self._is_lost(missing):
+            self._used.start_over()  # of snapshots that were forgotten meanwhile, another prune may have deleted it
+            self._look()
+            if self._is_lost(missing):
+                raise Damaged("packs that snapshots need are missing; nothing was deleted")
+        return missing
+
+    def _is_lost(self, packs: set[int]) -> bool:
+        return any(map(operator.gt, self._blobs.used, self._blobs.kept_without(packs)))
+
+    def _leaving(self, plan: PrunePlan, missing: set[int], stored: dict[PackId, int]) -> _Leaving:
+        blobs, listed = self._blobs, self._blobs.listed_packs()
         leaving = (self._numbers(plan.repack + plan.delete) & listed) - missing
         kept = blobs.kept_without(leaving | missing)
         for first, pack in blobs.places():
             if pack in leaving and blobs.used[first] > kept[first]:
                 leaving.remove(pack)  # a backup came to use it, or another prune took the other copy away
                 kept[first] = 1
-        if any(map(operator.gt, blobs.used, kept)):
-            raise Damaged("packs that snapshots need are missing; nothing was deleted")
+        if self._is_lost(leaving | missing):
+            raise InternalError("a prune would have deleted what snapshots use; nothing was deleted")
         unlisted = [pack for pack in plan.unlisted if pack in stored and blobs.number(pack) not in listed]
         return _Leaving(leaving, missing, unlisted)
 

@@ -43,6 +43,11 @@ class UsedBlobs:
         name, size = file
         return load_snapshot(self._repo.documents, name, size).tree_id
 
+    def start_over(self) -> None:
+        """Forget all marks: some may be of snapshots that are there no more."""
+        self._snapshots.clear()
+        self._blobs.used[:] = bytes(len(self._blobs))
+
     def mark(self, roots: Iterable[BlobId]) -> None:
         """Follow these trees to their ends. Raises :class:`Damaged`, StorageError, and what ``cancelled`` raises."""
         level = self._new(roots)

@@ -114,6 +114,27 @@ async def test_an_earlier_attempts_lock_is_removable_and_so_is_ones_own(
     ]
 
 
+async def test_a_prune_waits_for_the_next_attempt_at_a_backup(
+    stack: Stack, alice: Client, dead: Worker, site: Worker
+) -> None:
+    """What a lost attempt stored, no snapshot uses yet: its lock stays until its job is over."""
+    first = await dead.claimed()
+    lock = left_by(first, stack)
+    while (await stack.record(lock.job)).state is not State.RETRYING:
+        await stack.pass_time(4.0)
+    await stack.pass_time(SETTINGS.hold_seconds)
+    names = {"source": "site1", "target": "vault", "priority": 5}
+    await alice.submit("prune", {**names, "dry_run": True})
+    prune = await site.claimed()
+    await alice.submit("check", names)
+    check = await site.claimed()
+    assert (await ask(site, prune, lock)).locks == []
+    assert (await ask(site, check, lock)).locks == [LOCK], "who deletes nothing need not wait"
+    await alice.cancel(lock.job)
+    await stack.until(lock.job, State.CANCELLED)
+    assert (await ask(site, prune, lock)).locks == [LOCK]
+
+
 @pytest.mark.parametrize("changes", [{"job": "of-another-installation"}, {"attempt": 7}, {"attempt": 0}])
 async def test_a_job_that_is_not_known_keeps_its_lock_until_it_is_stale(
     stack: Stack, dead: Worker, changes: dict[str, Any]
