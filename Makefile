@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Tests wait (for servers, leases, kills) as long as they compute: one process more than there are processors.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all lint format services schemas bench soak clean distclean
@@ -22,11 +24,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install  ## back up the standard library over the bus, restore it, compare it
 	$(BIN)/python -m scripts.demo
 
-test: install  ## the whole test suite, but for what takes minutes
-	$(BIN)/pytest -m 'not long'
+test: install  ## the whole test suite, but for what takes minutes; WORKERS=0 for one test at a time
+	$(BIN)/pytest -m 'not long' -n $(WORKERS) --dist worksteal
 
-test-all: install  ## the whole test suite
-	$(BIN)/pytest
+test-all: test  ## the whole test suite
+	$(BIN)/pytest -m long
 
 lint: install  ## style, types, and the floors
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""For all tests: leaves out what this machine cannot run (and says so), and adds up what each folder of tests took."""
+"""For all tests: leaves out what this machine cannot run (and says so), and adds up what each folder of tests took.
+
+With ``-n`` (pytest-xdist) tests are chosen in worker processes, and what is said at the end is said by another one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
@@ -15,18 +20,33 @@ from tests.support import tools
 LEFT_OUT = pytest.StashKey[list[str]]()
 SECONDS: Counter[str] = Counter()
 
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("snappy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("snappy")
+
+
+def pytest_configure() -> None:
+    if os.environ.get("SNAPPY_CI") and (lacking := tools.installable(tools.absent())):
+        raise pytest.UsageError("\n".join(lacking))
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     lacking = tools.absent()
     kept, left_out = tools.split(items, lacking)
     config.stash[LEFT_OUT] = tools.report(left_out, lacking)
-    if os.environ.get("SNAPPY_CI") and tools.installable(left_out, lacking):
-        raise pytest.UsageError("\n".join(config.stash[LEFT_OUT]))
+    getattr(config, "workeroutput", {})["left_out"] = config.stash[LEFT_OUT]
     gone = [item for item in items if item not in set(kept)]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = kept
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """All worker processes leave out the same; one that crashed says nothing."""
+    if lines := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[LEFT_OUT] = lines
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 from snappy.bus.connection import Bus
 from snappy.config import Nats, Secret
 from snappy.errors import BusDenied, BusUnavailable
-from tests.support.natsserver import NatsServer
+from tests.support.natsserver import NatsServer, nats_server
 
 LIMIT = 2 << 20
 SIZES = (0, 1, 64 << 10, (1 << 20) + 13)
@@ -69,11 +69,8 @@ _PEM = serialization.Encoding.PEM
 
 @contextmanager
 def served(folder: Path, *lines: str) -> Iterator[NatsServer]:
-    server = NatsServer("\n".join((f"max_payload: {LIMIT}", *lines)), folder)
-    try:
+    with nats_server(folder, "\n".join((f"max_payload: {LIMIT}", *lines))) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -301,7 +301,6 @@ def expect_one_at_a_time(record: dict[str, Any]) -> None:
 
 
 CHECKS = settings(
-    deadline=None,
     database=None,
     phases=(Phase.generate,),
     suppress_health_check=list(HealthCheck),

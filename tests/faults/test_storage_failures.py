@@ -25,11 +25,8 @@ AWAY_SECONDS = 5.0
 
 @pytest.fixture
 def weed(tmp_path: Path) -> Iterator[MortalWeed]:
-    server = MortalWeed(tmp_path)
-    try:
+    with MortalWeed.running(tmp_path) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -118,4 +118,4 @@ class CachedIndex(RuleBasedStateMachine):
 
 
 TestCachedIndex = CachedIndex.TestCase
-TestCachedIndex.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestCachedIndex.settings = settings(max_examples=60, stateful_step_count=25)

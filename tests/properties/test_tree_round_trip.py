@@ -56,7 +56,7 @@ def make(path: bytes, what: object) -> None:
     os.utime(path, ns=(when, when), follow_symlinks=False)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(first=folders, second=folders)
 def test_both_states_come_back(first: dict[bytes, object], second: dict[bytes, object]) -> None:
     with tempfile.TemporaryDirectory() as made, engine.new_repository() as repository:

@@ -311,10 +311,10 @@ def freeze_server(site: Arena) -> None:
 class MortalWeed(Weed):
     """An S3 server that can be started again after :meth:`stop`, where it was and with what it had."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         self.data = folder / "data"
         self._command_line: list[str] = []
-        super().__init__(folder)
+        super().__init__(folder, ports)
 
     def start(self) -> None:
         with (self._folder / "weed.log").open("ab") as log:

@@ -41,12 +41,11 @@ def in_a_folder(folder: Path, programs: Programs) -> Iterator[Ground]:
 def in_s3(folder: Path, programs: Programs) -> Iterator[Ground]:
     (folder / "weed").mkdir()
     (folder / "site").mkdir()
-    weed = MortalWeed(folder / "weed")
-    try:
-        with arena(folder / "site", in_bucket(weed), processes=EVERYBODY, programs=programs, core=CORE) as site:
-            yield Ground(site, weed.data, ".dat", weed)
-    finally:
-        weed.stop()
+    with (
+        MortalWeed.running(folder / "weed") as weed,
+        arena(folder / "site", in_bucket(weed), processes=EVERYBODY, programs=programs, core=CORE) as site,
+    ):
+        yield Ground(site, weed.data, ".dat", weed)
 
 
 async def kill_s3(scene: Scene) -> Blow | None:

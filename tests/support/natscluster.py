@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from snappy.bus.connection import Bus
 from snappy.errors import SnappyError
 from tests.support import raw_nats
 from tests.support.natsserver import NatsServer
+from tests.support.ports import held_ports
 from tests.support.roles import Deployment, prepare
 
 READY_SECONDS = 60.0
@@ -69,9 +69,7 @@ class Cluster:
 @contextmanager
 def nats_cluster(folder: Path, size: int = 3, text: str = CONFIG) -> Iterator[Cluster]:
     """``size`` servers, whose files lie in ``folder``; ``text`` has places for what each has of its own."""
-    routes = _free_ports(size)
-    clients = _free_ports(size)
-    with ExitStack() as stack:
+    with held_ports(size) as routes, held_ports(size) as clients, ExitStack() as stack:
         servers = {}
         for number in range(size):
             name = f"n{number + 1}"
@@ -116,11 +114,3 @@ async def _has_leader(url: str, password: str) -> bool:
             return "error" not in json.loads((await client.request("$JS.API.INFO", b"", timeout=2.0)).body)
     except (OSError, TimeoutError, EOFError, ValueError, raw_nats.ServerError):
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.mortal import die_with_parent
+from tests.support.ports import held_ports
 
-LISTENING = re.compile(r"Listening for client connections on 127\.0\.0\.1:(\d+)")
 START_SECONDS = 30.0
 
 
@@ -31,7 +30,7 @@ def program() -> str:
 class NatsServer:
     """One running server. ``port`` is the client port; ``lines`` is its log so far."""
 
-    def __init__(self, config: str, folder: Path, port: int = -1) -> None:
+    def __init__(self, config: str, folder: Path, port: int) -> None:
         self.config = folder / "nats.conf"
         self.config.write_text(config)
         self.lines: list[str] = []
@@ -97,8 +96,6 @@ class NatsServer:
         with self._process.stderr as stderr:
             for line in stderr:
                 self.lines.append(line.rstrip())
-                if match := LISTENING.search(line):
-                    self.port = int(match[1])
                 if "Server is ready" in line:
                     self._ready.set()
         self._ready.set()
@@ -107,8 +104,9 @@ class NatsServer:
 @contextmanager
 def nats_server(folder: Path, config: str = "") -> Iterator[NatsServer]:
     """A server with ``config`` (stock where empty) whose files lie in ``folder``."""
-    server = NatsServer(config, folder)
-    try:
-        yield server
-    finally:
-        server.stop()
+    with held_ports(1) as ports:
+        server = NatsServer(config, folder, *ports)
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from tests.support.mortal import die_with_parent
+from tests.support.ports import held_ports
 
 START_SECONDS = 90.0
 PORTS = tuple(f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc"))
@@ -33,16 +33,27 @@ def program() -> str:
 class Weed:
     """A running server; ``options`` are what s3fs needs to reach it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         self.access_key, self.secret_key = secrets.token_hex(8), secrets.token_hex(16)
         self._folder = folder
-        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self._ports = dict(zip(PORTS, ports, strict=True))
         self.endpoint = f"http://127.0.0.1:{self._ports['s3.port']}"
         with (folder / "weed.log").open("wb") as log:
             self._process = subprocess.Popen(
                 self._command(), stdout=log, stderr=subprocess.STDOUT, cwd=folder, preexec_fn=die_with_parent
             )
         self._await_answer()
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path) -> Iterator[Self]:
+        """With its files in ``folder``, which is empty."""
+        with held_ports(len(PORTS)) as ports:
+            server = cls(folder, ports)
+            try:
+                yield server
+            finally:
+                server.stop()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -114,18 +125,4 @@ class Weed:
             return False
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-@contextmanager
-def weed_server(folder: Path) -> Iterator[Weed]:
-    server = Weed(folder)
-    try:
-        yield server
-    finally:
-        server.stop()
+weed_server = Weed.running
