@@ -28,10 +28,11 @@ import re
 import struct
 import zlib
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from snappy import decoders
 from snappy.bus.failures import Failure
 from snappy.bus.pieces import Pieces
 from snappy.errors import BusError, Garbled
@@ -289,12 +290,11 @@ def frame_size(*max_payloads: int) -> int:
 encode = msgspec.msgpack.Encoder().encode
 """For what lies in a frame, which has a CRC of its own."""
 Message = TypeVar("Message", bound=msgspec.Struct)
-_DECODERS: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
 
 def decode(raw: bytes | memoryview, kind: type[Message]) -> Message:
     """Raises BusError for what does not validate, or has a version that is not next to ours."""
-    decoder = _DECODERS.setdefault(kind, msgspec.msgpack.Decoder(kind))
+    decoder = decoders.msgpack(kind)
     try:
         message: Message = decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from snappy import log
+from snappy import decoders, log
 from snappy.repository.entries import Entry
 from snappy.repository.format import MIB, BlobId
 from snappy.repository.repo import Apart, Repository
@@ -128,7 +128,7 @@ class Journal:
         ours: list[_Record] = []
         for apart in found:
             try:
-                record = msgspec.msgpack.decode(apart.data, type=_Record)
+                record = decoders.msgpack(_Record).decode(apart.data)
             except msgspec.DecodeError as error:
                 _log.info("a journal's record is not understood", reason=str(error))
                 continue

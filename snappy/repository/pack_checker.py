@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from snappy import log
+from snappy import decoders, log
 from snappy.repository import proving
 from snappy.repository.findings import Findings, Kind
 from snappy.repository.format import MIB
@@ -72,7 +72,7 @@ class PackChecker:
             self._read_here(self._packs)
         else:
             if not self._pool.is_ready(READY_SECONDS):
-                self._read_here(msgspec.msgpack.decode(body, type=CheckedPack) for body in self._pool.recall())
+                self._read_here(decoders.msgpack(CheckedPack).decode(body) for body in self._pool.recall())
             self._pool.finish()
         self._findings.absorb(self._found)
 
@@ -88,7 +88,7 @@ class PackChecker:
             return None
 
     def _brought(self, body: bytes) -> None:
-        self._take(msgspec.msgpack.decode(body, type=Proven))
+        self._take(decoders.msgpack(Proven).decode(body))
 
     def _take(self, proven: Proven) -> None:
         for kind, found, message in proven.findings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from snappy import heap
+from snappy import decoders, heap
 from snappy.repository.crypto import SealingKey
 from snappy.repository.errands import Errands
 from snappy.repository.index import MemoryIndex
@@ -41,4 +41,4 @@ def work(link: WorkerLink, setup: Setup, store: Store) -> None:
 
 
 def _proved(proof: PackProof, pack: bytes) -> bytes:
-    return msgspec.msgpack.encode(prove(proof, msgspec.msgpack.decode(pack, type=CheckedPack)))
+    return msgspec.msgpack.encode(prove(proof, decoders.msgpack(CheckedPack).decode(pack)))

@@ -14,7 +14,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from snappy import log
+from snappy import decoders, log
 from snappy.repository import comparison
 from snappy.repository.comparison import Found, Mission
 from snappy.repository.entries import Below, Recipe
@@ -51,7 +51,7 @@ class _Runner(Member):
 
     def hear(self, message: FromWorker) -> None:
         if isinstance(message, Brought):
-            self._sender.take(msgspec.msgpack.decode(message.body, type=Found))
+            self._sender.take(decoders.msgpack(Found).decode(message.body))
 
 
 class Scout(Team[_Runner]):

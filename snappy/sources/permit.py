@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from snappy import decoders
 from snappy.errors import SnappyError, from_code
 
 
@@ -88,7 +89,7 @@ class Permit:
 
     def told(self, notice: bytes) -> None:
         """Be as the permit of another process, whose :meth:`watch` gave this."""
-        heard = msgspec.msgpack.decode(notice, type=Notice)
+        heard = decoders.msgpack(Notice).decode(notice)
         with self._changed:
             granted = (heard.grant, heard.valid_until)
             if granted != self._heard:  # what was heard before may have lapsed here
