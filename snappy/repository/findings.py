@@ -13,6 +13,7 @@ FINDINGS_KEPT = 1000
 _REPAIR_INDEX = "`snappy repair index` lists what the packs hold"
 _REPAIR_PACKS = "`snappy repair packs` saves the blobs that are whole; then back up, and `snappy repair snapshots`"
 _REPAIR_SNAPSHOTS = "back up again; what is still lost, `snappy repair snapshots` leaves out"
+_RIGHT = "repair again with the right to delete there"
 _PRUNE = "no harm: `restic prune` removes it"
 
 
@@ -42,6 +43,16 @@ class Kind(Enum):
     BLOB_MISSING = _Meaning("blob-missing", "blob", _REPAIR_SNAPSHOTS)
     TREE_DAMAGED = _Meaning("tree-damaged", "tree", _REPAIR_SNAPSHOTS)
     TREE_MISSING = _Meaning("tree-missing", "tree", _REPAIR_SNAPSHOTS)
+    BLOB_LOST = _Meaning("blob-lost", "blob", _REPAIR_SNAPSHOTS)
+    """A repair of packs found no copy of it that is whole."""
+    PACK_LOST = _Meaning("pack-lost", "pack", _REPAIR_SNAPSHOTS)
+    """No index file lists it, and its header cannot be read: what lies in it nobody knows."""
+    SNAPSHOT_LOST = _Meaning("snapshot-lost", "snapshot", "`snappy repair snapshots --forget ID` removes it")
+    """Its root cannot be read."""
+    INDEX_LEFT = _Meaning("index-left", "index", _RIGHT)
+    PACK_LEFT = _Meaning("pack-left", "pack", _RIGHT)
+    SNAPSHOT_LEFT = _Meaning("snapshot-left", "snapshot", _RIGHT)
+    """A repair has replaced it, or knows it to be useless, and may not remove it."""
     PACK_UNLISTED = _Meaning("pack-unlisted", "pack", _PRUNE, damage=False)
     PACK_REPEATED = _Meaning("pack-repeated", "pack", _PRUNE.replace("removes it", "lists it once"), damage=False)
 

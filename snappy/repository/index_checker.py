@@ -48,16 +48,25 @@ class IndexChecker:
         self._reported: set[PackId] = set()
         self.listings: dict[PackId, Listing | None] = {}
         """Of each pack that is listed; None where that cannot be right."""
-        self.is_whole = True
+        self.files: dict[str, list[PackId]] = {}
+        """Of each index file that could be read, the packs that it lists."""
+        self.unreadable: list[str] = []
+        """The index files that could not."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all files could be read."""
+        return not self.unreadable
 
     def check(self) -> None:
         """Raises StorageError."""
         for name, found in self._contents(self._repo.store.list(FileType.INDEX)):
             self._cancelled()
             if isinstance(found, SnappyError):
-                self.is_whole = False
+                self.unreadable.append(name)
                 self._findings.add(Kind.INDEX_DAMAGED, name, found.message)
             else:
+                self.files[name] = list(found)
                 self._take(found)
         self._repo.index.join([self._table.settled()])
 

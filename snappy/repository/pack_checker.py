@@ -13,7 +13,7 @@ import msgspec
 from snappy import decoders, log
 from snappy.repository import proving
 from snappy.repository.findings import Findings, Kind
-from snappy.repository.format import MIB
+from snappy.repository.format import MIB, PackId
 from snappy.repository.pack_proof import CheckedPack, PackProof
 from snappy.repository.pool import Pool
 from snappy.repository.progress import Cancelled, Progress
@@ -44,6 +44,8 @@ class PackChecker:
         self._findings, self._found = findings, Findings()
         self._packs: Sequence[CheckedPack] = ()
         self._pool: Pool | None = None
+        self.harmed: set[PackId] = set()
+        """Those that were finished and in which something was found."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +93,8 @@ class PackChecker:
         self._take(decoders.msgpack(Proven).decode(body))
 
     def _take(self, proven: Proven) -> None:
+        if proven.findings:
+            self.harmed.add(proven.pack)
         for kind, found, message in proven.findings:
             self._found.add(Kind[kind], found, message)
         self._progress.add(files=1, size=proven.size)

@@ -7,6 +7,7 @@ import msgspec
 from snappy import decoders, heap
 from snappy.repository.crypto import SealingKey
 from snappy.repository.errands import Errands
+from snappy.repository.format import PackId
 from snappy.repository.index import MemoryIndex
 from snappy.repository.link import Setup, WorkerLink
 from snappy.repository.pack_proof import CheckedPack, PackProof
@@ -20,6 +21,7 @@ THREADS = 2
 class Proven(msgspec.Struct, array_like=True, frozen=True):
     """A pack of ``size`` bytes was read, and this was found: names of kinds, ids, messages."""
 
+    pack: PackId
     size: int
     findings: list[tuple[str, str, str]]
 
@@ -27,7 +29,7 @@ class Proven(msgspec.Struct, array_like=True, frozen=True):
 def prove(proof: PackProof, pack: CheckedPack) -> Proven:
     """Read the pack, and say what was found."""
     found = [(finding.kind.name, finding.id, finding.message) for finding in proof.findings(pack)]
-    return Proven(pack.size, found)
+    return Proven(pack.id, pack.size, found)
 
 
 def work(link: WorkerLink, setup: Setup, store: Store) -> None:

@@ -120,7 +120,7 @@ def find_snapshot(
     Raises :class:`SnapshotNotFound`, and :class:`Damaged` rather than take an older one for a damaged latest.
     """
     if spec != LATEST:
-        return _by_prefix(store, documents, spec)
+        return load_snapshot(documents, find_name(store, spec))
     matching = [
         snapshot
         for snapshot in list_snapshots(store, documents, strict=True)
@@ -149,7 +149,9 @@ def matches(
     )
 
 
-def _by_prefix(store: Store, documents: Documents, prefix: str) -> Snapshot:
+def find_name(store: Store, prefix: str) -> str:
+    """The id of the one snapshot whose id begins so, whether or not it can be read. Raises
+    :class:`SnapshotNotFound`."""
     if not _PREFIX.match(prefix):
         raise SnapshotNotFound(f"{prefix!r} is neither an id, nor the first letters of one, nor `latest`")
     if HEX_ID.match(prefix):
@@ -162,4 +164,4 @@ def _by_prefix(store: Store, documents: Documents, prefix: str) -> Snapshot:
         raise SnapshotNotFound(
             f"{prefix!r} is ambiguous: {len(names)} snapshots have ids that start so", hint="give more of its letters"
         )
-    return load_snapshot(documents, names[0])
+    return names[0]

@@ -60,5 +60,6 @@ def test_each_plant_is_found_and_named() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_each_of_many_plants_is_found_and_named() -> None:
     compare(range(FEW, FEW + MANY))

@@ -110,7 +110,7 @@ def _file(repository: Repository, name: bytes, parts: list[bytes], contents: dic
 def _known(store: Store, contents: dict[BlobId, bytes], other_key: str) -> Original:
     files = files_of(store)
     (key,) = [path for path in files if path.startswith("keys/") and not path.endswith(other_key)]
-    original = Original(files, key, contents=contents)
+    original = Original({key: files[key]} | files, key, contents=contents)  # in an order that is always the same
     with Repository.open(store, PASSWORD) as repository:
         repository.load_index()
         for place in sorted(repository.index, key=lambda place: place.offset):
@@ -246,7 +246,7 @@ Plant = Callable[[Original, Files, random.Random], None]
 
 
 def _any(files: Iterable[str], chance: random.Random) -> str:
-    return chance.choice(sorted(files))
+    return chance.choice(list(files))
 
 
 def _victim(original: Original, files: Files, chance: random.Random) -> str:
