@@ -13,10 +13,15 @@ from snappy import __version__, errors, log
 from snappy.cli import (
     audit,
     backup,
+    cat,
     check,
+    diff,
+    dump,
     events,
+    find,
     jobs,
     keys,
+    ls,
     options,
     output,
     prune,
@@ -24,6 +29,7 @@ from snappy.cli import (
     schedules,
     services,
     snapshots,
+    stats,
     up,
 )
 from snappy.errors import InternalError, Interrupted, SnappyError
@@ -45,7 +51,8 @@ exit codes:
   12  wrong password
   130 interrupted (Ctrl-C)
 """
-GROUPS = (up, services, backup, restore, check, prune, snapshots, jobs, events, schedules, audit, keys)
+LOOKING = (snapshots, ls, find, cat, dump, diff, stats)
+GROUPS = (up, services, backup, restore, check, prune, *LOOKING, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

@@ -82,6 +82,24 @@ def repository(parser: argparse.ArgumentParser, flag: str, summary: str, *aliase
     password(parser)
 
 
+def browsing(parser: argparse.ArgumentParser) -> None:
+    """The repository, and which snapshots of it are meant."""
+    repository(parser, "--from", "the repository", "--target")
+    parser.add_argument("--no-lock", action="store_true", help="write no lock: a prune meanwhile makes this fail")
+    group = parser.add_argument_group("which snapshots (for latest: the newest of them)")
+    group.add_argument(
+        "--host", "-H", metavar="NAME", action="append", default=[], help="of this or another given host"
+    )
+    group.add_argument(
+        "--tag",
+        metavar="TAG[,TAG]",
+        action="append",
+        default=[],
+        help="with all tags of a list",
+    )
+    group.add_argument("--path", metavar="PATH", action="append", default=[], help="of this and all given paths")
+
+
 def following(parser: argparse.ArgumentParser) -> None:
     """How a job is followed."""
     parser.add_argument("--request", metavar="ID", help="your own id of the job: a repeat is harmless")

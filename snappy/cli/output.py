@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -22,6 +24,35 @@ def result(value: Any, text: str, *, as_json: bool) -> None:
     """Print ``value`` as one JSON line, or ``text``. Raises ReaderLeft."""
     try:
         print(msgspec.json.encode(value).decode() if as_json else text, flush=True)
+    except BrokenPipeError as error:
+        raise ReaderLeft from error
+
+
+def encoded(value: Any) -> bytes:
+    """``value`` as one line of JSON."""
+    return msgspec.json.encode(value)
+
+
+def lines(found: Iterable[bytes]) -> None:
+    """Print lines of any bytes as they come. Raises ReaderLeft."""
+    raw(line + b"\n" for line in found)
+
+
+def raw(pieces: Iterable[bytes]) -> None:
+    """Write bytes as they come. Raises ReaderLeft."""
+    with piping() as out:
+        for piece in pieces:
+            out.write(piece)
+
+
+@contextmanager
+def piping() -> Iterator[BinaryIO]:
+    """Standard output for bytes. Raises ReaderLeft."""
+    plain = sys.stdout.buffer  # with PYTHONUNBUFFERED one that may write less than it is given
+    out = open(plain.fileno(), "wb", closefd=False) if isinstance(plain, io.RawIOBase) else plain  # noqa: SIM115
+    try:
+        yield out
+        out.flush()
     except BrokenPipeError as error:
         raise ReaderLeft from error
 

@@ -13,9 +13,8 @@ from snappy.repository.format import BlobId
 from snappy.repository.paths import ROOT, join, shown, split
 from snappy.repository.patterns import Patterns
 from snappy.repository.progress import Cancelled, Problems, never
-from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
-from snappy.repository.tree_reader import TreeReader, subtrees
+from snappy.repository.tree_reader import Library, TreeReader, subtrees
 
 
 class Kind(Enum):
@@ -72,9 +71,9 @@ class SnapshotWalk:
     """
 
     def __init__(
-        self, repo: Repository, selection: Selection, problems: Problems, cancelled: Cancelled = never
+        self, library: Library, selection: Selection, problems: Problems, cancelled: Cancelled = never
     ) -> None:
-        self._trees = TreeReader(repo)
+        self._trees = TreeReader(library)
         self._selection, self._problems, self._cancelled = selection, problems, cancelled
         self._stack: list[_Frame] = []
 

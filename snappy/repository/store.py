@@ -270,7 +270,7 @@ def _kind(error: BaseException) -> type[StorageError]:
         return NotFound
     if isinstance(error, FileExistsError):
         return AlreadyExists
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return AccessDenied
     if isinstance(error, OSError) and error.errno in _FULL:
         return NoSpace

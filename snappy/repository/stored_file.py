@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
-from snappy.errors import Damaged
 from snappy.repository.blob_shelf import BlobShelf
-from snappy.repository.browsable import Browsable
-from snappy.repository.entries import Node
-from snappy.repository.format import MIB, BlobLocation, BlobType
+from snappy.repository.format import MIB, BlobLocation
 from snappy.repository.restored_file import plain_length
 
 WINDOW = 8 * MIB
@@ -19,28 +16,25 @@ WINDOW = 8 * MIB
 
 
 class StoredFile:
-    """Any thread may call any method. Raises :class:`Damaged` where a blob of the file is in no index."""
+    """Any thread may call any method. ``places``: where its blobs lie, in order."""
 
-    def __init__(self, library: Browsable, shelf: BlobShelf, node: Node) -> None:
-        self._shelf = shelf
-        self._places: list[BlobLocation] = []
-        blobs = node.content or []
-        for blob, place in zip(blobs, library.locate(BlobType.DATA, blobs), strict=True):
-            if place is None:
-                raise Damaged(f"the data blob {blob.hex()[:8]} is in no index")
-            self._places.append(place)
-        self._ends = list(accumulate(map(plain_length, self._places)))
+    def __init__(self, shelf: BlobShelf, places: list[BlobLocation]) -> None:
+        self._shelf, self._places = shelf, places
+        self._ends = list(accumulate(map(plain_length, places)))
         self.size = self._ends[-1] if self._ends else 0
         """Bytes that there are, whatever the snapshot says."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``, or as many as there are. Raises :class:`Damaged` and StorageError."""
+        """``length`` bytes from ``offset``, or as many as there are. Raises Damaged and StorageError."""
         end = min(offset + length, self.size)
         return b"".join(self._window(start, min(start + WINDOW, end)) for start in range(offset, end, WINDOW))
 
     def stream(self, offset: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes from ``offset`` to ``end`` in pieces; the next is fetched while one is used."""
         last = self.size if end is None else min(end, self.size)
+        if last - offset <= WINDOW:
+            yield self.read(offset, last - offset)
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="ahead") as ahead:
             coming = None
             for start in range(offset, last, WINDOW):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from itertools import islice
 
+from snappy.errors import Damaged
 from snappy.repository.blob_shelf import KEPT_BYTES, BlobShelf
 from snappy.repository.browsable import Browsable
 from snappy.repository.entries import Node
+from snappy.repository.format import BlobId, BlobLocation, BlobType
 from snappy.repository.snapshot_tree import Folders, SnapshotTree
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.stored_file import StoredFile
@@ -41,15 +45,35 @@ class View:
 
     def tree_of(self, snapshot: Snapshot) -> SnapshotTree:
         """That of a snapshot that was found."""
+        self.indexed()
+        return SnapshotTree(self._folders, snapshot)
+
+    def indexed(self) -> Browsable:
+        """The repository, for what is to be read of snapshots that were found before."""
         with self._lock:
             if not self._is_indexed:
                 self.library.load_index()  # after the snapshots: it holds what the newest of them needs
                 self._is_indexed = True
-        return SnapshotTree(self._folders, snapshot)
+        return self.library
 
     def file(self, node: Node) -> StoredFile:
         """The content of a file."""
-        return StoredFile(self.library, self._shelf, node)
+        return StoredFile(self._shelf, self._places(node.content or []))
+
+    def files(self, nodes: Sequence[Node]) -> list[StoredFile]:
+        """The contents of files, fetched together: some megabytes at most."""
+        places = self._places([blob for node in nodes for blob in node.content or ()])
+        self._shelf.take(places)
+        following = iter(places)
+        return [StoredFile(self._shelf, list(islice(following, len(node.content or ())))) for node in nodes]
+
+    def _places(self, blobs: Sequence[BlobId]) -> list[BlobLocation]:
+        places: list[BlobLocation] = []
+        for blob, place in zip(blobs, self.library.locate(BlobType.DATA, blobs), strict=True):
+            if place is None:
+                raise Damaged(f"the data blob {blob.hex()[:8]} is in no index")
+            places.append(place)
+        return places
 
     def refresh(self) -> None:
         """Look again: what was stored meanwhile is seen from now on."""

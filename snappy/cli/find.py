@@ -1,0 +1,89 @@
+"""``snappy find``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from snappy.cli import options, output, rules
+
+if TYPE_CHECKING:
+    from snappy.browse.listing import Entry
+    from snappy.repository.snapshots import Snapshot
+    from snappy.repository.view import View
+
+
+def register(commands: options.Commands) -> None:
+    """Add the command."""
+    find = options.command(commands, "find", "find files and directories in snapshots")
+    find.add_argument("patterns", metavar="PATTERN", nargs="+", help="a name, or a path with wildcards")
+    options.browsing(find)
+    find.add_argument("--snapshot", "-s", metavar="ID", action="append", default=[], help="only in this one")
+    find.add_argument("--ignore-case", "-i", action="store_true")
+    find.add_argument("--long", "-l", action="store_true", help="with mode, owner, size and time")
+    find.add_argument("--human-readable", action="store_true", help="sizes in units")
+    find.add_argument("--newest", "-N", metavar="TIME", type=rules.moment, help="changed then or before")
+    find.add_argument("--oldest", "-O", metavar="TIME", type=rules.moment, help="changed then or later")
+    find.add_argument("--reverse", "-R", action="store_true", help="the oldest snapshot first")
+    find.set_defaults(run=_find)
+
+
+def _find(arguments: argparse.Namespace) -> int:
+    from snappy.cli import browsing
+
+    with browsing.opened(arguments) as view:
+        snapshots = browsing.named(view, arguments.snapshot, arguments)
+        ordered = sorted(snapshots, key=lambda each: each.time, reverse=not arguments.reverse)
+        found = ((snapshot, list(_matches(view, snapshot, arguments))) for snapshot in ordered)
+        hits = ((snapshot, entries) for snapshot, entries in found if entries)
+        output.lines(_document(hits) if arguments.json else _lines(hits, arguments))
+    return 0
+
+
+Hits = Iterator[tuple["Snapshot", list["Entry"]]]
+
+
+def _matches(view: View, snapshot: Snapshot, arguments: argparse.Namespace) -> Iterator[Entry]:
+    from snappy.cli import browsing
+    from snappy.repository.patterns import Patterns
+
+    patterns = Patterns(arguments.patterns, ignore_case=arguments.ignore_case)
+    in_time = _in_time(arguments)
+    for path, node in browsing.walk(view, snapshot):
+        if patterns.match(path, directory=node.type == "dir") and in_time(node.mtime_ns):
+            yield path, node
+
+
+def _in_time(arguments: argparse.Namespace) -> Callable[[int], bool]:
+    from datetime import datetime
+
+    oldest, newest = (
+        datetime.fromisoformat(given).timestamp() * 1e9 if given else limit
+        for given, limit in ((arguments.oldest, float("-inf")), (arguments.newest, float("inf")))
+    )
+    return lambda when: oldest <= when <= newest
+
+
+def _document(hits: Hits) -> Iterator[bytes]:
+    from snappy.browse import listing
+
+    found = [
+        {
+            "matches": [listing.match_document(*entry) for entry in entries],
+            "hits": len(entries),
+            "snapshot": snapshot.id,
+        }
+        for snapshot, entries in hits
+    ]
+    yield output.encoded(found)
+
+
+def _lines(hits: Hits, arguments: argparse.Namespace) -> Iterator[bytes]:
+    from snappy.browse import listing
+
+    measure = output.size if arguments.human_readable else listing.plain_size
+    for number, (snapshot, entries) in enumerate(hits):
+        when = output.moment(snapshot.time.timestamp())
+        yield (b"\n" if number else b"") + f"Found matching entries in snapshot {snapshot.id[:8]} from {when}".encode()
+        yield from (listing.line(*entry, measure) if arguments.long else entry[0] for entry in entries)
