@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from snappy import __version__, heap
 from snappy.errors import Damaged, SourceError
-from snappy.repository.entries import Directory, Entry, Exported, Node, Problem, Siblings
+from snappy.repository.bunch import ENOUGH, is_small
+from snappy.repository.entries import Directory, Entry, Exported, Look, Node, Problem, Siblings
 from snappy.repository.file_storer import FileStorer, Ledgers
 from snappy.repository.format import HEX_ID, BlobId, BlobType, parse_id
 from snappy.repository.journal import UNKNOWN, Journal
 from snappy.repository.lstat import says_same
-from snappy.repository.paths import ROOT
+from snappy.repository.paths import ROOT, shown
 from snappy.repository.progress import Cancelled, Problems, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot, Summary, matches
@@ -52,6 +55,26 @@ def find_parent(repo: Repository, *, hostname: str, paths: Sequence[str]) -> Sna
     wanted = sorted(paths)
     same = [one for one in repo.snapshots() if matches(one, hosts=[hostname]) and sorted(one.paths or ()) == wanted]
     return same[-1] if same else None
+
+
+class _Some:
+    """Objects of one directory, in their order, that are all the same as before, or small and new."""
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+        self.same: list[StoredNode] = []
+        self.new: list[Look] = []
+        self.size = 0
+        """Bytes of the new ones."""
+
+    def add_same(self, name: bytes, stored: StoredNode) -> None:
+        self.names.append(name)
+        self.same.append(stored)
+
+    def add_new(self, name: bytes, found: os.stat_result) -> None:
+        self.names.append(name)
+        self.new.append((name, found))
+        self.size += found.st_size
 
 
 class Archiver:
@@ -205,24 +228,41 @@ class Archiver:
             builder.place(folder, node)
 
     def _take_siblings(self, builder: TreeBuilder, files: FileStorer, siblings: Siblings, force: bool) -> None:
-        """Most are what the parent snapshot says: those need neither an entry nor a new node."""
-        folder = None if force else builder.folder(siblings.folder)
-        same: list[bytes] = []
+        """Most are what the parent snapshot says, or small and new: those need no entry."""
+        folder = builder.folder(siblings.folder)
+        if folder is None:
+            raise SourceError(f"the source yields what lies in {shown(siblings.folder)} out of order")
+        may_bunch = siblings.recipe is not None and (self._journal is None or self._journal.is_new())
+        some = _Some()
         for name, found in siblings.looks:
-            if folder and (stored := folder.known.get(name)) and says_same(stored, found) and self._is_whole(stored):
-                same.append(name)
-                continue
-            self._keep(builder, folder, same)
-            same = []
-            self._take_entry(builder, files, siblings.entry(name, found), force)
-        self._keep(builder, folder, same)
+            stored = folder.known.get(name)
+            if stored is None and may_bunch and is_small(found):
+                some.add_new(name, found)
+            elif stored and not force and says_same(stored, found) and self._is_whole(stored):
+                some.add_same(name, stored)
+            else:
+                some = self._take_some(builder, files, folder, siblings, some)
+                self._take_entry(builder, files, siblings.entry(name, found), force)
+            if some.size >= ENOUGH:
+                some = self._take_some(builder, files, folder, siblings, some)
+        self._take_some(builder, files, folder, siblings, some)
 
-    def _keep(self, builder: TreeBuilder, folder: Folder | None, names: list[bytes]) -> None:
-        if folder and names:
-            sizes = [stored.size for stored in map(folder.known.__getitem__, names) if stored.type == "file"]
+    def _take_some(
+        self, builder: TreeBuilder, files: FileStorer, folder: Folder, siblings: Siblings, some: _Some
+    ) -> _Some:
+        """Take them; the next ones are to be put into what is returned."""
+        if some.names:
+            builder.follow(folder, some.names)
+        if some.same:
+            sizes = [stored.size for stored in some.same if stored.type == "file"]
             self._tally.kept(files=len(sizes), size=sum(sizes))
             self._progress.add(files=len(sizes), size=sum(sizes))
-            builder.keep(folder, names)
+            builder.keep(folder, some.same)
+        if some.new and siblings.recipe:
+            slot = builder.expect(folder)
+            stored = partial(builder.deliver, folder, slot)
+            files.submit_bunch(siblings.folder, siblings.recipe, some.new, stored)
+        return _Some()
 
     def _is_whole(self, stored: StoredNode) -> bool:
         """Whether the repository has the content, where there has to be some."""

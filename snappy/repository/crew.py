@@ -7,13 +7,15 @@ store the same one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from snappy.errors import SnappyError
+from snappy.repository.bunch import Bunch
 from snappy.repository.crypto import OVERHEAD
 from snappy.repository.format import BlobLocation, BlobType
 from snappy.repository.hand import Hand
-from snappy.repository.link import Claimed, Packed, Part, Setup
+from snappy.repository.link import BunchRead, Claimed, Packed, Part, Round, Setup
 from snappy.repository.pack import FinishedPack
 from snappy.repository.relay import WORTH_PARTS, FilePart, Relay, Wanted
 from snappy.repository.repo import Repository
@@ -46,7 +48,7 @@ class Crew(Team[Hand]):
         self._repo, self._stored = repo, stored
         super().__init__(repo.store, setup, workers.most, lambda number, end: Hand(self, number, end), check)
 
-    def submit(self, files: Sequence[Wanted]) -> None:
+    def submit(self, files: Sequence[Wanted | Bunch]) -> None:
         """Have the files read by one worker, in this order. Blocks while all that are ready have enough to do."""
         with self._changed:
             while not (free := [hand for hand in self._hands if hand.has_room()]):
@@ -56,7 +58,9 @@ class Crew(Team[Hand]):
             batch = hand.take([self._whole_or_part(file) for file in files])
         hand.send(batch)
 
-    def _whole_or_part(self, file: Wanted) -> Wanted:
+    def _whole_or_part(self, file: Wanted | Bunch) -> Wanted | Bunch:
+        if isinstance(file, Bunch):
+            return file
         return Relay(file).part(file.skip) if file.size - file.skip >= WORTH_PARTS and len(self._hands) > 1 else file
 
     def go_on(self, part: FilePart) -> None:
@@ -71,7 +75,7 @@ class Crew(Team[Hand]):
         self._wait_until(lambda: not any(hand.is_busy() for hand in self._hands))
         self.end()
 
-    def take_round(self, hand: Hand, parts: list[Part]) -> None:
+    def take_round(self, hand: Hand, read: Round) -> None:
         """Answer which of a round's blobs are new, and tell those who want its files. Without an answer the worker
         does no more, but what it uploads meanwhile is taken in."""
         try:
@@ -79,10 +83,12 @@ class Crew(Team[Hand]):
         except SnappyError as error:
             self.fail(error)
             return
-        new = self._repo.claim_blobs(BlobType.DATA, (blob for part in parts for blob in part.named()))
-        hand.send(Claimed(bytes(new)))
-        for part in parts:
+        named = chain.from_iterable(one.named() for one in chain[Part | BunchRead](read.parts, read.bunches))
+        hand.send(Claimed(bytes(self._repo.claim_blobs(BlobType.DATA, named))))
+        for part in read.parts:
             hand.take_part(part)
+        for bunch in read.bunches:
+            hand.take_bunch(bunch)
 
     def take_pack(self, packed: Packed) -> None:
         """Learn where new blobs lie."""

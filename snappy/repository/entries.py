@@ -92,14 +92,47 @@ Look = tuple[bytes, os.stat_result]
 """A file's name, and what ``lstat`` says of it."""
 
 
+class Seen(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What tells a file of a known directory from all others, and its content from any later one."""
+
+    name: bytes
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
+class SmallFile(NamedTuple):
+    """A file that was read in one go."""
+
+    data: bytes
+    found: os.stat_result
+    """What the system says of it, after it was read."""
+    xattrs: dict[bytes, bytes]
+    changed: str
+    """Why ``data`` may be torn, or an empty string."""
+    warning: str
+    """What of the metadata could not be read."""
+
+
+class SmallFiles(Protocol):
+    """Files of one directory."""
+
+    def read(self, seen: Seen) -> SmallFile:
+        """Raises ``OSError`` when it cannot be read, or is another file by now."""
+
+
 class Siblings(NamedTuple):
     """Objects of one directory, in order and none of them a directory, that a source looked at and did no more, for as
     many entries: one of which the parent snapshot says the same needs no entry. ``entry`` makes one, until the source
-    is asked for what comes next."""
+    is asked for what comes next. Small files need none either where ``recipe``, in any process and at any time, makes
+    :class:`SmallFiles` of the directory."""
 
     folder: bytes
     looks: list[Look]
     entry: Callable[[bytes, os.stat_result], Entry]
+    recipe: Recipe | None = None
 
 
 class Below(NamedTuple):

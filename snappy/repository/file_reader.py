@@ -128,9 +128,10 @@ class FileReader:
 
     def _store_small(self) -> None:
         small, self._small, self._small_bytes = self._small, [], 0
-        saved = self._repo.save_blobs(BlobType.DATA, [content for _, content, _ in small if content])
+        named = [(name_of(content), content) for _, content, _ in small if content]
+        saved = self._repo.save_blobs(BlobType.DATA, named)
         self._tally.blob(BlobType.DATA, saved.plain, saved.stored, saved.new)
-        blobs = iter(saved.ids)
+        blobs = (blob for blob, _ in named)
         for order, content, changed in small:
             if content:
                 order.read(next(blobs), len(content))

@@ -4,24 +4,28 @@ chunks are in memory is bounded."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from snappy import log
 from snappy.repository import worker
+from snappy.repository.bunch import Bunch, BunchReader
 from snappy.repository.contents import torn
 from snappy.repository.crew import Crew, Stored
-from snappy.repository.entries import Entry, Node, Recipe
+from snappy.repository.entries import Entry, Look, Node, Recipe
 from snappy.repository.file_reader import FileReader
 from snappy.repository.format import MIB, BlobId, BlobType
-from snappy.repository.journal import UNKNOWN, Journal, Known, file_id
+from snappy.repository.journal import UNKNOWN, Journal, Known, entry_id
+from snappy.repository.link import BunchRead
 from snappy.repository.progress import Problems, Progress
 from snappy.repository.relay import WORTH_PARTS
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
 from snappy.repository.team import NO_WORKERS, Workers
+from snappy.repository.tree import EncodedNode
 
 SEALERS = 2
 STREAM_READERS = 2
@@ -39,6 +43,9 @@ READY_SECONDS = 5.0
 Delivered = Callable[[Node | None], None]
 """Takes a file's node, complete with its content; ``None`` when the file could not be read."""
 
+DeliveredAll = Callable[[list[EncodedNode]], None]
+"""Takes the nodes of those files that could be read."""
+
 _log = log.get(__name__)
 
 
@@ -54,11 +61,13 @@ class Ledgers(NamedTuple):
 class _Order:
     """A file that is to be stored: its blobs in their order, as they come in. One thread at a time may use it."""
 
+    files = 1
+
     def __init__(self, entry: Entry, deliver: Delivered, known: Known, ledgers: Ledgers) -> None:
         self.entry, self.known, self._deliver, self._ledgers = entry, known, deliver, ledgers
         self.recipe = entry.recipe or Recipe("", ())
         self.size, self.skip = entry.node.size, known.size
-        self._file = file_id(entry) if ledgers.journal else b""
+        self._file = entry_id(entry) if ledgers.journal else b""
         self._blobs: list[BlobId] = []
         self._bytes = 0
 
@@ -94,18 +103,19 @@ class _Batch:
 
     def __init__(self, files: int, size: int) -> None:
         self._files, self._size = files, size
-        self._orders: list[_Order] = []
-        self._bytes = 0
+        self._orders: list[_Order | Bunch] = []
+        self._count = self._bytes = 0
 
-    def add(self, order: _Order) -> None:
+    def add(self, order: _Order | Bunch) -> None:
         self._orders.append(order)
+        self._count += order.files
         self._bytes += order.size
 
     def is_full(self) -> bool:
-        return self._bytes >= self._size or len(self._orders) >= self._files
+        return self._bytes >= self._size or self._count >= self._files
 
-    def take(self) -> list[_Order]:
-        orders, self._orders, self._bytes = self._orders, [], 0
+    def take(self) -> list[_Order | Bunch]:
+        orders, self._orders, self._count, self._bytes = self._orders, [], 0, 0
         return orders
 
 
@@ -158,13 +168,46 @@ class FileStorer:
         order = _Order(entry, stored, known, self._ledgers)
         if entry.recipe is None:
             self._hand_over(order)
-        elif (crew := self._crew or self._crew_if_worth(order.size)) and crew.is_ready(_patience(order)):
-            self._leave_files()
-            self._crew_batch.add(order)
-            if self._crew_batch.is_full():
-                crew.submit(self._crew_batch.take())
+        elif crew := self._ready_crew(order, _patience(order)):
+            self._submit(crew, order)
         else:
             self._reader.read(order)
+
+    def submit_bunch(self, folder: bytes, recipe: Recipe, looks: Sequence[Look], stored: DeliveredAll) -> None:
+        """Store these small files of the directory some time soon, and tell of all of them together."""
+        bunch = Bunch(folder, recipe, looks, partial(self._told, len(looks), stored))
+        if crew := self._ready_crew(bunch):
+            self._submit(crew, bunch)
+        else:
+            self._store_here(bunch)
+
+    def _ready_crew(self, order: _Order | Bunch, seconds: float = 0.0) -> Crew | None:
+        crew = self._crew or self._crew_if_worth(order)
+        return crew if crew and crew.is_ready(seconds) else None
+
+    def _submit(self, crew: Crew, order: _Order | Bunch) -> None:
+        self._leave_files()
+        self._crew_batch.add(order)
+        if self._crew_batch.is_full():
+            crew.submit(self._crew_batch.take())
+
+    def _store_here(self, bunch: Bunch) -> None:
+        reader = BunchReader(bunch.order(0))
+        saved = self._repo.save_blobs(BlobType.DATA, reader.chunks)
+        self._ledgers.tally.blob(BlobType.DATA, saved.plain, saved.stored, saved.new)
+        bunch.done(reader.result)
+
+    def _told(self, files: int, stored: DeliveredAll, read: BunchRead) -> None:
+        tally, progress, problems, journal = self._ledgers
+        for remark in read.remarks:
+            problems.add(remark.path, remark.text)
+        size = sum(read.sizes)
+        tally.read(size)
+        tally.new(files=len(read.nodes), size=size)
+        progress.add(files=files, size=size)
+        if journal:
+            journal.note_all((file, 0, *named) for file, named in zip(read.ids, read.named(), strict=True))
+        stored(read.nodes)
 
     def wait(self) -> None:
         """Until all files are stored; nothing can be submitted then."""
@@ -176,9 +219,9 @@ class FileStorer:
         if self._crew:
             self._crew.finish()
 
-    def _crew_if_worth(self, size: int) -> Crew | None:
-        self._files += 1
-        self._bytes += size
+    def _crew_if_worth(self, order: _Order | Bunch) -> Crew | None:
+        self._files += order.files
+        self._bytes += order.size
         if self._may_have_crew and (self._files > FILES_FOR_WORKERS or self._bytes > BYTES_FOR_WORKERS):
             self._may_have_crew = False
             self._crew = self._start_crew()

@@ -15,6 +15,7 @@ import msgspec
 from snappy.errors import Damaged
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 _NANOS = 1_000_000_000
 _SECOND = timedelta(seconds=1)
 _FIRST_SECOND = int((datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
@@ -101,7 +102,6 @@ _HTML = (
 )
 
 
-@lru_cache(maxsize=8192)
 def format_time(nanoseconds: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC; years outside of 1 to 9999 become the nearest moment."""
     seconds, rest = divmod(nanoseconds, _NANOS)
@@ -110,10 +110,10 @@ def format_time(nanoseconds: int) -> str:
     return f"{_format_second(seconds)}.{rest:09d}".rstrip("0") + "Z"
 
 
-@lru_cache(maxsize=8192)
 def _format_second(seconds: int) -> str:
-    kept = max(_FIRST_SECOND, min(seconds, _LAST_SECOND))
-    return (_EPOCH + timedelta(seconds=kept)).isoformat()[:19]
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
+        seconds = _FIRST_SECOND if seconds < _FIRST_SECOND else _LAST_SECOND
+    return (_NAIVE_EPOCH + timedelta(0, seconds)).isoformat()
 
 
 def parse_time(text: str) -> int:

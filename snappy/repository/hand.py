@@ -6,11 +6,13 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
+from snappy.repository.bunch import Bunch
 from snappy.repository.format import MIB
 from snappy.repository.link import (
     LOST,
     MORE,
     Batch,
+    BunchRead,
     FileOrder,
     FromWorker,
     Packed,
@@ -29,7 +31,7 @@ FILES_AT_A_WORKER = 512
 class Skipper(Captain, Protocol):
     """Who decides what becomes of what a worker of a backup says. See :class:`snappy.repository.crew.Crew`."""
 
-    def take_round(self, hand: Hand, parts: list[Part]) -> None: ...
+    def take_round(self, hand: Hand, read: Round) -> None: ...
 
     def take_pack(self, packed: Packed) -> None: ...
 
@@ -44,26 +46,42 @@ class Hand(Member):
         self._crew = crew
         self.bytes = 0
         self._given = 0
+        self._files = 0
         self._wanted: dict[int, tuple[Wanted, bool]] = {}
+        self._bunches: dict[int, Bunch] = {}
 
     def has_room(self) -> bool:
         """Whether it has so little to do that it would soon be idle."""
-        busy = self.bytes >= BYTES_AT_A_WORKER or len(self._wanted) >= FILES_AT_A_WORKER
+        busy = self.bytes >= BYTES_AT_A_WORKER or self._files >= FILES_AT_A_WORKER
         return bool(self.process) and not (busy or self.ended)
 
     def is_busy(self) -> bool:
         """Whether it has anything to do."""
-        return bool(self._wanted)
+        return bool(self._wanted or self._bunches)
 
-    def take(self, files: Sequence[Wanted]) -> Batch:
+    def take(self, files: Sequence[Wanted | Bunch]) -> Batch:
         """Note the files as its own."""
-        orders = []
+        batch = Batch([], [])
         for file in files:
             self._given += 1
-            self._wanted[self._given] = (file, False)
             self.bytes += file.size
-            orders.append(_order(self._given, file))
-        return Batch(orders)
+            if isinstance(file, Bunch):
+                batch.bunches.append(file.order(self._given))
+                self._bunches[self._given] = file
+                self._files += file.files
+            else:
+                batch.files.append(_order(self._given, file))
+                self._wanted[self._given] = (file, False)
+                self._files += 1
+        return batch
+
+    def take_bunch(self, read: BunchRead) -> None:
+        """Tell who wants the bunch."""
+        bunch = self._bunches[read.number]
+        bunch.done(read)
+        self.bytes -= bunch.size
+        self._files -= bunch.files
+        del self._bunches[read.number]
 
     def take_part(self, part: Part) -> None:
         """Tell who wants the file."""
@@ -76,6 +94,7 @@ class Hand(Member):
         if part.state != MORE:
             (file.lost if part.state == LOST else file.done)(part.remark)
             self.bytes -= file.size
+            self._files -= 1
             del self._wanted[part.number]
 
     def _part(self, number: int) -> FilePart:
@@ -85,7 +104,7 @@ class Hand(Member):
 
     def hear(self, message: FromWorker) -> None:
         if isinstance(message, Round):
-            self._crew.take_round(self, message.parts)
+            self._crew.take_round(self, message)
             self._crew.changed()
         elif isinstance(message, Reached):
             if rest := self._part(message.number).reached(message.offset):

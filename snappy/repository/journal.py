@@ -85,9 +85,13 @@ class Journal:
                     blobs[part.first * ID_SIZE :] = part.blobs
         return len(self._known)
 
+    def is_new(self) -> bool:
+        """Whether nothing is known of any file that was not asked for."""
+        return not self._known
+
     def known(self, entry: Entry) -> Known:
         """How much of the file is stored, if nothing says that it changed. Asked once for each file."""
-        joined = self._known.pop(file_id(entry), b"") if self._known else b""
+        joined = self._known.pop(entry_id(entry), b"") if self._known else b""
         blobs: list[BlobId] = []
         size = 0
         for start in range(0, len(joined), ID_SIZE):
@@ -102,18 +106,27 @@ class Journal:
     def note(self, file: FileId, place: int, blob: BlobId, size: int) -> None:
         """Add the next blob, of ``size`` plain bytes, that a file's content has at ``place``; a file's in order. Saves
         a record when enough has come together, and raises what that raises."""
-        if not file:
-            return
+        self.note_all([(file, place, blob, size)])
+
+    def note_all(self, blobs: Iterable[tuple[FileId, int, BlobId, int]]) -> None:
+        """The same of several."""
         with self._lock:
-            new = file not in self._parts
-            _, blobs = self._parts.setdefault(file, (place, bytearray()))
-            blobs += blob
-            worth = size + OPENING * new
-            self._read += worth
-            self._due += worth
+            for file, place, blob, size in blobs:
+                self._note(file, place, blob, size)
             record = self._cut() if self._due >= self._step() else b""
         if record:
             self._repo.save_apart(record)
+
+    def _note(self, file: FileId, place: int, blob: BlobId, size: int) -> None:
+        if not file:
+            return
+        begun = self._parts.get(file)
+        if begun is None:
+            begun = self._parts[file] = place, bytearray()
+            size += OPENING
+        begun[1].extend(blob)
+        self._read += size
+        self._due += size
 
     def _step(self) -> int:
         return min(max(self._least_step, self._read // STEPS), MOST_STEP)
@@ -138,10 +151,14 @@ class Journal:
         return ours
 
 
-def file_id(entry: Entry) -> FileId:
-    """Names the file as it is now; empty for one whose changes would not be noticed."""
+def entry_id(entry: Entry) -> FileId:
+    """The :func:`file_id` of an entry."""
     node = entry.node
-    if not node.size or (node.mtime_ns, node.ctime_ns) == (0, 0):
+    return file_id(entry.path, node.size, node.mtime_ns, node.ctime_ns, node.inode)
+
+
+def file_id(path: bytes, size: int, mtime_ns: int, ctime_ns: int, inode: int) -> FileId:
+    """Names the file as it is now; empty for one whose changes would not be noticed."""
+    if not size or (mtime_ns, ctime_ns) == (0, 0):
         return b""
-    seen = _STAT.pack(node.size, node.mtime_ns, node.ctime_ns, node.inode)
-    return hashlib.sha256(seen + entry.path).digest()[:FILE_ID_SIZE]
+    return hashlib.sha256(_STAT.pack(size, mtime_ns, ctime_ns, inode) + path).digest()[:FILE_ID_SIZE]

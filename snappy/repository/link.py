@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from snappy.repository.entries import Seen
 from snappy.repository.format import BlobId, PackId
+from snappy.repository.tree import EncodedNode
 
 _LENGTH = struct.Struct("<I")
 ID_SIZE = 32
@@ -45,10 +47,21 @@ class FileOrder(msgspec.Struct, array_like=True, frozen=True, gc=False):
     part: bool
 
 
+class BunchOrder(msgspec.Struct, array_like=True, frozen=True):
+    """Small files of a directory to be read; see :class:`snappy.repository.entries.SmallFiles`."""
+
+    number: int
+    folder: bytes
+    maker: str
+    arguments: Sequence[Any]
+    files: list[Seen]
+
+
 class Batch(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """To a worker: files to be read, in this order."""
 
     files: list[FileOrder]
+    bunches: list[BunchOrder] = []
 
 
 class Errand(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -83,6 +96,11 @@ MORE, DONE, LOST = 0, 1, 2
 """Of a file's part: there will be more, it was the last, the file cannot be read."""
 
 
+def _named(blobs: bytes, sizes: Sequence[int]) -> Iterator[tuple[BlobId, int]]:
+    for place, size in enumerate(sizes):
+        yield blobs[place * ID_SIZE : (place + 1) * ID_SIZE], size
+
+
 class Part(msgspec.Struct, array_like=True, gc=False):
     """What a round has of one file: the blobs' ids, joined, and their plain sizes."""
 
@@ -97,8 +115,30 @@ class Part(msgspec.Struct, array_like=True, gc=False):
 
     def named(self) -> Iterator[tuple[BlobId, int]]:
         """Each blob's id and plain bytes."""
-        for place, size in enumerate(self.sizes):
-            yield self.blobs[place * ID_SIZE : (place + 1) * ID_SIZE], size
+        return _named(self.blobs, self.sizes)
+
+
+class Remark(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What there is to say of a file."""
+
+    path: bytes
+    text: str
+
+
+class BunchRead(msgspec.Struct, array_like=True):
+    """What a round has of a bunch: the nodes of those files that could be read, and of those that are not empty the
+    blobs' ids, joined, their plain sizes, and by what the journal knows the files."""
+
+    number: int
+    nodes: list[EncodedNode] = []
+    blobs: bytes = b""
+    sizes: list[int] = []
+    ids: list[bytes] = []
+    remarks: list[Remark] = []
+
+    def named(self) -> Iterator[tuple[BlobId, int]]:
+        """Each blob's id and plain bytes."""
+        return _named(self.blobs, self.sizes)
 
 
 class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -111,6 +151,7 @@ class Round(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """From a worker: what it has read. It is answered with :class:`Claimed`."""
 
     parts: list[Part]
+    bunches: list[BunchRead] = []
 
 
 class Reached(msgspec.Struct, tag=True, array_like=True, frozen=True):

@@ -22,7 +22,12 @@ def check_name(name: bytes) -> bytes:
 def join(folder: bytes, name: bytes) -> bytes:
     """The path of ``name`` in ``folder``. Raises :class:`UnsafePath`."""
     check_name(name)
-    return folder + name if folder == ROOT else folder + b"/" + name
+    return prefix(folder) + name
+
+
+def prefix(folder: bytes) -> bytes:
+    """What :func:`join` puts before names that were checked."""
+    return folder if folder == ROOT else folder + b"/"
 
 
 def split(path: bytes) -> list[bytes]:

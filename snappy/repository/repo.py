@@ -202,9 +202,9 @@ class Repository:
         """
         return self._writer.save(kind, data, blob)
 
-    def save_blobs(self, kind: BlobType, data: Sequence[bytes]) -> SavedBlobs:
+    def save_blobs(self, kind: BlobType, blobs: Sequence[NamedData]) -> SavedBlobs:
         """Store blobs, some megabytes at most, as :meth:`save_blob` does each, for less than one after another."""
-        return self._writer.save_all(kind, data)
+        return self._writer.save_all(kind, blobs)
 
     def save_again(self, kind: BlobType, blobs: Sequence[NamedData]) -> None:
         """Store another copy of blobs, some megabytes at most together, for a pack that is to go."""

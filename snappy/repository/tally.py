@@ -30,6 +30,13 @@ class Tally:
             self._summary.total_bytes_processed += size
             self._summary.files_unmodified += files
 
+    def new(self, *, files: int, size: int) -> None:
+        """Count files that the parent snapshot does not have, of so many bytes together."""
+        with self._lock:
+            self._summary.total_files_processed += files
+            self._summary.total_bytes_processed += size
+            self._summary.files_new += files
+
     def file(self, old: Node | None, node: Node) -> None:
         """Count one file."""
         with self._lock:

@@ -6,6 +6,8 @@ Sources: restic's ``doc/design.rst``, "Trees and Data", and its ``internal/data/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import get_args
 
@@ -129,15 +131,69 @@ class StoredNode(msgspec.Struct, kw_only=True, gc=False, eq=False):
         return None if self.content is None else [parse_id(blob) for blob in self.content]
 
 
+class _OwnerOut(msgspec.Struct, kw_only=True, omit_defaults=True):
+    uid: int
+    gid: int
+    user: str | msgspec.Raw = ""
+    group: str | msgspec.Raw = ""
+
+
+_COMMON_FILE = (
+    '{"name":"%s","type":"file","mode":%d,"mtime":"%s","atime":"%s","ctime":"%s",%s,'
+    '"inode":%d,"size":%d,"links":1,"content":["%s"]}'
+)
+
+
+class EncodedNode(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A node as its tree will hold it, but for what HTML asks for: made by whoever had the file."""
+
+    name: bytes
+    document: bytes
+
+
 class _TreeOut(msgspec.Struct):
-    nodes: list[_NodeOut]
+    nodes: list[_NodeOut | msgspec.Raw]
 
 
 class _TreeIn(msgspec.Struct):
     nodes: list[StoredNode] | None
 
 
-def encode_tree(nodes: list[Node]) -> bytes:
+def encode_node(node: Node) -> EncodedNode:
+    """The node, for :func:`encode_tree`."""
+    return EncodedNode(node.name, _common_file(node).encode() or encode_json(_encode(node)))
+
+
+def _common_file(node: Node) -> str:
+    """The document of what most files are, in half the time; of anything else nothing."""
+    if node.type != "file" or node.links != 1 or not (node.mode and node.inode and node.size and node.content):
+        return ""
+    if node.xattrs or node.error or node.device_id or node.device or node.link_target or node.subtree:
+        return ""
+    name = quote(node.name)
+    if "\\" in name or not name.isascii():
+        return ""
+    mtime = format_time(node.mtime_ns)
+    return _COMMON_FILE % (
+        name,
+        go_mode("file", node.mode),
+        mtime,
+        mtime if node.atime_ns == node.mtime_ns else format_time(node.atime_ns),
+        format_time(node.ctime_ns),
+        _owner(node.uid, node.gid, node.user, node.group),
+        node.inode,
+        node.size,
+        '","'.join([blob.hex() for blob in node.content]),
+    )
+
+
+@lru_cache(maxsize=256)
+def _owner(uid: int, gid: int, user: str, group: str) -> str:
+    owner = encode_json(_OwnerOut(uid=uid, gid=gid, user=_text(user), group=_text(group)))
+    return owner[1:-1].decode()
+
+
+def encode_tree(nodes: Sequence[Node | EncodedNode]) -> bytes:
     """The JSON of a directory with these nodes, sorted by the bytes of their names.
 
     Raises :class:`InternalError` when two have one name: no reader could tell them apart.
@@ -146,7 +202,9 @@ def encode_tree(nodes: list[Node]) -> bytes:
     for one, next_one in pairwise(ordered):
         if one.name == next_one.name:
             raise InternalError(f"two entries of one directory are named {one.name!r}")
-    document = encode_json(_TreeOut([_encode(node) for node in ordered]))
+    document = encode_json(
+        _TreeOut([_encode(node) if isinstance(node, Node) else msgspec.Raw(node.document) for node in ordered])
+    )
     return escape_html(document) + b"\n"
 
 
@@ -164,12 +222,13 @@ def read_tree(data: bytes) -> list[StoredNode]:
 
 
 def _encode(node: Node) -> _NodeOut:
+    mtime = format_time(node.mtime_ns)
     return _NodeOut(
         name=quote(node.name),
         type=node.type,
         mode=go_mode(node.type, node.mode),
-        mtime=format_time(node.mtime_ns),
-        atime=format_time(node.atime_ns),
+        mtime=mtime,
+        atime=mtime if node.atime_ns == node.mtime_ns else format_time(node.atime_ns),
         ctime=format_time(node.ctime_ns),
         uid=node.uid,
         gid=node.gid,

@@ -18,11 +18,13 @@ from snappy.repository.gotext import unquote
 from snappy.repository.paths import ROOT, check_name, parent, shown
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
-from snappy.repository.tree import StoredNode, encode_tree
+from snappy.repository.tree import EncodedNode, StoredNode, encode_tree
 from snappy.repository.tree_reader import stored_subtrees
 
 Child = Node | StoredNode
 """What a directory is made of: new nodes, and those of the parent snapshot that still hold."""
+Delivery = Child | list[EncodedNode] | None
+"""What comes for a place that was kept: a node or none, or those of several small files."""
 
 
 class Before:
@@ -43,7 +45,7 @@ class Folder:
         self.before, self.known = before.nodes, before.by_name
         self._old_subtrees: deque[BlobId] | None = None
         self.slot = above.reserve() if above else 0
-        self.children: list[Child | None] = []
+        self.children: list[Delivery] = []
         self.awaited = 1  # itself, until it is closed
         self.last_name = b""
 
@@ -103,17 +105,17 @@ class TreeBuilder:
         here = self._stack[-1]
         return here if here.path == path else None
 
-    def keep(self, folder: Folder, names: list[bytes]) -> None:
-        """Put nodes of the parent snapshot into the directory, all that is located there later comes behind them.
-
-        Raises :class:`SourceError` when they do not come in order.
-        """
+    def follow(self, folder: Folder, names: list[bytes]) -> None:
+        """Locate all of these in the directory. Raises :class:`SourceError` when they do not come in order."""
         if any(later <= former for former, later in pairwise([folder.last_name, *names])):
             raise SourceError(f"the source yields what lies in {shown(folder.path)} out of order")
         folder.last_name = names[-1]
         self.took_any = True
+
+    def keep(self, folder: Folder, nodes: Iterable[StoredNode]) -> None:
+        """Put nodes of the parent snapshot into the directory."""
         with self._lock:
-            folder.children += [folder.known[name] for name in names]
+            folder.children += nodes
 
     def enter(self, path: bytes, node: Child, old: StoredNode | None, before: Before) -> None:
         """Open a directory in the one that was located last; see :class:`Folder`."""
@@ -132,12 +134,12 @@ class TreeBuilder:
             folder.children.append(node)
 
     def expect(self, folder: Folder) -> int:
-        """Keep a place in the directory for a node that ``deliver`` will bring."""
+        """Keep a place in the directory for what ``deliver`` will bring."""
         with self._lock:
             return folder.reserve()
 
-    def deliver(self, folder: Folder, slot: int, node: Child | None) -> None:
-        """Bring an expected node, or ``None`` when there is none after all. Stores each directory that this
+    def deliver(self, folder: Folder, slot: int, node: Delivery) -> None:
+        """Bring what was expected, ``None`` when there is nothing after all. Stores each directory that this
         completes."""
         arrived: Folder | None = folder
         while arrived is not None and self._arrive(arrived, slot, node):
@@ -162,14 +164,14 @@ class TreeBuilder:
             if folder.above is not None:
                 self.deliver(folder.above, folder.slot, node)
 
-    def _arrive(self, folder: Folder, slot: int, node: Child | None) -> bool:
+    def _arrive(self, folder: Folder, slot: int, node: Delivery) -> bool:
         with self._lock:
             folder.children[slot] = node
             folder.awaited -= 1
             return not folder.awaited
 
     def _store(self, folder: Folder) -> Child:
-        children = [child for child in folder.children if child is not None]
+        children = list(_each(folder.children))
         tree = self._stored_before(folder, children) or self._save(children)
         folder.children, folder.before = [], []
         node = _with_tree(folder.node, folder.old, tree)
@@ -179,7 +181,7 @@ class TreeBuilder:
             self._tally.folder(new=folder.old is None, same=node is folder.old)
         return node
 
-    def _stored_before(self, folder: Folder, children: list[Child]) -> BlobId | None:
+    def _stored_before(self, folder: Folder, children: list[Child | EncodedNode]) -> BlobId | None:
         """The parent snapshot's tree, if nothing in it changed: comparing costs less than writing it again."""
         if not children or folder.old is None or len(children) != len(folder.before):
             return None
@@ -188,7 +190,7 @@ class TreeBuilder:
         tree = bytes.fromhex(folder.old.subtree or "")
         return tree if self._repo.has_blob(BlobType.TREE, tree) else None
 
-    def _save(self, children: list[Child]) -> BlobId:
+    def _save(self, children: list[Child | EncodedNode]) -> BlobId:
         data = encode_tree([child.node() if isinstance(child, StoredNode) else child for child in children])
         saved = self._repo.save_blob(BlobType.TREE, data)
         if saved.new:
@@ -206,7 +208,15 @@ def _with_tree(node: Child, old: StoredNode | None, tree: BlobId) -> Child:
     return old if old is not None and old.equals(node) else node
 
 
-def _is_same(old: StoredNode, child: Child) -> bool:
+def _each(delivered: Iterable[Delivery]) -> Iterator[Child | EncodedNode]:
+    for one in delivered:
+        if isinstance(one, list):
+            yield from one
+        elif one is not None:
+            yield one
+
+
+def _is_same(old: StoredNode, child: Child | EncodedNode) -> bool:
     return child is old or (isinstance(child, Node) and old.equals(child))
 
 

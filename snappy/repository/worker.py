@@ -15,6 +15,7 @@ from typing import BinaryIO
 from snappy import heap
 from snappy.errors import Interrupted, SnappyError
 from snappy.repository import makers
+from snappy.repository.bunch import BunchReader
 from snappy.repository.chunker import SMALLEST, Chunker, name_of
 from snappy.repository.contents import passed_over, unreadable
 from snappy.repository.crypto import SealingKey
@@ -24,6 +25,7 @@ from snappy.repository.link import (
     DONE,
     LOST,
     Batch,
+    BunchRead,
     Claimed,
     FileOrder,
     Flush,
@@ -54,10 +56,12 @@ PACKS_IN_FLIGHT = 1
 
 
 class _Reading:
-    """A round that is being read; ``chunks`` are those of its parts, in their order."""
+    """A round that is being read; ``chunks`` are those of its parts and then of its bunches, in their
+    order."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
+        self.bunches: list[BunchRead] = []
         self.chunks: list[NamedData] = []
         self.size = 0
 
@@ -72,6 +76,11 @@ class _Reading:
         part.sizes.append(len(chunk))
         self.chunks.append((blob, chunk))
         self.size += len(chunk)
+
+    def add_bunch(self, bunch: BunchReader) -> None:
+        self.bunches.append(bunch.result)
+        self.chunks += bunch.chunks
+        self.size += sum(bunch.result.sizes)
 
 
 class Worker:
@@ -95,7 +104,7 @@ class Worker:
         try:
             while (batch := self._next()) is not None:
                 for reading in self._read(batch):
-                    self._link.send(Round(reading.parts))
+                    self._link.send(Round(reading.parts, reading.bunches))
                     self._waiting.append(reading)
                     self._settle(ROUNDS_AHEAD)
         finally:
@@ -146,6 +155,12 @@ class Worker:
                 raise  # some of them are an OSError too
             except OSError as error:
                 part.state, part.remark = LOST, unreadable(error)
+        for bunch in batch.bunches:
+            self._packs.raise_failure()
+            reading.add_bunch(BunchReader(bunch))
+            if reading.size >= BYTES_IN_ROUND:
+                yield reading
+                reading = _Reading()
         yield reading
 
     def _chunks(self, order: FileOrder, part: Part, file: BinaryIO) -> Iterator[bytes]:

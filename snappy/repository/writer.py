@@ -28,9 +28,8 @@ class SavedBlob(NamedTuple):
 
 
 class SavedBlobs(NamedTuple):
-    """Blobs by their ids, in the order given; those that this call stored: how many, their plain and sealed bytes."""
+    """Blobs that this call stored: how many, their plain and sealed bytes."""
 
-    ids: list[BlobId]
     new: int
     plain: int
     stored: int
@@ -93,14 +92,11 @@ class BlobWriter:
     def save(self, kind: BlobType, data: bytes, blob: BlobId | None = None) -> SavedBlob:
         """Store a blob unless it is there; blocks while too many packs are on their way."""
         name = blob or blob_id(data)
-        saved = self._save(kind, [(name, data)])
+        saved = self.save_all(kind, [(name, data)])
         return SavedBlob(name, bool(saved.new), saved.stored)
 
-    def save_all(self, kind: BlobType, data: Sequence[bytes]) -> SavedBlobs:
+    def save_all(self, kind: BlobType, blobs: Sequence[NamedData]) -> SavedBlobs:
         """Store blobs of some megabytes at most together, as :meth:`save` does each, for less."""
-        return self._save(kind, [(blob_id(one), one) for one in data])
-
-    def _save(self, kind: BlobType, blobs: Sequence[NamedData]) -> SavedBlobs:
         self._packs.raise_failure()
         self.may_write()
         with self._lock:
@@ -109,7 +105,7 @@ class BlobWriter:
         with self._lock:
             self.stats.bytes_sealed += sealed
         self.save_index_if_due()
-        return SavedBlobs([blob for blob, _ in blobs], len(new), sum(len(data) for _, data in new), sealed)
+        return SavedBlobs(len(new), sum(len(data) for _, data in new), sealed)
 
     def save_again(self, kind: BlobType, blobs: Sequence[NamedData]) -> None:
         """Store another copy of blobs, some megabytes at most together, that are stored somewhere; compressed."""

@@ -11,30 +11,34 @@ import os
 import stat
 from typing import BinaryIO, NamedTuple, cast
 
-from snappy.repository.entries import Entry, Recipe
+from snappy.repository.chunker import SMALLEST
+from snappy.repository.entries import Entry, Recipe, Seen, SmallFile
 from snappy.repository.lstat import node_of
+from snappy.repository.paths import join
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_ATIME = getattr(os, "O_NOATIME", 0)
 BEYOND = 4096
 """Bytes that are asked for where the file should have ended."""
 HAS_XATTRS = hasattr(os, "listxattr")
+VANISHED = "it vanished while it was read"
 NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA)
 
 
-def read_xattrs(place: bytes) -> dict[bytes, bytes]:
-    """All extended attributes, never through a symlink. Raises ``OSError``."""
+def read_xattrs(place: bytes | int) -> dict[bytes, bytes]:
+    """All extended attributes of what has that path, never through a symlink, or is open. Raises ``OSError``."""
     if not HAS_XATTRS:
         return {}
+    follow = isinstance(place, int)  # nothing is left to be followed
     try:
-        names = os.listxattr(place, follow_symlinks=False)
+        names = os.listxattr(place, follow_symlinks=follow)
     except OSError as error:
         if error.errno in NO_XATTRS:
             return {}
         raise
     if not names:
         return {}
-    return {os.fsencode(name): os.getxattr(place, name, follow_symlinks=False) for name in names}
+    return {os.fsencode(name): os.getxattr(place, name, follow_symlinks=follow) for name in names}
 
 
 def local_entry(path: bytes, place: bytes, found: os.stat_result) -> Entry:
@@ -47,11 +51,16 @@ def local_entry(path: bytes, place: bytes, found: os.stat_result) -> Entry:
         if node.type == "symlink":
             node.link_target = os.readlink(place)
     except OSError as error:
-        entry.warning = node.error = f"metadata is incomplete: {error.strerror}"  # so that it is described again
+        entry.warning = node.error = incomplete(error)  # so that it is described again
     if node.type == "file":
         file = LocalFile(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         entry.open, entry.changed, entry.recipe = file.open, file.changed, Recipe(LOCAL_FILE, file)
     return entry
+
+
+def incomplete(error: OSError) -> str:
+    """What is wrong with the metadata."""
+    return f"metadata is incomplete: {error.strerror}"
 
 
 class LocalFile(NamedTuple):
@@ -72,6 +81,43 @@ class LocalFile(NamedTuple):
 
 
 LOCAL_FILE = f"{LocalFile.__module__}:{LocalFile.__name__}"
+
+
+class LocalFolder(NamedTuple):
+    """The directory at ``path``, for whoever reads small files in it."""
+
+    path: bytes
+
+    def read(self, seen: Seen) -> SmallFile:
+        """Open, read and describe the regular file that ``lstat`` found, not what somebody put in its place. What is
+        larger by now than anything small is cut off. Raises ``OSError``."""
+        handle = open_quietly(join(self.path, seen.name))
+        try:
+            found = os.fstat(handle)
+            _check_same(found, seen)
+            data = os.read(handle, seen.st_size + 1)
+            if len(data) != seen.st_size:
+                data += _rest(handle, SMALLEST - 1 - len(data))
+            found = os.fstat(handle)
+            xattrs, warning = _xattrs_or_why_not(handle)
+        finally:
+            os.close(handle)
+        return SmallFile(data, found, xattrs, _difference(found, seen) if found.st_nlink else VANISHED, warning)
+
+
+LOCAL_FOLDER = f"{LocalFolder.__module__}:{LocalFolder.__name__}"
+
+
+def _rest(handle: int, size: int) -> bytes:
+    with io.FileIO(handle, "rb", closefd=False) as file:
+        return file.read(size) or b""
+
+
+def _xattrs_or_why_not(handle: int) -> tuple[dict[bytes, bytes], str]:
+    try:
+        return read_xattrs(handle), ""
+    except OSError as error:
+        return {}, incomplete(error)
 
 
 class LocalContent(io.FileIO):
@@ -97,19 +143,23 @@ class LocalContent(io.FileIO):
 
 def open_same(path: bytes, found: LocalFile) -> BinaryIO:
     """Open the regular file that ``lstat`` found, not what somebody put in its place. Raises ``OSError``."""
-    handle = _open_quietly(path)
+    handle = open_quietly(path)
     try:
         opened = os.fstat(handle)
-        same = (opened.st_ino, opened.st_dev) == (found.st_ino, found.st_dev)
-        if not (same and stat.S_ISREG(opened.st_mode)):
-            raise OSError(errno.ESTALE, "was replaced by another file while the backup ran")
+        _check_same(opened, found)
         return cast(BinaryIO, LocalContent(handle, opened.st_size))
     except BaseException:
         os.close(handle)
         raise
 
 
-def _open_quietly(path: bytes) -> int:
+def _check_same(opened: os.stat_result, found: LocalFile | Seen) -> None:
+    same = (opened.st_ino, opened.st_dev) == (found.st_ino, found.st_dev)
+    if not (same and stat.S_ISREG(opened.st_mode)):
+        raise OSError(errno.ESTALE, "was replaced by another file while the backup ran")
+
+
+def open_quietly(path: bytes) -> int:
     """Without touching the access time where the kernel lets us (it does for owner and root)."""
     try:
         return os.open(path, READ_FLAGS | NO_ATIME)
@@ -122,7 +172,11 @@ def what_changed(path: bytes, before: LocalFile) -> str:
     try:
         now = os.lstat(path)
     except OSError:
-        return "it vanished while it was read"
+        return VANISHED
+    return _difference(now, before)
+
+
+def _difference(now: os.stat_result, before: LocalFile | Seen) -> str:
     if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (before.st_size, before.st_mtime_ns, before.st_ctime_ns):
         return "it changed while it was read"
     return ""

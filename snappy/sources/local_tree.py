@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from snappy.errors import SourceMissing
-from snappy.repository.entries import Directory, Entry, Exported, Look, Node, NodeType, Passed, Siblings
+from snappy.repository.entries import Directory, Entry, Exported, Look, Node, NodeType, Passed, Recipe, Siblings
 from snappy.repository.paths import join, split
 from snappy.sources.exclusion import Exclusion, Warn
-from snappy.sources.local_node import local_entry
+from snappy.sources.local_node import LOCAL_FOLDER, local_entry
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FOLDERS = 256
@@ -156,7 +156,7 @@ class LocalTree:
         return None if self._may_leave_out and not wanted and self._left_out(folder, name, found) else found
 
     def _siblings(self, folder: Folder, files: list[Look]) -> Siblings:
-        return Siblings(folder.path, files, partial(self._describe, folder))
+        return Siblings(folder.path, files, partial(self._describe, folder), Recipe(LOCAL_FOLDER, (folder.path,)))
 
     def _left_out(self, folder: Folder, name: bytes, found: os.stat_result) -> bool:
         is_folder = stat.S_ISDIR(found.st_mode)

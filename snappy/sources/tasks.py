@@ -45,6 +45,8 @@ WARNINGS_TOLD = 100
 UNKNOWN = "an attempt that was lost finished this; whether it left anything out is not known"
 LETTERS_TOLD = 300
 """Of a path or a sentence in a warning: all of them have to fit into one message, and into the job's record."""
+CENSUS_AFTER = 10.0
+"""Seconds: a backup that is over by then ends later for being counted."""
 JOB_TAG = "snappy-job:"
 
 _log = log.get(__name__)
@@ -215,6 +217,8 @@ def _expected(progress: Progress, source: base.Source, frozen: Any, parent: Snap
 
 
 def _count(progress: Progress, sizes: Iterator[int], over: threading.Event) -> None:
+    if over.wait(CENSUS_AFTER):
+        return
     files = total = 0
     try:
         for size in sizes:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from random import Random
 from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from snappy.repository.index_table import GrowingTable, all_locations
 from snappy.repository.keys import KeyFile
 from snappy.repository.pack import PackBuilder, PackedBlob, PackMemory, decode_header, encode_header, read_header
 from snappy.repository.snapshots import Snapshot
-from snappy.repository.tree import decode_tree, encode_tree
+from snappy.repository.tree import decode_tree, encode_node, encode_tree
 
 KEY = SealingKey(b"e" * 32, b"k" * 16, b"r" * 16)
 IDS = st.binary(min_size=32, max_size=32)
@@ -96,6 +97,14 @@ def test_times(moment: int) -> None:
 @given(st.lists(NODES, max_size=5, unique_by=lambda node: node.name))
 def test_trees(nodes: list[Node]) -> None:
     assert decode_tree(encode_tree(nodes)) == sorted(nodes, key=lambda node: node.name)
+
+
+@given(NODES, st.booleans())
+def test_a_node_that_was_encoded_before_makes_the_same_tree(node: Node, is_common: bool) -> None:
+    if is_common:
+        node = msgspec.structs.replace(node, type="file", xattrs={}, error="", links=1, link_target=b"")
+        node = msgspec.structs.replace(node, device=0, device_id=0, subtree=None)
+    assert encode_tree([encode_node(node)]) == encode_tree([node])
 
 
 @given(st.lists(st.tuples(KINDS, IDS, st.binary(max_size=50), st.integers(0, 1000)), min_size=1, max_size=30))

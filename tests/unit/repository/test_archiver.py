@@ -38,13 +38,13 @@ def repository() -> Iterator[Repository]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The paths of the files that were opened for their contents."""
     paths: list[bytes] = []
-    real = local_node.open_same
+    real = local_node.open_quietly
 
-    def spy(path: bytes, found: os.stat_result) -> BinaryIO:
+    def spy(path: bytes) -> int:
         paths.append(path)
-        return real(path, found)
+        return real(path)
 
-    monkeypatch.setattr(local_node, "open_same", spy)
+    monkeypatch.setattr(local_node, "open_quietly", spy)
     return paths
 
 
@@ -195,14 +195,14 @@ def test_a_file_whose_blobs_are_gone_is_stored_again(tree: Path, opened: list[by
 
 
 def test_a_file_that_vanishes_is_reported(repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = local_node.open_same
+    real = local_node.open_quietly
 
-    def vanish(path: bytes, found: os.stat_result) -> BinaryIO:
+    def vanish(path: bytes) -> int:
         if path.endswith(b"a.txt"):
             os.unlink(path)
-        return real(path, found)
+        return real(path)
 
-    monkeypatch.setattr(local_node, "open_same", vanish)
+    monkeypatch.setattr(local_node, "open_quietly", vanish)
     result = back_up(repository, tree)
     assert [(problem.path, problem.message) for problem in result.warnings] == [
         (os.fsencode(tree / "a.txt"), "it vanished before it could be read")
@@ -214,14 +214,14 @@ def test_a_file_that_vanishes_is_reported(repository: Repository, tree: Path, mo
 def test_a_file_that_is_swapped_is_not_read(
     repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = local_node.open_same
+    real = local_node.open_quietly
 
-    def swap(path: bytes, found: os.stat_result) -> BinaryIO:
+    def swap(path: bytes) -> int:
         if path.endswith(b"a.txt"):
             os.rename(tree / "a" / "b" / "deep", path)
-        return real(path, found)
+        return real(path)
 
-    monkeypatch.setattr(local_node, "open_same", swap)
+    monkeypatch.setattr(local_node, "open_quietly", swap)
     result = back_up(repository, tree)
     assert (
         "replaced by another file"
@@ -232,15 +232,15 @@ def test_a_file_that_is_swapped_is_not_read(
 def test_a_file_that_changes_while_it_is_read_is_kept_and_reported(
     repository: Repository, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = local_node.open_same
+    real = local_node.open_quietly
 
-    def grow(path: bytes, found: os.stat_result) -> BinaryIO:
+    def grow(path: bytes) -> int:
         if path.endswith(b"a.txt"):
             with open(path, "ab") as more:
                 more.write(b" and more")
-        return real(path, found)
+        return real(path)
 
-    monkeypatch.setattr(local_node, "open_same", grow)
+    monkeypatch.setattr(local_node, "open_quietly", grow)
     result = back_up(repository, tree)
     assert [problem.message for problem in result.warnings] == ["its content may be torn: it changed while it was read"]
     assert b"a.txt" in names(repository, result, *os.fsencode(tree).split(b"/")[1:])

@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import pytest
@@ -41,13 +40,13 @@ def repository() -> Iterator[Repository]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The names of the files that were opened for their contents."""
     names: list[bytes] = []
-    real = local_node.open_same
+    real = local_node.open_quietly
 
-    def spy(path: bytes, found: os.stat_result) -> BinaryIO:
+    def spy(path: bytes) -> int:
         names.append(os.path.basename(path))
-        return real(path, found)
+        return real(path)
 
-    monkeypatch.setattr(local_node, "open_same", spy)
+    monkeypatch.setattr(local_node, "open_quietly", spy)
     return names
 
 
@@ -107,6 +106,19 @@ def expect_as_read_anew(repository: Repository, result: BackupResult, top: Path)
     fresh = reopened(repository)
     assert tree_below(fresh, whole, top) == tree_below(fresh, result, top)
     assert whole.summary.data_blobs == 0
+
+
+def test_small_files_that_are_stored_are_not_opened_again(
+    repository: Repository, tmp_path: Path, opened: list[bytes]
+) -> None:
+    for number in range(1000):
+        (tmp_path / f"{number:03}").write_bytes(os.urandom(STEP // 100))
+    lost_attempt(repository, tmp_path, lost_at=5 * STEP)
+    opened.clear()
+    done = attempt(repository, tmp_path, 2)
+    assert 450 <= len(opened) <= 700
+    assert done.summary.files_new == 1000
+    expect_as_read_anew(repository, done, tmp_path)
 
 
 def test_files_that_are_stored_are_not_opened_again(repository: Repository, tree: Path, opened: list[bytes]) -> None:
@@ -281,8 +293,7 @@ def test_small_files_count_for_their_opening() -> None:
 
 def test_every_sign_of_change_changes_the_name_of_a_file() -> None:
     def named(path: bytes = b"/x", **fields: int) -> bytes:
-        seen = {"size": 1, "mtime_ns": 2, "ctime_ns": 3, "inode": 4, **fields}
-        return file_id(Entry(path=path, node=Node(name=b"x", type="file", **seen)))  # type: ignore[arg-type]
+        return file_id(path, **{"size": 1, "mtime_ns": 2, "ctime_ns": 3, "inode": 4, **fields})
 
     names = {named(), named(b"/y"), named(size=5), named(mtime_ns=5), named(ctime_ns=5), named(inode=5)}
     assert len(names) == 6

@@ -177,7 +177,7 @@ def save_a_snapshot(repository: Repository) -> object:
 
 WRITES: list[Callable[[Repository], object]] = [
     lambda repository: repository.save_blob(BlobType.DATA, b"data"),
-    lambda repository: repository.save_blobs(BlobType.DATA, [b"data"]),
+    lambda repository: repository.save_blobs(BlobType.DATA, [(bytes(32), b"data")]),
     lambda repository: repository.claim_blobs(BlobType.DATA, [(bytes(32), 1)]),
     lambda repository: repository.save_apart(b"data"),
     save_a_snapshot,

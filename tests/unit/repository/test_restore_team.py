@@ -181,7 +181,7 @@ def test_another_copy_of_a_damaged_blob_serves(repository: Repository, tree: Pat
     plain = [repository.load_blob(BlobType.DATA, blob.id) for blob in blobs]
     store = Store(fsspec.filesystem("file"), str(tmp_path / "repository"))
     with Repository.open(store, PASSWORD) as other:  # it has not loaded the index: it stores them once more
-        other.save_blobs(BlobType.DATA, plain)
+        other.save_blobs(BlobType.DATA, [(blob.id, data) for blob, data in zip(blobs, plain, strict=True)])
         other.flush()
     spoil(repository, tmp_path, blobs)
     repository.load_index()

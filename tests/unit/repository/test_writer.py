@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,7 +14,7 @@ from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
 from snappy.repository.format import BlobType, blob_id
 from snappy.repository.index import MemoryIndex
-from snappy.repository.pack_writer import Options
+from snappy.repository.pack_writer import NamedData, Options
 from snappy.repository.reader import BlobReader
 from snappy.repository.store import FileType, Store
 from snappy.repository.writer import BlobWriter
@@ -44,6 +44,10 @@ class Rig:
 
     def names(self, kind: FileType) -> list[str]:
         return [name for name, _ in self.store.list(kind)]
+
+
+def named(data: Iterable[bytes]) -> list[NamedData]:
+    return [(blob_id(one), one) for one in data]
 
 
 @pytest.fixture
@@ -230,19 +234,18 @@ def test_faulty_memory_is_noticed_before_it_enters_a_pack(rig: Rig, monkeypatch:
 
     monkeypatch.setattr(SealingKey, "seal_all", faulty)
     with pytest.raises(Damaged, match="changed while it was sealed"):
-        rig.writer.save_all(BlobType.DATA, [os.urandom(100) for _ in range(3)])
+        rig.writer.save_all(BlobType.DATA, named(os.urandom(100) for _ in range(3)))
     assert rig.names(FileType.PACK) == []
 
 
 def test_blobs_that_are_saved_together_are_stored_once_each(rig: Rig) -> None:
     known = rig.writer.save(BlobType.DATA, b"known")
     data = [b"new" * 100, b"known", b"", b"new" * 100]
-    saved = rig.writer.save_all(BlobType.DATA, data)
-    assert saved.ids == [blob_id(one) for one in data]
+    saved = rig.writer.save_all(BlobType.DATA, named(data))
     assert (saved.new, saved.plain) == (2, 300)
-    assert rig.writer.save_all(BlobType.DATA, data) == (saved.ids, 0, 0, 0)
+    assert rig.writer.save_all(BlobType.DATA, named(data)) == (0, 0, 0)
     rig.writer.flush()
-    assert [rig.reader.load(BlobType.DATA, blob) for blob in saved.ids] == data
+    assert [rig.reader.load(BlobType.DATA, blob) for blob, _ in named(data)] == data
     assert sum(place.length for place in rig.index) == known.stored + saved.stored
 
 

@@ -353,6 +353,7 @@ async def test_who_watches_a_first_backup_learns_how_much_there_is(
         expect(progress, files=files, size=size)
         counted.set()
 
+    monkeypatch.setattr(tasks, "CENSUS_AFTER", 0.0)
     monkeypatch.setattr(FilesSource, "export", export_later)
     monkeypatch.setattr(Progress, "expect", told)
     await run(backup(data), watched)
@@ -369,11 +370,18 @@ async def test_who_watches_the_next_backup_is_told_what_the_last_one_took(
     assert (watched.progress.files_total, watched.progress.bytes_total) == (first.files, first.bytes_processed)
 
 
-def test_a_census_that_fails_says_nothing() -> None:
+async def test_nothing_is_counted_for_a_backup_that_is_soon_over(store: Store, data: Path) -> None:
+    watched = shop(store)
+    done = await run(backup(data), watched)
+    assert (watched.progress.files_done, watched.progress.files_total) == (done.files, 0)
+
+
+def test_a_census_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def sizes() -> Iterator[int]:
         yield 1
         raise OSError
 
     progress = Progress()
+    monkeypatch.setattr(tasks, "CENSUS_AFTER", 0.0)
     tasks._count(progress, sizes(), threading.Event())
     assert (progress.files_total, progress.bytes_total) == (0, 0)
