@@ -97,6 +97,8 @@ class Deletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     may_delete: list[str] = []
     """Submitters whose forget, prune and repair jobs may delete there."""
+    sources: list[str] = []
+    """Source services that such a job may name; empty: any. The one that carries it out can delete what it likes."""
     delete_after: Annotated[float, Meta(ge=0)] = 0.0
     """Hours that such a job waits after it was announced; whoever may cancel it can do so meanwhile."""
 

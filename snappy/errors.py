@@ -23,6 +23,7 @@
     │   ├── WrongPassword
     │   ├── RepositoryLocked
     │   ├── SnapshotNotFound
+    │   ├── LastSnapshot           a policy would leave nothing of a group
     │   └── Damaged                an object is missing or fails its authentication
     │       └── Unauthentic        it was changed, or sealed under another key
     ├── SourceError                a plug-in said no
@@ -191,6 +192,12 @@ class SnapshotNotFound(RepositoryError, code="snapshot-not-found", exit_code=5):
     """No snapshot matches."""
 
     hint = "`snappy snapshots` lists them"
+
+
+class LastSnapshot(RepositoryError, code="last-snapshot"):
+    """The policy would remove all snapshots of a group."""
+
+    hint = "look at it with --dry-run; to remove the last one too, name it by its id"
 
 
 class Damaged(RepositoryError, code="damaged", exit_code=8):

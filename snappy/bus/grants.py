@@ -39,6 +39,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     expires: float
     locks: tuple[str, ...] = ()
     bandwidth: str = ""
+    deletes: tuple[str, ...] = ()
+    """How the path of what may be deleted begins, where ``rights`` hold d."""
     v: int = 1
 
 

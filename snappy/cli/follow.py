@@ -10,9 +10,9 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snappy.cli import display, output
+from snappy.cli import display, output, retained
 from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
-from snappy.jobs.states import State
+from snappy.jobs.states import Event, State
 
 if TYPE_CHECKING:
     from snappy.cli.session import Session
@@ -38,8 +38,17 @@ async def run(session: Session, kind: str, command: dict[str, Any], arguments: a
         if arguments.no_wait:
             output.result(record, record.id, as_json=arguments.json)
             return 0
+        if record.event == Event.ANNOUNCED:
+            output.note(_announced(record))
         record = await to_the_end(session.client, record, display.choose(quiet=arguments.quiet), interrupted)
     return tell(record, as_json=arguments.json, interrupted=interrupted.is_set())
+
+
+def _announced(record: JobRecord) -> str:
+    return (
+        f"job {record.id} is announced, and deletes nothing before {output.moment(record.not_before)} UTC\n"
+        "hint: an interrupt cancels it; --no-wait leaves it alone, and `snappy jobs watch` follows it"
+    )
 
 
 async def to_the_end(
@@ -137,7 +146,11 @@ def _why(record: JobRecord, interrupted: bool) -> SnappyError:
 
 
 def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
-    output.result(record, summary(record.kind, result), as_json=as_json)
+    if record.kind == "forget":
+        text = retained.told(result, dry_run=bool(record.command.get("dry_run")))
+        output.result(retained.as_restic(result), text, as_json=as_json)
+    else:
+        output.result(record, summary(record.kind, result), as_json=as_json)
     _tell_findings(result)
     for warning in result.warnings:
         output.note(f"warning: {warning.path}: {warning.message}")

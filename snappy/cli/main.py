@@ -19,6 +19,7 @@ from snappy.cli import (
     dump,
     events,
     find,
+    forget,
     jobs,
     keys,
     ls,
@@ -52,7 +53,7 @@ exit codes:
   130 interrupted (Ctrl-C)
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats)
-GROUPS = (up, services, backup, restore, check, prune, *LOOKING, jobs, events, schedules, audit, keys)
+GROUPS = (up, services, backup, restore, check, forget, prune, *LOOKING, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

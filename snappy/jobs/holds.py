@@ -37,7 +37,7 @@ from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
 from snappy.jobs.messages import Attempt, ErrorInfo, Hold, HoldAnswer, HoldRequest, JobRecord
 from snappy.jobs.refusals import Refusals
-from snappy.jobs.rights import rights_of
+from snappy.jobs.rights import deletes_of, rights_of
 from snappy.jobs.rules import is_stopping
 from snappy.jobs.states import Event
 from snappy.jobs.store import JobStore, Kept, StoredJob
@@ -259,9 +259,17 @@ class HoldDesk:
         return HoldAnswer(clock=self._clock())
 
     def _granted(self, record: JobRecord, hold: Hold, locks: Sequence[str] = ()) -> HoldAnswer:
-        target, rights = record.command["target"], rights_of(record, self._settings)
-        bandwidth = record.command.get("bandwidth") or ""
-        grant = Grant(record.id, hold.attempt, hold.service, target, rights, hold.deadline, tuple(locks), bandwidth)
+        grant = Grant(
+            job=record.id,
+            attempt=hold.attempt,
+            caller=hold.service,
+            target=record.command["target"],
+            rights=rights_of(record, self._settings),
+            expires=hold.deadline,
+            locks=tuple(locks),
+            bandwidth=record.command.get("bandwidth") or "",
+            deletes=deletes_of(record),
+        )
         return HoldAnswer(
             clock=self._clock(),
             job=record,

@@ -11,7 +11,7 @@ import msgspec
 
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
-from snappy.jobs.upkeep import CheckCommand, PruneCommand
+from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand
 
 
 class InitCommand(Command, frozen=True, kw_only=True):
@@ -57,9 +57,10 @@ COMMANDS: dict[str, type[Command]] = {
     "backup": BackupCommand,
     "restore": RestoreCommand,
     "check": CheckCommand,
+    "forget": ForgetCommand,
     "prune": PruneCommand,
 }
-AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand | PruneCommand
+AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand | ForgetCommand | PruneCommand
 
 
 Message = TypeVar("Message")

@@ -8,6 +8,7 @@ module.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -79,6 +80,29 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     bytes_deleted: int = 0
 
 
+class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot that a policy was put to."""
+
+    id: str
+    time: datetime
+    hostname: str
+    paths: list[str] | None
+    tags: list[str] | None
+    """Without the one that Snappy gives each snapshot for its job."""
+    reasons: list[str] = []
+    """Why it is kept, in restic's words; none: it is removed."""
+
+
+class SnapshotGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Snapshots of one host, of the same paths, with the same tags, as far as they are grouped by these."""
+
+    host: str
+    paths: list[str] | None
+    tags: list[str] | None
+    snapshots: list[SnapshotRow]
+    """The newest first."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
 
@@ -104,6 +128,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The first hundred, damage before hints."""
     finding_count: int = 0
     prune: Pruned | None = None
+    removed: int = 0
+    """Snapshots; ``snapshots`` are left of those that were looked at."""
+    groups: list[SnapshotGroup] = []
+    """Of the snapshots that a policy was put to, the first that fit into 128 KiB."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

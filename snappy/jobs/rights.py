@@ -22,27 +22,35 @@ RIGHTS = {
     "repair": RIGHTS_BACKUP,
 }
 """By kind of job; a check writes its lock, without which a prune could delete what it is about to read."""
-DELETING = frozenset({"forget", "prune", "repair"})
-"""These may delete as well, unless they are dry runs."""
+SNAPSHOTS, DATA = ("snapshots/",), ("index/", "data/")
+DELETES = {"forget": SNAPSHOTS, "prune": DATA, "repair": (*SNAPSHOTS, *DATA)}
+"""What the kinds that delete may, unless they are dry runs. Never keys, nor the configuration of a repository."""
 HOUR = 3600.0
 
 
 def rights_of(record: JobRecord, settings: Core) -> str:
     """The letters of the grant. Who may not have anything deleted any more gets none for it."""
-    rights = RIGHTS[record.kind]
+    rights, target = RIGHTS[record.kind], _rules(record.command["target"], settings)
     dry = bool(record.command.get("dry_run"))
-    if record.kind in DELETING and not dry and _may_delete(record.submitter, record.command["target"], settings):
+    if record.kind in DELETES and not dry and not _objection(record.submitter, record.source, target, settings):
         return rights + DELETE
     return rights
 
 
+def deletes_of(record: JobRecord) -> tuple[str, ...]:
+    """How the paths of what the job may delete begin."""
+    found = DELETES.get(record.kind, ())
+    return (*found, *DATA) if record.command.get("prune") else found
+
+
 def check_deletion(kind: str, command: Command, submitter: str, settings: Core) -> None:
     """Raises Denied where the command deletes, and the submitter may not have that done at its target."""
-    if _deletes(kind, command) and not _may_delete(submitter, command.target, settings):
-        raise Denied(
-            f"{submitter} may have nothing deleted at the target {command.target!r}",
-            hint="the core's configuration lists who may, as may_delete",
-        )
+    if not _deletes(kind, command):
+        return
+    objection = _objection(submitter, command.source, _rules(command.target, settings), settings)
+    if objection:
+        hint = "the core's configuration says who may have what deleted"
+        raise Denied(f"{objection} at the target {command.target!r}", hint=hint)
 
 
 def delay(kind: str, command: Command, settings: Core) -> float:
@@ -51,11 +59,15 @@ def delay(kind: str, command: Command, settings: Core) -> float:
 
 
 def _deletes(kind: str, command: Command) -> bool:
-    return kind in DELETING and not getattr(command, "dry_run", False)
+    return kind in DELETES and not getattr(command, "dry_run", False)
 
 
-def _may_delete(submitter: str, target: str, settings: Core) -> bool:
-    return submitter in settings.may_delete or submitter in _rules(target, settings).may_delete
+def _objection(submitter: str, source: str, rules: Deletion, settings: Core) -> str:
+    if submitter not in settings.may_delete and submitter not in rules.may_delete:
+        return f"{submitter} may have nothing deleted"
+    if rules.sources and source not in rules.sources:
+        return f"the source service {source!r} may delete nothing"
+    return ""
 
 
 def _rules(target: str, settings: Core) -> Deletion:

@@ -1,9 +1,9 @@
-"""Commands for the upkeep of what backups left."""
+"""Commands for the upkeep of what backups left: check, and forget what is not wanted any more."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -50,3 +50,66 @@ class PruneCommand(Command, frozen=True, kw_only=True):
     """Only packs of trees are stored again."""
     repack_uncompressed: bool = False
     """Packs with uncompressed data are stored again."""
+
+
+Count = Annotated[int, Meta(ge=0)] | Literal["unlimited"]
+Span = Annotated[str, Meta(pattern=r"^([0-9]{1,6}[ymdh])*$", description="years, months, days, hours: 1y5m7d2h")]
+SnapshotId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}$", description="eight of its first letters at least")]
+_GROUP_BY = r"^((hosts?|paths?|tags?)?(,(hosts?|paths?|tags?)?)*)$"
+_ZERO_SPAN = re.compile(r"(0+[ymdh])*\Z")
+
+
+class ForgetCommand(Command, frozen=True, kw_only=True):
+    """Remove snapshots, by a policy or by their ids, with the meanings of restic's ``forget``. What they alone need
+    stays until a prune."""
+
+    snapshots: list[SnapshotId] = []
+    """These are removed, and there is no policy. Not ``latest``: an attempt after one that was lost would find another
+    one."""
+    keep_last: Count = 0
+    keep_hourly: Count = 0
+    """Of the newest so many hours that have a snapshot, the newest one each. So for days, weeks, months and years."""
+    keep_daily: Count = 0
+    keep_weekly: Count = 0
+    keep_monthly: Count = 0
+    keep_yearly: Count = 0
+    keep_within: Span = ""
+    """All that are no older than that, counted back from the newest of their group."""
+    keep_within_hourly: Span = ""
+    """One for each hour that has a snapshot within that time. So for days, weeks, months and years."""
+    keep_within_daily: Span = ""
+    keep_within_weekly: Span = ""
+    keep_within_monthly: Span = ""
+    keep_within_yearly: Span = ""
+    keep_tags: list[str] = []
+    """Each of them tags with commas between: all snapshots that have all tags of any of them are kept. An empty one
+    means those without tags."""
+    group_by: Annotated[str, Meta(pattern=_GROUP_BY)] = "host,paths"
+    """The policy is applied to each group by itself; empty: to all snapshots together."""
+    hosts: list[str] = []
+    """Only snapshots of one of these hosts are looked at."""
+    tags: list[str] = []
+    """Only those with all tags of one of these lists, which have commas between."""
+    paths: list[str] = []
+    """Only those with all of these paths."""
+    unsafe_allow_remove_all: bool = False
+    """Without a policy, remove all snapshots that pass the filters, of which there must be one."""
+    dry_run: bool = False
+    """Say what would be removed, and why the rest would not."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        filtered, by_policy = bool(self.hosts or self.tags or self.paths), self._has_policy()
+        if self.snapshots and (by_policy or filtered):
+            raise ValueError("snapshots that are named are removed whatever a policy or filter says: give one of them")
+        if not self.snapshots and not by_policy and not self.unsafe_allow_remove_all:
+            raise ValueError("no policy, so no snapshot is removed: give keep_last, keep_daily or the like")
+        if not self.snapshots and not by_policy and not filtered:
+            raise ValueError("unsafe_allow_remove_all without a policy needs hosts, tags or paths")
+
+    def _has_policy(self) -> bool:
+        values = {name: getattr(self, name) for name in self.__struct_fields__ if name.startswith("keep_")}
+        spans = [value for name, value in values.items() if name.startswith("keep_within")]
+        return any(not _ZERO_SPAN.match(span) for span in spans) or any(
+            value for name, value in values.items() if not name.startswith("keep_within")
+        )

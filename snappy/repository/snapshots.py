@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from snappy.repository.store import File, FileType, Store
 _LOG = log.get(__name__)
 _PREFIX = re.compile(r"[0-9a-f]{1,64}\Z")
 _READERS = 8
-"""Snapshots that are under way at once: each is small, and takes as long as the way to the store and back."""
+"""Snapshots that are read or removed at once: each is small, and takes as long as the way to the store and back."""
 LATEST = "latest"
 
 
@@ -102,6 +102,26 @@ def list_snapshots(store: Store, documents: Documents, *, strict: bool = False) 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="snapshot") as pool:
         found = [snapshot for snapshot in pool.map(load, store.list(FileType.SNAPSHOT)) if snapshot]
     return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
+
+
+def remove_snapshots(store: Store, names: Iterable[str], *, going_on: Callable[[], None]) -> int:
+    """Remove the snapshots of these ids, about in that order; how many were still there. ``going_on`` is asked before
+    each, and raises what ends the work. Raises StorageError."""
+
+    def remove(name: str) -> bool:
+        going_on()
+        try:
+            store.remove(FileType.SNAPSHOT, name)
+        except NotFound:
+            return False  # an earlier attempt, or somebody else, was faster
+        _LOG.info("snapshot removed", snapshot=name)
+        return True
+
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="snapshot")
+    try:
+        return sum(pool.map(remove, names))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def find_snapshot(

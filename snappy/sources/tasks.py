@@ -22,7 +22,7 @@ from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
 from snappy.jobs.command import Command
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
-from snappy.jobs.upkeep import CheckCommand, PruneCommand
+from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
@@ -34,10 +34,10 @@ from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
-from snappy.sources import base, checks, prunes
+from snappy.sources import base, checks, forgets, prunes
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
-from snappy.sources.workshop import Task, Workshop, locked, locked_if_allowed, user_name
+from snappy.sources.workshop import JOB_TAG, Task, Workshop, locked, locked_if_allowed, user_name
 
 LEVELS = {"off": None, "fastest": 1, "default": DEFAULT_LEVEL, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
@@ -47,7 +47,6 @@ LETTERS_TOLD = 300
 """Of a path or a sentence in a warning: all of them have to fit into one message, and into the job's record."""
 CENSUS_AFTER = 10.0
 """Seconds: a backup that is over by then ends later for being counted."""
-JOB_TAG = "snappy-job:"
 
 _log = log.get(__name__)
 
@@ -63,6 +62,8 @@ def prepare(kind: str, command: Command) -> Task:
         return checks.prepare(command, asks)
     if isinstance(command, PruneCommand):
         return prunes.prepare(command, asks)
+    if isinstance(command, ForgetCommand):
+        return forgets.prepare(command, asks)
     assert isinstance(command, InitCommand)
     return Task(asks, _init)
 

@@ -21,6 +21,9 @@ from snappy.repository.team import NO_WORKERS, Workers
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 
+JOB_TAG = "snappy-job:"
+"""Begins the tag by which a later attempt knows the snapshot of an earlier one."""
+
 _log = log.get(__name__)
 
 

@@ -96,13 +96,23 @@ class PolicyFileSystem(AbstractFileSystem):
         return True
 
     def _demand_removal(self, path: str) -> None:
-        if not path.startswith(LOCKS):
-            if not self._is_own_key(path):
-                self.demand(DELETE)
+        if path.startswith(LOCKS):
+            self._demand_lock_removal(path)
+        elif not self._is_own_key(path):
+            self._demand_deletion(path)
+
+    def _demand_deletion(self, path: str) -> None:
+        grant = self.demand(DELETE)
+        if grant is not None and not path.startswith(grant.deletes):
+            raise RefusedFile(f"the grant does not let {path!r} be deleted")
+
+    def _demand_lock_removal(self, path: str) -> None:
+        if self._locks.may_remove(path.removeprefix(LOCKS), self.demand(WRITE)):
             return
-        grant = self.demand(WRITE)
-        if not self._locks.may_remove(path.removeprefix(LOCKS), grant) and not self._holds(DELETE):
-            raise RefusedFile("the lock was written under another grant, and this one does not name it")
+        try:
+            self._demand_deletion(path)
+        except AccessDenied as error:
+            raise RefusedFile("the lock was written under another grant, and this one does not name it") from error
 
     def _is_own_key(self, path: str) -> bool:
         """Who loses the race to make a repository takes its key away: restic would try it, and fail."""

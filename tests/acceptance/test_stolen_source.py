@@ -53,7 +53,7 @@ class Thief:
     @staticmethod
     def mint(key: SigningKey, caller: str = "site1") -> str:
         """A grant with every right, signed by ``key``."""
-        return key.sign(Grant("job", 1, caller, "vault", "rlwWd", LATE))
+        return key.sign(Grant("job", 1, caller, "vault", "rlwWd", LATE, deletes=("",)))
 
 
 @pytest.fixture(scope="module", params=["folder", pytest.param("s3", marks=pytest.mark.s3)])

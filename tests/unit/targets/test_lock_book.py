@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from msgspec.structs import replace
 
 from snappy.bus.grants import Grant
 from snappy.errors import AccessDenied, NotFound
@@ -77,9 +78,12 @@ def test_a_removed_lock_that_another_writes_again_is_the_others(files: PolicyFil
     second.rm_file(LOCK)
 
 
-def test_who_may_delete_removes_any_lock(files: PolicyFileSystem) -> None:
+def test_who_may_delete_locks_removes_any(files: PolicyFileSystem) -> None:
     files.asking(under(grant())).pipe_file(LOCK, CONTENT)
-    PolicyFileSystem(files.fs, files.root, "rlwd").asking(under(grant("job-2"))).rm_file(LOCK)
+    deleting = PolicyFileSystem(files.fs, files.root, "rlwd")
+    with pytest.raises(AccessDenied):
+        deleting.asking(under(replace(grant("job-2"), deletes=("snapshots/", "data/")))).rm_file(LOCK)
+    deleting.asking(under(replace(grant("job-2"), deletes=("locks/",)))).rm_file(LOCK)
     assert not files.exists(LOCK)
 
 

@@ -378,3 +378,20 @@ def test_of_two_that_make_a_repository_the_loser_s_key_goes() -> None:
     with pytest.raises(RepositoryExists):
         configuration.create(loser, "password", cost=cheap)
     assert target.find("keys") == before
+
+
+# ---- what a grant lets be deleted
+
+
+def test_a_grant_says_what_may_be_deleted() -> None:
+    grant = Grant("job", 1, "site", "vault", "rlwd", 1e12, deletes=("snapshots/", "data/"))
+    target = policy().asking(lambda _right: grant)
+    kept = ("config", f"keys/{NAME}", f"index/{NAME}", "snapshots-old", "dataset")
+    for path in (*kept, f"snapshots/{NAME}", f"data/{NAME[:2]}/{NAME}"):
+        PolicyFileSystem(target.fs, target.root, "rlwWd").pipe_file(path, CONTENT)
+    for path in (*kept, f"data/../keys/{NAME}", f"data//../keys/{NAME}"):
+        with pytest.raises(AccessDenied):
+            target.rm_file(path)
+    target.rm_file(f"snapshots/{NAME}")
+    target.rm_file(f"data/{NAME[:2]}/{NAME}")
+    assert sorted(target.find("")) == sorted(kept)
