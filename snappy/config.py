@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from snappy.bandwidth import Timetable
+from snappy.decoding import converted
 from snappy.errors import UsageError
 
 SHORTHANDS = {
@@ -229,7 +230,7 @@ def _read(place: str) -> dict[str, Any]:
 
 def _checked(raw: dict[str, Any], place: str, *, strict: bool = True) -> Config:
     try:
-        return msgspec.convert(raw, Config, strict=strict)
+        return converted(raw, Config, strict=strict)
     except msgspec.ValidationError as error:
         raise UsageError(f"{place}: {error}", hint=_hint(str(error))) from error
 

@@ -25,6 +25,7 @@ from snappy import config, log
 from snappy.bus import program, roles
 from snappy.bus.roles import User
 from snappy.bus.subjects import Subjects
+from snappy.decoding import from_json
 from snappy.errors import BusUnavailable, UsageError
 
 START_SECONDS = 30.0
@@ -275,10 +276,9 @@ class Broker:
         return True
 
     def _read(self) -> Running | None:
-        try:
-            return msgspec.json.decode((self._folder / "broker.json").read_bytes(), type=Running)
-        except FileNotFoundError:
-            return None
+        with suppress(FileNotFoundError):
+            return from_json((self._folder / "broker.json").read_bytes(), Running)
+        return None
 
     async def _reload(self) -> None:
         """Ask the server, as its administrator, to read its configuration again."""

@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from snappy.decoding import from_json
 from snappy.errors import AccessDenied, AttemptOver, UsageError
 
 CLOCK_MARGIN = 2.0
@@ -94,7 +95,7 @@ class GrantChecker:
         body, _, signature = text.partition(".")
         try:
             self._key.verify(_decode(signature), body.encode())
-            grant = msgspec.json.decode(_decode(body), type=Grant)
+            grant = from_json(_decode(body), Grant)
         except (InvalidSignature, binascii.Error, ValueError, msgspec.MsgspecError) as error:
             raise AccessDenied("the grant is not signed by this target's core") from error
         if len(self._known) >= 1024:

@@ -32,9 +32,9 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from snappy import decoders
 from snappy.bus.failures import Failure
 from snappy.bus.pieces import Pieces
+from snappy.decoding import from_msgpack
 from snappy.errors import BusError, Garbled
 
 VERSION = 1
@@ -294,9 +294,8 @@ Message = TypeVar("Message", bound=msgspec.Struct)
 
 def decode(raw: bytes | memoryview, kind: type[Message]) -> Message:
     """Raises BusError for what does not validate, or has a version that is not next to ours."""
-    decoder = decoders.msgpack(kind)
     try:
-        message: Message = decoder.decode(raw)
+        message = from_msgpack(raw, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BusError(f"the message is no {kind.__name__}: {error}") from error
     version: int = getattr(message, "v", VERSION)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from snappy.cli import options, output, rules, services
+from snappy.decoding import converted
 from snappy.errors import Corrupt, Damaged, UsageError
 
 
@@ -70,7 +71,7 @@ async def _export(arguments: argparse.Namespace) -> int:
     from snappy.jobs.audit_words import AuditFilter
 
     async with session.for_questions(arguments) as client:
-        lines = client.audit_export(msgspec.convert(_filter(arguments), AuditFilter))
+        lines = client.audit_export(converted(_filter(arguments), AuditFilter))
         if arguments.output:
             await _write(lines, Path(arguments.output))
         else:

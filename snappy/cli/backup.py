@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from snappy.cli import follow, options, rules
+from snappy.decoding import from_json
 from snappy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def parse_option(text: str) -> tuple[str, Any]:
     if not found or not name:
         raise UsageError(f"--option {text!r} is not NAME=VALUE")
     try:
-        return name, msgspec.json.decode(value)
+        return name, from_json(value)
     except msgspec.DecodeError:
         return name, value
 

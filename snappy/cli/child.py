@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import msgspec
-
 from snappy import log, serve
 from snappy.cli import output
+from snappy.decoding import from_json
 from snappy.errors import SnappyError, cause_of
 
 
 def main() -> int:
     """Read what to do from standard input, and do it until that ends."""
-    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=serve.ChildStart)
+    start = from_json(sys.stdin.buffer.readline(), serve.ChildStart)
     log.setup(start.config.log_level)
     try:
         asyncio.run(serve.until_signalled(_run(start)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from snappy.cli import follow, options, output
+from snappy.decoding import converted
 
 if TYPE_CHECKING:
     from snappy.jobs.api_words import Subscription
@@ -71,7 +72,7 @@ def token(text: str) -> str:
     from snappy.jobs.api_words import EventToken
 
     try:
-        return msgspec.convert(text, EventToken)
+        return converted(text, EventToken)
     except msgspec.ValidationError:
         raise argparse.ArgumentTypeError(f"{text!r} is no word of an event's subject; a-z, 0-9 and '-', or *") from None
 

@@ -17,6 +17,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from snappy.bus.connection import Bus
+from snappy.decoding import converted, from_json
 from snappy.errors import BusUnavailable, InternalError
 from snappy.frontend.hearing import each_heard, heard
 from snappy.frontend.schedules import Schedules
@@ -143,13 +144,13 @@ class Client:
         """How far a job is, some times a second while it runs, for ever."""
         async with heard(self.bus, self.bus.subjects.progress(job)) as told:
             while True:
-                yield msgspec.json.decode((await told.get()).data, type=Progress)
+                yield from_json((await told.get()).data, Progress)
 
     # ---- services, snapshots, audit ------------------------------------------------------------------------------
 
     async def services(self, role: str = "") -> Beats:
         """The replicas that were seen, dead ones too: look at ``seen``. ``role`` is source, target or both."""
-        request = msgspec.convert({"role": role}, ServicesRequest)
+        request = converted({"role": role}, ServicesRequest)
         return _present((await self._call(verbs.SERVICES_LIST, request)).services)
 
     async def snapshots(self, service: str, target: str, key: str = "default") -> Documents:
@@ -179,7 +180,7 @@ class Client:
     ) -> Documents:
         """Entries of the audit log, the newest first. ``since`` and ``until`` (0: no end) are Unix seconds."""
         fields = {"job": job, "submitter": submitter, "kind": kind, "since": since, "until": until, "limit": limit}
-        return _present((await self._call(verbs.AUDIT_QUERY, msgspec.convert(fields, AuditQuery))).entries)
+        return _present((await self._call(verbs.AUDIT_QUERY, converted(fields, AuditQuery))).entries)
 
     async def audit_export(self, wanted: AuditFilter | None = None) -> AsyncIterator[str]:
         """The audit log's entries, the oldest first, as lines that :func:`snappy.jobs.extract.check` checks."""
@@ -218,6 +219,6 @@ def _present(value: Value | None) -> Value:
 def _job_event(message: Msg) -> CloudEvent | None:
     """None for events that are of no job."""
     try:
-        return msgspec.json.decode(message.data, type=CloudEvent)
+        return from_json(message.data, CloudEvent)
     except msgspec.ValidationError:
         return None

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from snappy.bus.connection import Bus
+from snappy.decoding import from_json
 
 
 @asynccontextmanager
@@ -41,4 +41,4 @@ async def _each(queue: asyncio.Queue[Msg]) -> AsyncIterator[dict[str, Any]]:
 
 def decoded(message: Msg) -> dict[str, Any]:
     """The JSON object that a message is."""
-    return msgspec.json.decode(message.data, type=dict[str, Any])
+    return from_json(message.data, dict[str, Any])

@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 
 from snappy.bus.connection import Bus
 from snappy.bus.pulling import AT_ONCE_AGAIN, Puller, again_soon
+from snappy.decoding import converted
 from snappy.errors import BusUnavailable, InternalError
 from snappy.frontend.hearing import decoded
 from snappy.jobs import verbs
@@ -48,7 +49,7 @@ class Subscriptions:
         """Have events of a kind (``backup``, ...) kept until they are read; ``*`` stands for any. Harmless when
         repeated. Raises InvalidCommand if this caller has one for other events."""
         fields = {"kind": kind, "event": event, "job": job, "start": start}
-        return _subscription(await self._ask(verbs.EVENTS_SUBSCRIBE, msgspec.convert(fields, SubscribeRequest)))
+        return _subscription(await self._ask(verbs.EVENTS_SUBSCRIBE, converted(fields, SubscribeRequest)))
 
     async def get(self) -> Subscription:
         """What this caller is subscribed to, and how much of it is unread. Raises SubscriptionNotFound."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from snappy.decoding import from_json
 from snappy.errors import Corrupt
 from snappy.jobs.audit_words import AuditExtract
 from snappy.jobs.segments import Header, Segment, SegmentStorage, chain, decode
@@ -82,7 +83,7 @@ def _of(segment: Segment) -> Iterator[_Found]:
             if not text.endswith(b"\n"):
                 return
             line = decode(text, segment.path)
-            yield _Found(line.i, [*before, _FRONT % head.encode() + text[1:-1]], msgspec.json.decode(line.d))
+            yield _Found(line.i, [*before, _FRONT % head.encode() + text[1:-1]], from_json(line.d))
             head, before = line.h, []
 
 
@@ -132,7 +133,7 @@ def _after_entry(text: bytes, stand: _Stand) -> _Stand:
 
 
 def _after_header(text: bytes, stand: _Stand) -> _Stand:
-    header = msgspec.json.decode(text, type=Header)
+    header = from_json(text, Header)
     if header.first == stand.newest + 1 and stand.link and header.previous != stand.link:
         raise ValueError(f"segment {header.segment} does not follow entry {stand.newest}")
     if header.first <= stand.newest:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from snappy.decoding import converted, from_json
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
 from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand
@@ -69,7 +70,7 @@ Message = TypeVar("Message")
 def read(body: bytes, schema: type[Message]) -> Message:
     """What ``body``, JSON, says. Raises msgspec.DecodeError alone, also for what is no UTF-8."""
     try:
-        return msgspec.json.decode(body, type=schema)
+        return from_json(body, schema)
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(f"JSON is malformed: a text is no UTF-8 ({error.reason})") from error
 
@@ -90,5 +91,5 @@ def parse_command(kind: str, body: bytes) -> AnyCommand:
 
 def typed_command(kind: str, fields: dict[str, Any]) -> AnyCommand:
     """The command of a record."""
-    command: AnyCommand = msgspec.convert(fields, COMMANDS[kind])  # type: ignore[assignment]
+    command: AnyCommand = converted(fields, COMMANDS[kind])  # type: ignore[assignment]
     return command

@@ -17,6 +17,7 @@ import msgspec
 
 from snappy import log
 from snappy.bus.connection import Bus
+from snappy.decoding import from_json
 from snappy.errors import BusError, WrongSequence
 from snappy.jobs.bucket import EXPECTED, NOT_FOUND
 from snappy.jobs.messages import CloudEvent, JobRecord
@@ -135,7 +136,7 @@ class Ledger:
             return None
         if "error" in answer:
             raise BusError(f"the events cannot be read: {answer['error'].get('description', '')}")
-        event = msgspec.json.decode(base64.b64decode(answer["message"]["data"]), type=CloudEvent)
+        event = from_json(base64.b64decode(answer["message"]["data"]), CloudEvent)
         return Published(int(event.id.rpartition("/")[2]), answer["message"]["seq"])
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from snappy import config, log
 from snappy.bus.connection import Bus
+from snappy.decoding import converted, from_json
 from snappy.errors import BusError, InternalError, SnappyError, WrongSequence
 from snappy.jobs.api_words import Reply
 from snappy.jobs.audit_words import Loss, LossEvent, Memory, RecallRequest
@@ -118,14 +119,14 @@ class Recall:
         except BusError:
             return ""
         body = base64.b64decode(answer["message"]["data"]) if answer else b""
-        other = body and msgspec.json.decode(body).get("id") != memory.event
+        other = body and from_json(body).get("id") != memory.event
         return "the stream of events is another than the audit remembers" if other else ""
 
     async def _missing_record(self, memory: Memory) -> str:
         """The newest event's job must be kept as that event says, or be newer."""
         if not memory.record:
             return ""
-        record = msgspec.convert(memory.record, JobRecord)
+        record = converted(memory.record, JobRecord)
         kept = await self._store.records.fetch(record.id)
         if kept is None and (record.state not in FINAL or not self._is_old(record)):
             return "a job's record is missing"
@@ -167,8 +168,8 @@ class Recall:
         """Whether it was missing."""
         try:
             if key.startswith(SCHEDULE):
-                return await self._restore_schedule(msgspec.convert(value, Schedule))
-            record = msgspec.convert(value, JobRecord)
+                return await self._restore_schedule(converted(value, Schedule))
+            record = converted(value, JobRecord)
             return (everything or not self._is_old(record)) and await self._restore_job(record)
         except WrongSequence:
             return False  # another core was faster

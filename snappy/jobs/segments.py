@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 from tinydb.storages import Storage
 
+from snappy.decoding import from_json
 from snappy.errors import Corrupt, InvalidCommand, NoSpace, Unavailable, UsageError
 from snappy.log import get
 
@@ -250,13 +251,13 @@ def chain(previous: str, start: bytes) -> str:
 def decode(text: bytes, path: Path) -> Line:
     """One entry's line. Raises Corrupt."""
     try:
-        return msgspec.json.decode(text, type=Line)
+        return from_json(text, Line)
     except msgspec.DecodeError as error:
         raise Corrupt(f"{path.name} of the audit log holds a line that is no entry") from error
 
 
 def _document(line: Line) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.json.decode(line.d)
+    document: dict[str, Any] = from_json(line.d)
     return document
 
 
@@ -281,7 +282,7 @@ def _header(path: Path) -> Header:
         text = file.readline()
     try:
         if text.endswith(b"\n"):
-            return msgspec.json.decode(text, type=Header)
+            return from_json(text, Header)
     except msgspec.DecodeError:
         pass
     raise Corrupt(f"{path.name} of the audit log has no header")
@@ -292,7 +293,7 @@ def _verify(segment: Segment, position: Position, *, torn_end: bool = False) -> 
     an append leaves one, and nobody was told that it was stored."""
     with segment.path.open("rb") as file:
         text = file.readline()
-        header = msgspec.json.decode(text, type=Header)
+        header = from_json(text, Header)
         if (header.first, header.previous) != position[:2]:
             raise Corrupt(f"the audit log's chain is broken before entry {header.first}")
         position = Position(header.first, hashlib.sha256(text).hexdigest(), len(text))

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from snappy import decoders
+from snappy.decoding import from_msgpack
 from snappy.errors import Damaged, SourceError
 from snappy.repository import makers
 from snappy.repository.crypto import SealingKey
@@ -175,7 +175,7 @@ class _Scout:
 
     def run(self) -> None:
         listen(self._link, self._heed)
-        self._compare(decoders.msgpack(Mission).decode(self._missions.get()))
+        self._compare(from_msgpack(self._missions.get(), Mission))
 
     def _heed(self, message: ToWorker) -> None:
         if isinstance(message, Notice):

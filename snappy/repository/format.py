@@ -15,7 +15,7 @@ from typing import NamedTuple, NewType, TypeVar
 
 import msgspec
 
-from snappy import decoders
+from snappy.decoding import from_json
 from snappy.errors import Damaged
 
 BlobId = bytes
@@ -84,6 +84,6 @@ def encode_json(document: msgspec.Struct) -> bytes:
 def decode_json(data: bytes, schema: type[Document], what: str) -> Document:
     """Read ``data`` as ``schema``; unknown fields are skipped. Raises :class:`Damaged`, which calls it ``what``."""
     try:
-        return decoders.json(schema).decode(data)
+        return from_json(data, schema)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"{what} is not what it should be: {error}") from error

@@ -24,7 +24,8 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from snappy import decoders, log
+from snappy import log
+from snappy.decoding import from_json
 from snappy.repository.format import HEX_ID
 from snappy.repository.index_table import FixedTable, GatheredTable, Rows, Shape, write
 
@@ -123,7 +124,7 @@ class IndexCache:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         end = size - _LENGTH_SIZE
         length = int.from_bytes(mapped[end:size], "big")
-        contents = decoders.json(_Contents).decode(mapped[end - length : end])
+        contents = from_json(mapped[end - length : end], _Contents)
         if contents.repository != self._repository:
             raise _UselessError("it is of another repository")
         return Cached(path, frozenset(contents.files), FixedTable(mapped, contents.shape))

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from snappy import decoders, log
+from snappy import log
+from snappy.decoding import from_msgpack
 from snappy.repository.entries import Entry
 from snappy.repository.format import MIB, BlobId
 from snappy.repository.repo import Apart, Repository
@@ -141,7 +142,7 @@ class Journal:
         ours: list[_Record] = []
         for apart in found:
             try:
-                record = decoders.msgpack(_Record).decode(apart.data)
+                record = from_msgpack(apart.data, _Record)
             except msgspec.DecodeError as error:
                 _log.info("a journal's record is not understood", reason=str(error))
                 continue

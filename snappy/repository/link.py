@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from snappy.decoding import from_msgpack
 from snappy.repository.entries import Seen
 from snappy.repository.format import BlobId, PackId
 from snappy.repository.tree import EncodedNode
@@ -204,9 +205,6 @@ class Ended(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 FromWorker = Ready | Round | Reached | Packed | Brought | Failed | Died | Ended
 
-_to_worker = msgspec.msgpack.Decoder(ToWorker)
-_from_worker = msgspec.msgpack.Decoder(FromWorker)
-
 
 class _Link:
     def __init__(self, end: socket.socket) -> None:
@@ -248,7 +246,7 @@ class WorkerLink(_Link):
 
     def receive(self) -> ToWorker:
         """The next message. Raises ``EOFError`` or ``OSError`` when the other end is gone."""
-        message: ToWorker = _to_worker.decode(self._receive())
+        message: ToWorker = from_msgpack(self._receive(), ToWorker)
         return message
 
 
@@ -257,5 +255,5 @@ class CrewLink(_Link):
 
     def receive(self) -> FromWorker:
         """The next message. Raises ``EOFError`` or ``OSError`` when the other end is gone."""
-        message: FromWorker = _from_worker.decode(self._receive())
+        message: FromWorker = from_msgpack(self._receive(), FromWorker)
         return message

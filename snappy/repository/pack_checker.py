@@ -10,7 +10,8 @@ from typing import Self
 
 import msgspec
 
-from snappy import decoders, log
+from snappy import log
+from snappy.decoding import from_msgpack
 from snappy.repository import proving
 from snappy.repository.findings import Findings, Kind
 from snappy.repository.format import MIB, PackId
@@ -74,7 +75,7 @@ class PackChecker:
             self._read_here(self._packs)
         else:
             if not self._pool.is_ready(READY_SECONDS):
-                self._read_here(decoders.msgpack(CheckedPack).decode(body) for body in self._pool.recall())
+                self._read_here(from_msgpack(body, CheckedPack) for body in self._pool.recall())
             self._pool.finish()
         self._findings.absorb(self._found)
 
@@ -90,7 +91,7 @@ class PackChecker:
             return None
 
     def _brought(self, body: bytes) -> None:
-        self._take(decoders.msgpack(Proven).decode(body))
+        self._take(from_msgpack(body, Proven))
 
     def _take(self, proven: Proven) -> None:
         if proven.findings:

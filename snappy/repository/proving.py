@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from snappy import decoders, heap
+from snappy import heap
+from snappy.decoding import from_msgpack
 from snappy.repository.crypto import SealingKey
 from snappy.repository.errands import Errands
 from snappy.repository.format import PackId
@@ -43,4 +44,4 @@ def work(link: WorkerLink, setup: Setup, store: Store) -> None:
 
 
 def _proved(proof: PackProof, pack: bytes) -> bytes:
-    return msgspec.msgpack.encode(prove(proof, decoders.msgpack(CheckedPack).decode(pack)))
+    return msgspec.msgpack.encode(prove(proof, from_msgpack(pack, CheckedPack)))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from snappy import decoders
+from snappy.decoding import from_msgpack
 from snappy.repository.link import Brought, Errand, FromWorker, Setup
 from snappy.repository.member import Captain, Member
 from snappy.repository.restoring import Restored, RestoreErrand
@@ -42,7 +42,7 @@ class Bearer(Member):
     def hear(self, message: FromWorker) -> None:
         assert isinstance(message, Brought)
         self.errands -= 1
-        self._overseer.take(decoders.msgpack(Restored).decode(message.body))
+        self._overseer.take(from_msgpack(message.body, Restored))
 
 
 class RestoreTeam(Team[Bearer]):

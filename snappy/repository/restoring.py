@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from snappy import decoders, heap
+from snappy import heap
+from snappy.decoding import from_msgpack
 from snappy.repository import makers
 from snappy.repository.batch import Places
 from snappy.repository.bringer import Bringer, LoadBlobs
@@ -123,7 +124,7 @@ def work(link: WorkerLink, setup: Setup, store: Store) -> None:
     reader = BlobReader(store, SealingKey.from_json(setup.key), MemoryIndex(), largest_read=LARGEST_READ)
 
     def do(body: bytes) -> bytes:
-        errand = decoders.msgpack(RestoreErrand).decode(body)
+        errand = from_msgpack(body, RestoreErrand)
         sink = _sink(errand.maker, tuple(errand.arguments))
         return msgspec.msgpack.encode(bring(errand, sink, reader.load_many, errands.check))
 

@@ -14,7 +14,8 @@ from typing import Protocol, Self
 
 import msgspec
 
-from snappy import decoders, log
+from snappy import log
+from snappy.decoding import from_msgpack
 from snappy.repository import comparison
 from snappy.repository.comparison import Found, Mission
 from snappy.repository.entries import Below, Recipe
@@ -51,7 +52,7 @@ class _Runner(Member):
 
     def hear(self, message: FromWorker) -> None:
         if isinstance(message, Brought):
-            self._sender.take(decoders.msgpack(Found).decode(message.body))
+            self._sender.take(from_msgpack(message.body, Found))
 
 
 class Scout(Team[_Runner]):

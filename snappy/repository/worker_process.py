@@ -16,9 +16,8 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-import msgspec
-
 from snappy import heap, log
+from snappy.decoding import from_msgpack
 from snappy.errors import SnappyError
 from snappy.repository import makers
 from snappy.repository.link import Died, Ended, Failed, Ready, Setup, ToWorker, WorkerLink
@@ -50,7 +49,7 @@ def _failure(error: BaseException) -> Failed:
 
 def _set_up() -> Setup:
     """What standard input says, with everything loaded that each worker needs."""
-    setup = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Setup)
+    setup = from_msgpack(sys.stdin.buffer.read(), Setup)
     makers.find(setup.store_maker)
     makers.find(setup.work)
     if setup.niceness:

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
+from snappy.decoding import converted
 from snappy.errors import BadOptions, UnknownPlugin
 from snappy.repository.entries import Exported, Passed, Recipe, Sink
 
@@ -103,6 +104,6 @@ def load(name: str) -> type[Source]:
 def parse(schema: type[msgspec.Struct], options: dict[str, Any]) -> Any:
     """Validate ``options`` against a plug-in's struct. Raises :class:`BadOptions` with the path of the fault."""
     try:
-        return msgspec.convert(options, schema)
+        return converted(options, schema)
     except msgspec.ValidationError as error:
         raise BadOptions(str(error)) from error

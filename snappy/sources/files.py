@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from snappy.decoding import from_msgpack
 from snappy.errors import BadOptions, SourceMissing
 from snappy.repository import makers
 from snappy.repository.entries import Entry, Exported, Passed, Recipe, Siblings, Sink
@@ -166,7 +167,7 @@ class FilesSource:
 
 def export_backwards(options: bytes) -> Iterator[Exported]:
     """What :meth:`FilesSource.backwards` names."""
-    return FilesSource(msgspec.msgpack.decode(options, type=FilesOptions)).entries_backwards()
+    return FilesSource(from_msgpack(options, FilesOptions)).entries_backwards()
 
 
 def _owner(options: FilesRestore) -> Owner | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from snappy import decoders
+from snappy.decoding import from_msgpack
 from snappy.errors import SnappyError, from_code
 
 
@@ -89,7 +89,7 @@ class Permit:
 
     def told(self, notice: bytes) -> None:
         """Be as the permit of another process, whose :meth:`watch` gave this."""
-        heard = decoders.msgpack(Notice).decode(notice)
+        heard = from_msgpack(notice, Notice)
         with self._changed:
             granted = (heard.grant, heard.valid_until)
             if granted != self._heard:  # what was heard before may have lapsed here

@@ -14,6 +14,7 @@ import msgspec
 
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.config import Nats
+from snappy.decoding import converted
 from snappy.errors import AccessDenied, BusUnavailable
 from snappy.repository import makers
 from snappy.repository.store import StoreRecipe
@@ -89,7 +90,7 @@ def open_store(
     target: str, caller: str, prefix: str, nats: dict[str, Any], patience: float, direct: bool = True
 ) -> WorkerStore:
     """What :func:`recipe` names."""
-    return WorkerStore(target, caller, prefix, msgspec.convert(nats, Nats), patience, direct)
+    return WorkerStore(target, caller, prefix, converted(nats, Nats), patience, direct)
 
 
 def recipe(target: str, caller: str, prefix: str, nats: Nats, patience: float, direct: bool, hold: Hold) -> StoreRecipe:

@@ -154,6 +154,7 @@ async def test_init_makes_one_repository(store: Store) -> None:
 
 
 async def test_jobs_of_one_service_keep_what_index_files_say(store: Store, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "indexes").mkdir()  # before the first backup keeps the time of the folder that both are in
     one = msgspec.structs.replace(shop(store), index_cache=tmp_path / "indexes")
     made = [await run(backup(data), one) for _ in range(2)]
     (folder,) = (tmp_path / "indexes").iterdir()
