@@ -23,6 +23,7 @@ from snappy.cli import (
     jobs,
     keys,
     ls,
+    mount,
     options,
     output,
     prune,
@@ -52,7 +53,7 @@ exit codes:
   12  wrong password
   130 interrupted (Ctrl-C)
 """
-LOOKING = (snapshots, ls, find, cat, dump, diff, stats)
+LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
 GROUPS = (up, services, backup, restore, check, forget, prune, *LOOKING, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from ctypes.util import find_library
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,10 @@ def has_loop_device() -> bool:
     return subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode == 0
 
 
+def has_fuse() -> bool:
+    return os.access("/dev/fuse", os.R_OK | os.W_OK) and bool(find_library("fuse3") or find_library("fuse"))
+
+
 class Need(NamedTuple):
     """What a marker asks for; ``remedy`` is empty where no installation helps."""
 
@@ -64,6 +69,7 @@ NEEDS = (
     Need("restic", restic, MAKE_SERVICES),
     Need("restic_newest", newest_restic, MAKE_SERVICES),
     Need("node", has_node, MAKE_SERVICES),
+    Need("fuse", has_fuse, "", "run the tests where /dev/fuse may be used and libfuse is installed"),
     Need("s3", weed, "run `make install`"),
     Need("needs_root", is_root, "", "run the tests as root"),
     Need("loop", has_loop_device, "", "run the tests as root where loop devices may be made"),
