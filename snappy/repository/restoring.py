@@ -30,8 +30,8 @@ from snappy.repository.store import Store
 THREADS = 2
 """One waits for its bytes while the other writes what it has."""
 
-LARGEST_READ = 16 * MIB
-"""All that an errand wants of one pack comes in one read: each costs three processes some milliseconds."""
+LARGEST_READ = 10 * MIB
+"""What an errand wants of one pack comes in one or two reads: each costs three processes some milliseconds."""
 
 
 class FileErrand(msgspec.Struct, array_like=True, frozen=True, gc=False):
