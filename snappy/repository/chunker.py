@@ -18,6 +18,8 @@ from snappy.repository.format import MIB, BlobId, blob_id
 SMALLEST = MIB // 2
 AVERAGE = MIB
 LARGEST = 8 * MIB
+KEPT = 2 * MIB
+"""Of a window, after a file that was cut by itself: most that follow are smaller."""
 ZEROS = bytes(LARGEST)
 """The chunk that long stretches of zeros are cut into. Nobody writes to it: the kernel has one page for all of it."""
 
@@ -59,7 +61,7 @@ class Chunker:
             return list(_settled(self._cutter(), window[:full], is_all)), is_all
 
     def _cut(self, head: bytes, file: Readable) -> Iterator[bytes]:
-        with self._window() as window:
+        with self._window(keeps=KEPT) as window:
             window[: len(head)] = head
             yield from _cut(self._cutter(), window, len(head), file)
 
@@ -67,11 +69,13 @@ class Chunker:
         return FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, seed=self._seed)
 
     @contextmanager
-    def _window(self) -> Iterator[memoryview]:
-        memory = self._windows.pop() if self._windows else mmap.mmap(-1, LARGEST)
+    def _window(self, keeps: int = LARGEST) -> Iterator[memoryview]:
+        memory = self._windows.pop() if self._windows else mmap.mmap(-1, LARGEST, flags=mmap.MAP_PRIVATE)
         try:
             yield memoryview(memory)
         finally:
+            if keeps < LARGEST:
+                memory.madvise(mmap.MADV_DONTNEED, keeps)
             self._windows.append(memory)
 
 

@@ -34,8 +34,9 @@ from snappy.repository.index_table import (
 )
 from snappy.repository.pack import PackedBlob
 
-BLOBS_IN_A_FILE = 50_000
-"""About how many blobs one index file lists: keeps it below the 8 MiB that restic aims for."""
+BLOBS_IN_A_FILE = 25_000
+"""About how many blobs one index file lists: some 3 MiB, half of what restic aims for, since the memory that a file is
+made in is several times as large."""
 
 
 _Number = Annotated[int, Meta(ge=0, lt=1 << 32)]

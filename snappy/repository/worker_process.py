@@ -49,6 +49,7 @@ def _failure(error: BaseException) -> Failed:
 
 def _set_up() -> Setup:
     """What standard input says, with everything loaded that each worker needs."""
+    heap.tune(heap.FOR_FRAMES)  # before there are threads: each would have an arena of its own
     setup = from_msgpack(sys.stdin.buffer.read(), Setup)
     makers.find(setup.store_maker)
     makers.find(setup.work)

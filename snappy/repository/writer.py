@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from snappy import heap
 from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
 from snappy.repository.format import BlobId, BlobLocation, BlobType, Random, blob_id
@@ -211,3 +212,4 @@ class BlobWriter:
         for listed in in_files(blobs):
             self._documents.save(FileType.INDEX, encode_index(listed))
             self.stats.indexes_written += 1
+        heap.give_back()
