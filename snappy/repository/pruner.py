@@ -32,9 +32,9 @@ Held = Callable[[bool], AbstractContextManager[object]]
 """Holds a lock on the repository for the length of the context, an exclusive one if so. Raises
 :class:`RepositoryLocked`."""
 
-PATIENCE = 3600.0
+PATIENCE = 900.0
 """Seconds in which those who work beside a prune may come to their end."""
-PAUSE = 5.0
+PAUSE = 2.0
 _DELETERS = 8
 
 _LOG = log.get(__name__)
