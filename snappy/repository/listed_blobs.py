@@ -22,9 +22,8 @@ from snappy.repository.store import File, FileType
 
 Packs = dict[PackId, list[PackedBlob]]
 
-_READERS = 4
-_AT_ONCE = 16
-"""Index files whose contents may be in memory together; each is some megabytes."""
+_READERS = 2
+"""Index files that are read at a time; what is made of one has 30 MB."""
 _NUMBER: Literal["I"] = "I"
 _KINDS = (BlobType.DATA, BlobType.TREE)
 
@@ -150,8 +149,8 @@ class ListedBlobs:
 
     def _contents(self, files: list[File]) -> Iterator[tuple[str, Packs]]:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
-            for start in range(0, len(files), _AT_ONCE):
-                yield from pool.map(self._read, files[start : start + _AT_ONCE])
+            for start in range(0, len(files), _READERS):
+                yield from pool.map(self._read, files[start : start + _READERS])
 
     def _read(self, file: File) -> tuple[str, Packs]:
         name, size = file
