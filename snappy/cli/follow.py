@@ -17,7 +17,7 @@ from snappy.jobs.states import Event, State
 if TYPE_CHECKING:
     from snappy.cli.session import Session
     from snappy.frontend.api import Client
-    from snappy.jobs.messages import JobRecord, Pruned, Result
+    from snappy.jobs.messages import JobRecord, Pruned, Repaired, Result
 
 Done = TypeVar("Done")
 
@@ -181,6 +181,8 @@ def summary(kind: str, result: Result) -> str:
         return _summary_of_check(result)
     if result.prune:
         return _summary_of_prune(result.prune, result.seconds)
+    if result.repair:
+        return _summary_of_repair(result.repair, result)
     rate = result.bytes_processed / result.seconds if result.seconds else 0.0
     amount = f"{output.size(result.bytes_processed)} in {output.duration(result.seconds)} ({output.size(rate)}/s)"
     counts = f"{result.files} files, {result.directories} directories, {amount}"
@@ -211,6 +213,14 @@ def _summary_of_prune(done: Pruned, seconds: float) -> str:
         f"{there}; {output.size(useless)} are not\n"
         f"{verb}: {deleted} of {packs['total']} packs, {freed}; {repacked}; {left}; {output.duration(seconds)}"
     )
+
+
+def _summary_of_repair(done: Repaired, result: Result) -> str:
+    if not (done.written or done.removed or result.finding_count):
+        return f"nothing to repair in {result.repository[:8]}: {done.what}, {output.duration(result.seconds)}"
+    verb = "would repair" if done.dry_run else "repaired"
+    written, removed = f"new {done.what}: {done.written}", f"files removed: {done.removed}"
+    return f"{verb} {result.repository[:8]}: {written}; {removed}; {output.duration(result.seconds)}"
 
 
 async def watch(client: Client, job: str, arguments: argparse.Namespace) -> int:

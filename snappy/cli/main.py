@@ -27,6 +27,7 @@ from snappy.cli import (
     options,
     output,
     prune,
+    repair,
     restore,
     schedules,
     services,
@@ -54,7 +55,7 @@ exit codes:
   130 interrupted (Ctrl-C)
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
-GROUPS = (up, services, backup, restore, check, forget, prune, *LOOKING, jobs, events, schedules, audit, keys)
+GROUPS = (up, services, backup, restore, check, forget, prune, repair, *LOOKING, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

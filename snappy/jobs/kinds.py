@@ -12,7 +12,7 @@ import msgspec
 from snappy.decoding import converted, from_json
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
-from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand
+from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand, RepairCommand
 
 
 class InitCommand(Command, frozen=True, kw_only=True):
@@ -60,8 +60,9 @@ COMMANDS: dict[str, type[Command]] = {
     "check": CheckCommand,
     "forget": ForgetCommand,
     "prune": PruneCommand,
+    "repair": RepairCommand,
 }
-AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand | ForgetCommand | PruneCommand
+AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand | ForgetCommand | PruneCommand | RepairCommand
 
 
 Message = TypeVar("Message")

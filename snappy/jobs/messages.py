@@ -103,6 +103,18 @@ class SnapshotGroup(msgspec.Struct, frozen=True, kw_only=True):
     """The newest first."""
 
 
+class Repaired(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repair did, or in a dry run would do, to ``index``, ``packs`` or ``snapshots``. What it found is among the
+    findings, what of files and directories is lost among the warnings."""
+
+    what: str
+    dry_run: bool = False
+    written: int = 0
+    """New index files, packs (not known in a dry run) or snapshots."""
+    removed: int = 0
+    """Files of the repository that went."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
 
@@ -128,6 +140,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The first hundred, damage before hints."""
     finding_count: int = 0
     prune: Pruned | None = None
+    repair: Repaired | None = None
     removed: int = 0
     """Snapshots; ``snapshots`` are left of those that were looked at."""
     groups: list[SnapshotGroup] = []

@@ -25,6 +25,8 @@ RIGHTS = {
 SNAPSHOTS, DATA = ("snapshots/",), ("index/", "data/")
 DELETES = {"forget": SNAPSHOTS, "prune": DATA, "repair": (*SNAPSHOTS, *DATA)}
 """What the kinds that delete may, unless they are dry runs. Never keys, nor the configuration of a repository."""
+USEFUL_WITHOUT = frozenset({"repair"})
+"""These do part of their work where they may delete nothing, and say what stays."""
 HOUR = 3600.0
 
 
@@ -45,7 +47,7 @@ def deletes_of(record: JobRecord) -> tuple[str, ...]:
 
 def check_deletion(kind: str, command: Command, submitter: str, settings: Core) -> None:
     """Raises Denied where the command deletes, and the submitter may not have that done at its target."""
-    if not _deletes(kind, command):
+    if not _deletes(kind, command) or kind in USEFUL_WITHOUT:
         return
     objection = _objection(submitter, command.source, _rules(command.target, settings), settings)
     if objection:

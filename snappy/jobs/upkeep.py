@@ -52,6 +52,33 @@ class PruneCommand(Command, frozen=True, kw_only=True):
     """Packs with uncompressed data are stored again."""
 
 
+class RepairCommand(Command, frozen=True, kw_only=True):
+    """Save what can be saved of a damaged repository. What is of no use any more is removed, if the submitter may have
+    anything deleted there."""
+
+    what: Literal["index", "packs", "snapshots"]
+    """In this order, if all has to be repaired. ``index``: list what packs hold. ``packs``: save the whole blobs of
+    damaged packs in new ones. ``snapshots``: make snapshots anew without what is lost."""
+    ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=1000)] = []
+    """Of packs, or of snapshots, whose first letters suffice; by default all that are damaged."""
+    read_all_packs: bool = False
+    """For ``index``: believe no index file, but the header of every pack."""
+    forget: bool = False
+    """For ``snapshots``: remove those that were made anew, and of ``ids`` those that cannot be read."""
+    dry_run: bool = False
+    """Only say what would be done."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, parts in (
+            ("ids", ("packs", "snapshots")),
+            ("read_all_packs", ("index",)),
+            ("forget", ("snapshots",)),
+        ):
+            if getattr(self, field) and self.what not in parts:
+                raise ValueError(f"{field} says nothing to a repair of {self.what}")
+
+
 Count = Annotated[int, Meta(ge=0)] | Literal["unlimited"]
 Span = Annotated[str, Meta(pattern=r"^([0-9]{1,6}[ymdh])*$", description="years, months, days, hours: 1y5m7d2h")]
 SnapshotId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}$", description="eight of its first letters at least")]

@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from snappy import log
-from snappy.jobs import messages
 from snappy.jobs.messages import Result
 from snappy.jobs.upkeep import CheckCommand
 from snappy.repository.checker import Checker, CheckResult
-from snappy.repository.findings import Finding
 from snappy.repository.portion import EVERYTHING, Portion
 from snappy.repository.repo import Repository
+from snappy.sources import telling
 from snappy.sources.allow import Ask
 from snappy.sources.workshop import Task, Workshop, locked_if_allowed
-
-FINDINGS_TOLD = 100
-
-_log = log.get(__name__)
 
 
 def prepare(command: CheckCommand, asks: Ask) -> Task:
@@ -36,8 +30,6 @@ def _check(shop: Workshop, portion: Portion | None) -> Result:
         checker = Checker(repository, progress=shop.progress, cancelled=shop.hold.check, workers=shop.workers)
         done = checker.check(portion)
         result = _result(done, repository, time.monotonic() - began)
-    for finding in done.findings[FINDINGS_TOLD:]:
-        _log.error("found too", kind=finding.kind.value.name, id=finding.id, reason=finding.message)
     failure = done.failure()
     if failure:
         failure.details["result"] = result
@@ -54,18 +46,6 @@ def _result(done: CheckResult, repository: Repository, seconds: float) -> Result
         packs_read=done.packs_read,
         bytes_read=done.bytes_read,
         seconds=seconds,
-        findings=[_told(finding) for finding in done.findings[:FINDINGS_TOLD]],
+        findings=telling.findings(done.findings),
         finding_count=done.damage + done.hints,
-    )
-
-
-def _told(finding: Finding) -> messages.Finding:
-    meaning = finding.kind.value
-    return messages.Finding(
-        kind=meaning.name,
-        damage=meaning.damage,
-        object=meaning.about,
-        id=finding.id,
-        message=finding.message,
-        remedy=meaning.remedy,
     )

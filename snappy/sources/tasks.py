@@ -22,11 +22,11 @@ from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
 from snappy.jobs.command import Command
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
-from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand
+from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand, RepairCommand
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
-from snappy.repository.entries import Exported, Problem, Sink
+from snappy.repository.entries import Exported, Sink
 from snappy.repository.journal import Journal
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
@@ -34,17 +34,14 @@ from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
-from snappy.sources import base, checks, forgets, prunes
+from snappy.sources import base, checks, forgets, prunes, repairs, telling
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 from snappy.sources.workshop import JOB_TAG, Task, Workshop, locked, locked_if_allowed, user_name
 
 LEVELS = {"off": None, "fastest": 1, "default": DEFAULT_LEVEL, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
-WARNINGS_TOLD = 100
 UNKNOWN = "an attempt that was lost finished this; whether it left anything out is not known"
-LETTERS_TOLD = 300
-"""Of a path or a sentence in a warning: all of them have to fit into one message, and into the job's record."""
 CENSUS_AFTER = 10.0
 """Seconds: a backup that is over by then ends later for being counted."""
 
@@ -64,6 +61,8 @@ def prepare(kind: str, command: Command) -> Task:
         return prunes.prepare(command, asks)
     if isinstance(command, ForgetCommand):
         return forgets.prepare(command, asks)
+    if isinstance(command, RepairCommand):
+        return repairs.prepare(command, asks)
     assert isinstance(command, InitCommand)
     return Task(asks, _init)
 
@@ -138,7 +137,7 @@ def _backup_blocking(
     with locked(repository, shop, settle_later=True):
         finished = _finished_before(repository, shop.hold)
         if finished is not None:
-            doubt = Warn(path=_shortened(", ".join(source.claims())), message=UNKNOWN)
+            doubt = Warn(path=telling.shortened(", ".join(source.claims())), message=UNKNOWN)
             return msgspec.structs.replace(_adopted(finished, repository), warnings=[doubt], warning_count=1)
         parent = _parent(repository, command, host, source.claims())
         repository.load_index()  # after the snapshots: it holds what the newest of them needs
@@ -282,7 +281,7 @@ def _backup_result(done: BackupResult, repository: Repository) -> Result:
     return msgspec.structs.replace(
         adopted,
         bytes_read=done.bytes_read,
-        warnings=_told(done.warnings),
+        warnings=telling.warnings(done.warnings),
         warning_count=done.warnings_total,
     )
 
@@ -328,7 +327,7 @@ def _raise_failure(done: RestoreResult) -> None:
     if failure is None:
         return
     for problem in done.errors:
-        _log.error("not restored", path=_text(problem.path), reason=problem.message)
+        _log.error("not restored", path=telling.path(problem.path), reason=problem.message)
     raise failure
 
 
@@ -341,25 +340,6 @@ def _restore_result(done: RestoreResult, snapshot: Snapshot, repository: Reposit
         directories=done.directories,
         bytes_processed=done.bytes,
         seconds=seconds,
-        warnings=_told(done.warnings),
+        warnings=telling.warnings(done.warnings),
         warning_count=done.warnings_total,
     )
-
-
-# ---- shared ------------------------------------------------------------------------------------------------------
-
-
-def _told(problems: Iterable[Problem]) -> list[Warn]:
-    shown = list(problems)[:WARNINGS_TOLD]
-    return [Warn(path=_shortened(_text(problem.path)), message=_shortened(problem.message)) for problem in shown]
-
-
-def _shortened(text: str) -> str:
-    """Without its middle, if it is long."""
-    half = LETTERS_TOLD // 2
-    return text if len(text) <= LETTERS_TOLD else f"{text[:half]}…{text[-half:]}"
-
-
-def _text(path: bytes) -> str:
-    """A path for people and JSON: bytes that are no UTF-8 are written as ``\\xff``."""
-    return path.decode(errors="backslashreplace")

@@ -16,7 +16,7 @@ from snappy.repository.findings import Kind
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
-from snappy.sources import checks
+from snappy.sources import telling
 from snappy.sources.tasks import prepare
 from snappy.sources.workshop import Workshop
 from tests.support.engine import OWNER, PASSWORD, memory_store, new_repository
@@ -102,7 +102,7 @@ async def test_damage_brings_its_result(store: Store) -> None:
 
 
 async def test_the_first_findings_are_told_and_all_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "FINDINGS_TOLD", 1)
+    monkeypatch.setattr(telling, "FINDINGS_TOLD", 1)
     for name in packs(store):
         store.remove(FileType.PACK, name)
     with pytest.raises(Damaged) as met:

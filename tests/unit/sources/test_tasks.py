@@ -40,7 +40,7 @@ from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
-from snappy.sources import tasks
+from snappy.sources import tasks, telling
 from snappy.sources.allow import check
 from snappy.sources.files import FilesSource
 from snappy.sources.tasks import prepare
@@ -334,8 +334,8 @@ async def test_no_job_may_pass_for_another(data: Path) -> None:
 
 def test_many_warnings_about_long_names_fit_into_one_message() -> None:
     problems = [Problem(b"/" + b"\xff" * 3000 + b"/end", "x" * 10_000)] * 1000
-    told = tasks._told(problems)
-    assert len(told) == tasks.WARNINGS_TOLD
+    told = telling.warnings(problems)
+    assert len(told) == telling.WARNINGS_TOLD
     assert told[0].path.endswith("/end")
     assert len(msgspec.json.encode(told)) < 200_000
 
