@@ -7,7 +7,7 @@ import datetime
 import ipaddress
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,8 @@ async def test_it_comes_back_over_tls(secure: NatsServer, authority: Authority) 
     try:
         await bus.listen("echo", "", answer)
         await secure.restart_meanwhile()
+        with suppress(BusUnavailable):  # lost with a connection that is not yet known to be gone
+            await bus.request("echo", b"", timeout=20)
         assert await bus.request("echo", bytes(1 << 20), timeout=20) == bytes(1 << 20)
     finally:
         await bus.drain()

@@ -160,13 +160,13 @@ async def test_an_older_snappys_wait_for_the_core_is_shortened(bus: Bus) -> None
 async def test_what_is_still_handled_does_not_come_again(bus: Bus) -> None:
     await streams.ensure(bus)
     known = (await bus.js.consumer_info("SNAPPY_REPORTS", "snappy_core")).config
-    await bus.js.add_consumer("SNAPPY_REPORTS", known.evolve(ack_wait=0.4))
+    await bus.js.add_consumer("SNAPPY_REPORTS", known.evolve(ack_wait=1.0))
     await bus.store("snappy.report.site1.r1", b"{}")
     batches = Puller(bus, "SNAPPY_REPORTS", "snappy_core", expires=1.0).batches()
     [slow] = await anext(batches)
     again = asyncio.ensure_future(anext(batches))
     async with in_progress([slow], 0.1):
-        await asyncio.wait({again}, timeout=1.2)
+        await asyncio.wait({again}, timeout=2.0)
         assert not again.done()
     assert (await asyncio.wait_for(again, 5.0))[0].metadata.num_delivered == 2
 
