@@ -10,14 +10,14 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snappy.cli import display, output, retained
+from snappy.cli import display, output, pruned, retained
 from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
 from snappy.jobs.states import Event, State
 
 if TYPE_CHECKING:
     from snappy.cli.session import Session
     from snappy.frontend.api import Client
-    from snappy.jobs.messages import JobRecord, Pruned, Repaired, Result
+    from snappy.jobs.messages import JobRecord, Repaired, Result
 
 Done = TypeVar("Done")
 
@@ -148,6 +148,7 @@ def _why(record: JobRecord, interrupted: bool) -> SnappyError:
 def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
     if record.kind == "forget":
         text = retained.told(result, dry_run=bool(record.command.get("dry_run")))
+        text += f"\n{pruned.told(result.prune, result.seconds)}" if result.prune else ""
         output.result(retained.as_restic(result), text, as_json=as_json)
     else:
         output.result(record, summary(record.kind, result), as_json=as_json)
@@ -180,7 +181,7 @@ def summary(kind: str, result: Result) -> str:
     if kind == "check":
         return _summary_of_check(result)
     if result.prune:
-        return _summary_of_prune(result.prune, result.seconds)
+        return pruned.told(result.prune, result.seconds)
     if result.repair:
         return _summary_of_repair(result.repair, result)
     rate = result.bytes_processed / result.seconds if result.seconds else 0.0
@@ -197,22 +198,6 @@ def _summary_of_check(result: Result) -> str:
     there = f"{result.snapshots} snapshots, {result.directories} different directories, {result.packs} packs"
     read = f"read {result.packs_read} packs, {output.size(result.bytes_read)}"
     return f"no damage in {result.repository[:8]}: {there}; {read} in {output.duration(result.seconds)}"
-
-
-def _summary_of_prune(done: Pruned, seconds: float) -> str:
-    blobs, sizes, packs = done.blobs, done.bytes, done.packfiles
-    there = f"{blobs['used']} blobs are used, {output.size(sizes['used'])}"
-    useless = sizes["unused"] + sizes["duplicate"] + sizes["unreferenced"]
-    if done.packs_deleted:
-        verb, deleted, freed = "deleted", done.packs_deleted, output.size(done.bytes_deleted)
-    else:
-        verb, deleted, freed = "to delete", packs["remove_total"] + packs["repack"], output.size(sizes["remove_total"])
-    repacked = f"{packs['repack']} of them repacked, {output.size(sizes['repack'])}"
-    left = f"unused data that stays: {output.size(sizes['remaining_unused'])}"
-    return (
-        f"{there}; {output.size(useless)} are not\n"
-        f"{verb}: {deleted} of {packs['total']} packs, {freed}; {repacked}; {left}; {output.duration(seconds)}"
-    )
 
 
 def _summary_of_repair(done: Repaired, result: Result) -> str:

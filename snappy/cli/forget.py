@@ -7,7 +7,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
-from snappy.cli import follow, options, rules
+from snappy.cli import follow, options, prune, rules
 
 if TYPE_CHECKING:
     from snappy.cli.session import Session
@@ -28,8 +28,10 @@ def register(commands: options.Commands) -> None:
     rules.register(forget)
     forget.add_argument("snapshots", metavar="ID", nargs="*", help="remove these; there is no policy then")
     forget.add_argument("--dry-run", "-n", action="store_true", help="say what would be removed, and why the rest not")
+    forget.add_argument("--prune", action="store_true", help="prune too, if any snapshot is removed")
     _register_policy(forget.add_argument_group("what is kept"))
     _register_filters(forget.add_argument_group("which snapshots are looked at"))
+    prune.limits(forget)
     forget.set_defaults(run=lambda arguments: asyncio.run(_forget(arguments)))
 
 
@@ -74,7 +76,7 @@ async def _forget(arguments: argparse.Namespace) -> int:
 
 def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
     """The command that the arguments stand for."""
-    names = [*JOB_FIELDS, "keep_last", "keep_within"]
+    names = [*JOB_FIELDS, "prune", *prune.LIMITS, "keep_last", "keep_within"]
     names += [f"keep_{within}{period}" for period in PERIODS for within in ("", "within_")]
     given = {name: value for name in names if (value := getattr(arguments, name)) not in (None, False, [])}
     return {**session.names(arguments.request), **rules.fields(arguments), **given}

@@ -34,11 +34,10 @@ _SIZE = r"^[0-9]{1,18}[KMGTkmgt]?$"
 _UNUSED = r"^([0-9]{1,18}[KMGTkmgt]?|[0-9]{1,2}(\.[0-9]{1,6})?%|unlimited)$"
 
 
-class PruneCommand(Command, frozen=True, kw_only=True):
-    """Delete what no snapshot uses. The fields have the names and meanings of ``restic prune``'s options."""
+class RepackingCommand(Command, frozen=True, kw_only=True):
+    """How much a prune stores again, so that the rest of its packs can be deleted. The fields have the names and
+    meanings of ``restic prune``'s options."""
 
-    dry_run: bool = False
-    """Only say what would be done."""
     max_unused: Annotated[str, Meta(pattern=_UNUSED)] = "5%"
     """How much unused data may stay, so that less is stored again: a share of what remains, bytes (``500M``) or
     ``unlimited``."""
@@ -50,6 +49,13 @@ class PruneCommand(Command, frozen=True, kw_only=True):
     """Only packs of trees are stored again."""
     repack_uncompressed: bool = False
     """Packs with uncompressed data are stored again."""
+
+
+class PruneCommand(RepackingCommand, frozen=True, kw_only=True):
+    """Delete what no snapshot uses."""
+
+    dry_run: bool = False
+    """Only say what would be done."""
 
 
 class RepairCommand(Command, frozen=True, kw_only=True):
@@ -86,9 +92,12 @@ _GROUP_BY = r"^((hosts?|paths?|tags?)?(,(hosts?|paths?|tags?)?)*)$"
 _ZERO_SPAN = re.compile(r"(0+[ymdh])*\Z")
 
 
-class ForgetCommand(Command, frozen=True, kw_only=True):
+class ForgetCommand(RepackingCommand, frozen=True, kw_only=True):
     """Remove snapshots, by a policy or by their ids, with the meanings of restic's ``forget``. What they alone need
     stays until a prune."""
+
+    prune: bool = False
+    """Prune too, if any snapshot is removed."""
 
     snapshots: list[SnapshotId] = []
     """These are removed, and there is no policy. Not ``latest``: an attempt after one that was lost would find another

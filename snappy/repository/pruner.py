@@ -59,13 +59,16 @@ class _Leaving(NamedTuple):
 
 class Pruner:
     """One prune of an open repository whose index nobody has loaded. Every method raises StorageError,
-    :class:`Damaged` and what ``cancelled`` raises; where something cannot be read, nothing was deleted."""
+    :class:`Damaged` and what ``cancelled`` raises; where something cannot be read, nothing was deleted.
+
+    A dry run may plan as if the snapshots of the ids in ``without`` were gone."""
 
     def __init__(
         self,
         repo: Repository,
         options: PruneOptions,
         *,
+        without: Iterable[str] = (),
         progress: Progress | None = None,
         cancelled: Cancelled = never,
         patience: float = PATIENCE,
@@ -75,7 +78,7 @@ class Pruner:
         self._patience, self._pause = patience, pause
         self._progress = progress or Progress()
         self._blobs = ListedBlobs(repo, cancelled)
-        self._used = UsedBlobs(repo, self._blobs, cancelled)
+        self._used = UsedBlobs(repo, self._blobs, cancelled, without)
 
     def prune(self, held: Held, *, dry_run: bool = False) -> PruneResult:
         """Do it all. Raises :class:`RepositoryLocked` too, and :class:`snappy.errors.AccessDenied` before anything is

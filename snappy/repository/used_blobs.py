@@ -25,9 +25,10 @@ class UsedBlobs:
     """Goes through all snapshots, and when asked again through those that are new. Whatever cannot be read raises: who
     does not know what is used must delete nothing."""
 
-    def __init__(self, repo: Repository, blobs: ListedBlobs, cancelled: Cancelled) -> None:
+    def __init__(self, repo: Repository, blobs: ListedBlobs, cancelled: Cancelled, without: Iterable[str] = ()) -> None:
+        """``without`` the snapshots of these ids."""
         self._repo, self._blobs, self._cancelled = repo, blobs, cancelled
-        self._snapshots: set[str] = set()
+        self._snapshots = set(without)
 
     def roots(self) -> list[BlobId]:
         """The trees of the snapshots that were not asked about before. Raises :class:`Damaged` and StorageError; list

@@ -21,7 +21,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = dict[str, Any]
 Struct = type[msgspec.Struct]
 
-BASES = (command.Command, protocol.Request, audit_words.AuditFilter)
+BASES = (command.Command, upkeep.RepackingCommand, protocol.Request, audit_words.AuditFilter)
 """What others inherit from; never a message itself."""
 
 

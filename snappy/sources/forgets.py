@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from snappy.errors import SnapshotNotFound
-from snappy.jobs.messages import Result, SnapshotGroup, SnapshotRow
+from snappy.jobs.messages import Pruned, Result, SnapshotGroup, SnapshotRow
 from snappy.jobs.upkeep import Count, ForgetCommand
+from snappy.repository.prune_plan import PruneOptions
 from snappy.repository.repo import Repository
 from snappy.repository.retention import (
     PERIODS,
@@ -29,6 +30,7 @@ from snappy.repository.retention import (
 )
 from snappy.repository.snapshots import Snapshot, remove_snapshots
 from snappy.repository.spans import Span
+from snappy.sources import prunes
 from snappy.sources.allow import Ask
 from snappy.sources.workshop import JOB_TAG, Task, Workshop, locked
 
@@ -42,25 +44,34 @@ Chosen = Callable[[Repository, int], list[Group]]
 def prepare(command: ForgetCommand, asks: Ask) -> Task:
     """Raises UsageError."""
     choose = _by_name(command.snapshots) if command.snapshots else by_policy(command)
+    options = prunes.options_of(command) if command.prune else None
     work = _look if command.dry_run else _forget
-    return Task(asks, lambda shop: asyncio.to_thread(work, shop, choose))
+    return Task(asks, lambda shop: asyncio.to_thread(work, shop, choose, options))
 
 
-def _look(shop: Workshop, choose: Chosen) -> Result:
+def _look(shop: Workshop, choose: Chosen, options: PruneOptions | None) -> Result:
     began = time.monotonic()
     with Repository.open(shop.store, shop.password) as repository:
         groups = choose(repository, 1)
-        return _result(groups, len(_ids(groups)), repository, time.monotonic() - began)
+        removed = _ids(groups)
+        planned = None
+        if options and removed:
+            planned = prunes.prune(repository, shop, options, dry_run=True, without=removed)
+        return _result(groups, len(removed), planned, repository, time.monotonic() - began)
 
 
-def _forget(shop: Workshop, choose: Chosen) -> Result:
+def _forget(shop: Workshop, choose: Chosen, options: PruneOptions | None) -> Result:
     """The newest is removed first, so that the oldest of a group, which a policy may keep for being that, is another
     one at no time: whoever goes on where this attempt is lost decides as it did."""
     began = time.monotonic()
-    with Repository.open(shop.store, shop.password) as repository, locked(repository, shop, exclusive=True):
-        groups = choose(repository, shop.hold.attempt)
-        removed = remove_snapshots(repository.store, _ids(groups), going_on=shop.hold.check)
-        return _result(groups, removed, repository, time.monotonic() - began)
+    with Repository.open(shop.store, shop.password) as repository:
+        with locked(repository, shop, exclusive=True):
+            groups = choose(repository, shop.hold.attempt)
+            removed = remove_snapshots(repository.store, _ids(groups), going_on=shop.hold.check)
+        pruned = None
+        if options and (removed or shop.hold.attempt > 1):  # an attempt that was lost may have removed all
+            pruned = prunes.prune(repository, shop, options, dry_run=False)
+        return _result(groups, removed, pruned, repository, time.monotonic() - began)
 
 
 def _ids(groups: Iterable[Group]) -> list[str]:
@@ -123,12 +134,13 @@ def _without_job(snapshot: Snapshot) -> Snapshot:
 # ---- what is told ------------------------------------------------------------------------------------------------
 
 
-def _result(groups: list[Group], removed: int, repository: Repository, seconds: float) -> Result:
+def _result(groups: list[Group], removed: int, pruned: Pruned | None, repository: Repository, seconds: float) -> Result:
     return Result(
         repository=repository.id,
         snapshots=sum(len(group.keep) for group in groups),
         removed=removed,
         groups=list(_told(groups)),
+        prune=pruned,
         seconds=seconds,
     )
 
