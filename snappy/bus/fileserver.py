@@ -206,7 +206,7 @@ class FileServer:
         frame = pace.frame(frame)
         await self._take_place()
         try:
-            handle = await self._in_thread(files._open, request.path)
+            handle = await self._in_thread(files.open_range, request.path, request.start, answer.size)
         except BaseException:
             self._places.release()
             raise

@@ -23,6 +23,7 @@ from snappy.bus.protocol import named_hash
 from snappy.errors import AccessDenied, AttemptOver, Corrupt, UsageError
 from snappy.targets.drafts import Bytes, Draft, draft
 from snappy.targets.lock_book import LockBook
+from snappy.targets.ranges import RemoteRange
 
 READ, LIST, WRITE, OVERWRITE, DELETE = LETTERS = "rlwWd"
 APPEND_ONLY = "rlw"
@@ -272,6 +273,13 @@ class PolicyFileSystem(AbstractFileSystem):
             # Every reader of a memory file would share its position.
             return io.BytesIO(self.fs.cat_file(self._below(path)))
         return self.fs.open(self._below(path), "rb")
+
+    def open_range(self, path: str, start: int, size: int) -> Any:
+        """A file with these bytes of an object, at their places in it; others may be in it as well."""
+        if self.has_directories:
+            return self._open(path)
+        self.demand(READ)
+        return RemoteRange(self.fs, self._below(clean(path)), start, start + size)
 
     # ---- names
 
