@@ -6,6 +6,7 @@
     fs.ls("latest/home/me")
     fsspec.open("snappy-snapshot:///latest/etc/hosts", repository="/mnt/backup", password_file="password")
     fsspec.open("snappy-snapshot:///4f3c2a11/etc/hosts::/mnt/backup")      # the password from $SNAPPY_PASSWORD
+    fsspec.open("snappy-snapshot://vault/latest/etc/hosts")                # of a target, with a server configured
 
 The first name of a path is a snapshot: its id, the first letters of one, or ``latest``; above them all is the list of
 snapshots. Names that are no UTF-8 are as :mod:`snappy.browse.words` says. A link has the type ``link``, with
@@ -31,10 +32,11 @@ from fsspec.core import filesystem
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike
 
-from snappy import secrets
+from snappy import config, secrets
 from snappy.browse import words
 from snappy.browse.files import SnapshotFile
 from snappy.browse.opening import open_repository
+from snappy.browse.remote import RemoteLibrary, connected
 from snappy.config import Secret
 from snappy.errors import AccessDenied, SnapshotNotFound, UsageError
 from snappy.repository.browsable import Browsable
@@ -71,7 +73,11 @@ class SnapshotFileSystem(AbstractFileSystem):
 
     ``repository`` is a URL or path, with ``storage_options`` for its filesystem; a chained URL serves as well.
     ``password``, else ``password_file``, ``password_command`` or $SNAPPY_PASSWORD open it. ``cache``: a folder in which
-    its index is kept from time to time. ``library`` is a repository that is open already, in place of all these.
+    its index is kept from time to time.
+
+    ``target`` names a target instead, on a server (``nats``, else the configuration's): the service ``source`` (the
+    only one, where none is named) reads it with its ``key``, for who may browse there. ``library`` is a repository
+    that is open already, in place of all these.
     """
 
     protocol = PROTOCOL
@@ -87,6 +93,10 @@ class SnapshotFileSystem(AbstractFileSystem):
         password_command: str = "",
         storage_options: dict[str, Any] | None = None,
         cache: str | Path | None = None,
+        target: str = "",
+        source: str = "",
+        key: str = "default",
+        nats: config.Nats | None = None,
         library: Browsable | None = None,
         fo: str = "",
         target_protocol: str = "",
@@ -99,6 +109,8 @@ class SnapshotFileSystem(AbstractFileSystem):
         self._files: OrderedDict[tuple[str, str], StoredFile] = OrderedDict()
 
         def opened() -> Browsable:
+            if target:
+                return RemoteLibrary(connected(target, source, nats), target, key)
             word = password or secrets.read(_secret(password_file, password_command))
             kept = Path(cache) if cache else None
             if target_protocol:
@@ -106,8 +118,10 @@ class SnapshotFileSystem(AbstractFileSystem):
                 return Repository.open(store, word, cache=kept)
             return open_repository(repository, word, storage_options=storage_options, cache=kept)
 
-        if not (repository or library or target_protocol):
-            raise UsageError(f"{PROTOCOL}:// needs a repository", hint='for example repository="/mnt/backup"')
+        if sum(map(bool, (repository, library, target_protocol, target))) != 1:
+            hint = 'for example repository="/mnt/backup", or ://TARGET/; with a repository the URL begins with ":///"'
+            raise UsageError(f"{PROTOCOL}:// needs a repository or a target, and not both", hint=hint)
+        self._owns = library is None
         self._opened: Callable[[], Browsable] = opened if library is None else lambda: library
 
     @classmethod
@@ -119,6 +133,11 @@ class SnapshotFileSystem(AbstractFileSystem):
             plain = plain.removeprefix(f"{PROTOCOL}://").partition("/")[2]
         return plain.strip("/")
 
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        target = path.removeprefix(f"{PROTOCOL}://").partition("/")[0] if path.startswith(f"{PROTOCOL}://") else ""
+        return {"target": target} if target else {}
+
     @property
     def view(self) -> View:
         """What is shown; the repository is opened at the first look."""
@@ -126,6 +145,14 @@ class SnapshotFileSystem(AbstractFileSystem):
             if self._view is None:
                 self._view = View(self._opened())
             return self._view
+
+    def close(self) -> None:
+        """Let go of the repository; the next look opens it again."""
+        with self._lock:
+            view, self._view = self._view, None
+            self._files.clear()
+        if view is not None and self._owns:
+            view.library.close()
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Look again at which snapshots there are."""

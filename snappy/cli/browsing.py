@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,8 +14,10 @@ import msgspec
 from snappy import log
 from snappy.browse import words
 from snappy.browse.opening import open_repository
-from snappy.cli import options, output, passwords
-from snappy.errors import AccessDenied, Damaged, SnapshotNotFound, UsageError
+from snappy.browse.remote import RemoteLibrary
+from snappy.cli import options, output, passwords, session
+from snappy.errors import AccessDenied, Damaged, SnapshotNotFound
+from snappy.frontend.api import Client
 from snappy.repository.browsable import NoDirectory
 from snappy.repository.entries import Node
 from snappy.repository.locks import LockOwner
@@ -33,16 +35,24 @@ _LOG = log.get(__name__)
 
 @contextmanager
 def opened(arguments: argparse.Namespace) -> Iterator[View]:
-    """The repository at ``arguments.place``. Raises UsageError, RepositoryError and StorageError."""
+    """The repository at ``arguments.place``: here, or through the source service that has its key. Raises UsageError,
+    RepositoryError, StorageError, BusError and Denied."""
     settings = options.load(arguments)
-    if settings.nats.url:
-        options.refuse_with_a_server(arguments)
-    if not options.is_place(arguments.place):
-        raise UsageError(f"{arguments.place!r} is a target's name", hint=f"write ./{arguments.place} for a folder")
+    if settings.nats.url or not options.is_place(arguments.place):
+        library = RemoteLibrary(_way(arguments), arguments.place, arguments.key or "default")
+        with closing(library):
+            yield View(library)
+        return
     cache = Path(settings.state_dir, "indexes").expanduser().absolute() if settings.state_dir else None
     url, password = options.as_url(arguments.place), passwords.find(arguments)
     with open_repository(url, password, cache=cache) as repository, _locked(repository, arguments):
         yield View(repository)
+
+
+@asynccontextmanager
+async def _way(arguments: argparse.Namespace) -> AsyncIterator[tuple[Client, str]]:
+    async with session.for_repository(arguments) as opened:
+        yield opened.client, opened.source
 
 
 @contextmanager

@@ -105,9 +105,10 @@ def _ending(record: JobRecord) -> str:
 
 async def _services(arguments: argparse.Namespace) -> int:
     from snappy.cli import session
+    from snappy.frontend import alive
 
     async with session.for_questions(arguments) as client:
-        found = [beat for beat in await client.services() if arguments.all or session.is_alive(beat)]
+        found = [beat for beat in await client.services() if arguments.all or alive.is_alive(beat)]
     rows = [_service_row(beat) for beat in found]
     text = output.table(("ROLE", "NAME", "REPLICA", "VERSION", "SEEN", "PLUG-INS"), rows) if rows else "no services"
     output.result(found, text, as_json=arguments.json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,11 +12,8 @@ from snappy.bus.connection import Bus
 from snappy.cli import options
 from snappy.config import Config
 from snappy.errors import UsageError
+from snappy.frontend import alive
 from snappy.frontend.api import Client
-from snappy.jobs.messages import Beat
-
-ALIVE_SECONDS = 20.0
-"""After four heartbeats that nobody heard, a service counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ async def _with_server(arguments: argparse.Namespace, settings: Config) -> Async
     if settings.nats.url:
         options.refuse_with_a_server(arguments)
     async with _way(settings, arguments.place) as client:
-        source = arguments.source or await _only_source(client)
+        source = arguments.source or await alive.only_source(client)
         yield Session(client, source, arguments.place, arguments.key or "default", embedded=False)
 
 
@@ -100,16 +96,3 @@ def _way(settings: Config, target: str) -> AbstractAsyncContextManager[Client]:
     from snappy.cli import embedded
 
     return embedded.running(settings, target)
-
-
-async def _only_source(client: Client) -> str:
-    alive = sorted({beat.service for beat in await client.services() if beat.role == "source" and is_alive(beat)})
-    if len(alive) == 1:
-        return alive[0]
-    names = ", ".join(alive) or "none"
-    raise UsageError("which source service should do this?", hint=f"name one with --source; alive are: {names}")
-
-
-def is_alive(beat: Beat) -> bool:
-    """Whether a service was heard of lately."""
-    return time.time() - beat.seen < ALIVE_SECONDS

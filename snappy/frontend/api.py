@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import Any, TypeVar
@@ -24,9 +24,13 @@ from snappy.frontend.schedules import Schedules
 from snappy.frontend.subscriptions import Subscriptions
 from snappy.jobs import verbs
 from snappy.jobs.api_words import (
+    BlobKind,
+    BlobRequest,
     CancelRequest,
     GetRequest,
     ListRequest,
+    LocateRequest,
+    Place,
     Reply,
     ServicesRequest,
     SnapshotsRequest,
@@ -47,13 +51,14 @@ from snappy.jobs.verbs import Verb
 SUBMIT_TRIES = 3
 RETRY_SECONDS = 1.0
 OUTAGE_SECONDS = 120.0
-SNAPSHOTS_SECONDS = 60.0
-"""The source service opens the repository and reads all snapshots before it answers."""
+SOURCE_SECONDS = 60.0
+"""The source service opens the repository, and reads all snapshots or the index, before it answers."""
 AUDIT_SECONDS = 600.0
 """A long log is read for as long as it takes."""
 
 Beats = list[Beat]
 Documents = list[dict[str, Any]]
+Places = list[Place | None]
 Records = list[JobRecord]
 States = list[State]
 Value = TypeVar("Value")
@@ -156,17 +161,32 @@ class Client:
     async def snapshots(self, service: str, target: str, key: str = "default") -> Documents:
         """All snapshots in the repository at ``target``, as the source service that holds its key sees them, the
         oldest first. Raises SnapshotNotFound if one is removed meanwhile."""
-        verb = verbs.SNAPSHOTS_LIST
-        subject = self.bus.subjects.ask(service, verb.noun, verb.verb, self.bus.user)
         found: Documents = []
         more = True
         while more:
             before = found[0]["id"] if found else ""
             request = SnapshotsRequest(target=target, key=key, before=before)
-            reply = await self._ask(subject, request, SNAPSHOTS_SECONDS)
+            reply = await self._ask_source(service, verbs.SNAPSHOTS_LIST, request)
             found = _present(reply.snapshots) + found
             more = reply.more
         return found
+
+    async def locate(self, service: str, target: str, key: str, kind: BlobKind, blobs: Sequence[str]) -> Places:
+        """Where blobs, by their ids, lie in the repository at ``target``; at most ``MOST_LOCATED`` at a time."""
+        request = LocateRequest(target=target, key=key, kind=kind, blobs=list(blobs))
+        return _present((await self._ask_source(service, verbs.BLOBS_LOCATE, request)).places)
+
+    async def blob(self, service: str, target: str, key: str, kind: BlobKind, blob: str) -> bytes:
+        """The plain bytes of a blob."""
+        data = bytearray()
+        while True:
+            request = BlobRequest(target=target, key=key, kind=kind, blob=blob, offset=len(data))
+            piece = _present((await self._ask_source(service, verbs.BLOBS_GET, request)).piece)
+            data += piece.data
+            if len(data) >= piece.size:
+                return bytes(data)
+            if not piece.data:
+                raise InternalError("the service's answer holds nothing of what is left of a blob")
 
     async def audit(
         self,
@@ -201,6 +221,10 @@ class Client:
 
     async def _call(self, verb: Verb, request: msgspec.Struct, *, timeout: float | None = None) -> Reply:
         return await self._ask(self.bus.subjects.api(verb.noun, verb.verb, self.bus.user), request, timeout)
+
+    async def _ask_source(self, service: str, verb: Verb, request: msgspec.Struct) -> Reply:
+        subject = self.bus.subjects.ask(service, verb.noun, verb.verb, self.bus.user)
+        return await self._ask(subject, request, SOURCE_SECONDS)
 
     async def _ask(self, subject: str, request: msgspec.Struct, timeout: float | None = None) -> Reply:
         body = await self.bus.request(subject, msgspec.json.encode(request), timeout=timeout or self.timeout)

@@ -56,6 +56,48 @@ class SnapshotsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     v: int = VERSION
 
 
+BlobHex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+BlobKind = Literal["data", "tree"]
+MOST_LOCATED = 1000
+
+
+class LocateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where blobs of a target's repository lie, and how large they are. Needs the right to browse."""
+
+    target: Name
+    key: Name = "default"
+    kind: BlobKind
+    blobs: Annotated[list[BlobHex], Meta(max_length=MOST_LOCATED)]
+    v: int = VERSION
+
+
+class BlobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The plain bytes of a blob from ``offset`` on, as many as one message holds. Needs the right to browse."""
+
+    target: Name
+    key: Name = "default"
+    kind: BlobKind
+    blob: BlobHex
+    offset: Annotated[int, Meta(ge=0)] = 0
+    v: int = VERSION
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a blob lies in a pack, in bytes; ``uncompressed_length`` is 0 for one that is not compressed."""
+
+    pack: str
+    offset: int
+    length: int
+    uncompressed_length: int = 0
+
+
+class BlobPiece(msgspec.Struct, frozen=True, kw_only=True):
+    """``data`` stands in JSON as base64; ``size`` is that of the whole blob in bytes."""
+
+    data: bytes
+    size: int
+
+
 class ServicesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role: Literal["", "source", "target"] = ""
     v: int = VERSION
@@ -101,6 +143,9 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     schedules: list[Schedule] | None = None
     services: list[Beat] | None = None
     snapshots: list[dict[str, Any]] | None = None
+    places: list[Place | None] | None = None
+    """In the order of the blobs asked for; null for one that is unknown."""
+    piece: BlobPiece | None = None
     subscription: Subscription | None = None
     entries: list[dict[str, Any]] | None = None
     audit: AuditState | None = None

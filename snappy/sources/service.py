@@ -23,28 +23,30 @@ from snappy.bus.micro import MicroService
 from snappy.bus.pulling import Puller, again_soon
 from snappy.bus.remote import Grant
 from snappy.config import Allow
-from snappy.errors import BusUnavailable, JobCancelled, SnappyError, SnapshotNotFound, UnknownKey, UsageError
-from snappy.jobs import verbs
-from snappy.jobs.api_words import Reply, SnapshotsRequest
+from snappy.errors import (
+    BusUnavailable,
+    JobCancelled,
+    SnappyError,
+    UnknownKey,
+    UsageError,
+)
 from snappy.jobs.heart import Heart
 from snappy.jobs.kinds import read, typed_command
 from snappy.jobs.messages import (
     Beat,
     Control,
-    ErrorInfo,
     HoldAnswer,
     HoldRequest,
     Result,
     read_answer,
 )
 from snappy.repository.progress import Progress
-from snappy.repository.repo import Repository
-from snappy.repository.store import Store
 from snappy.repository.team import Workers, processors
 from snappy.sources import allow, base, tasks, worker_store
 from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
+from snappy.sources.questions import Questions
 from snappy.sources.workshop import Workshop
 
 ANSWER_SECONDS = 5.0
@@ -83,12 +85,21 @@ class SourceService:
         self.replica = settings.replica or random.token_hex(4)
         self._passwords = passwords or self._configured_password
         self._rules = rules
-        self._private = private_inboxes
         self._index_cache = index_cache
         self._holds: dict[str, Hold] = {}
         self._slots = asyncio.Semaphore(settings.concurrent_jobs)
         self._attempts: set[asyncio.Task[None]] = set()
         self._started = time.time()
+        self._questions = Questions(
+            bus,
+            name,
+            rules_for=self._rules_for,
+            files=self._files,
+            ask_read=self._ask_read,
+            passwords=self._passwords,
+            index_cache=index_cache,
+            private=private_inboxes,
+        )
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -106,11 +117,11 @@ class SourceService:
         await heart.first()
         await self._bus.listen(subjects.control(self.name), "", self._on_control)
         await micro.begin()
-        question = subjects.ask(self.name, verbs.SNAPSHOTS_LIST.noun, verbs.SNAPSHOTS_LIST.verb, "*")
-        await micro.add(verbs.SNAPSHOTS_LIST.name, question, self._on_snapshots, queue=self.name)
+        await self._questions.begin(micro)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(heart.keep())
+                group.create_task(self._questions.keep())
                 group.create_task(self._take_calls(repair=heart.once))
                 self.ready.set()
         finally:
@@ -120,6 +131,7 @@ class SourceService:
         for attempt in self._attempts:
             attempt.cancel()
         await asyncio.gather(*self._attempts, return_exceptions=True)
+        await self._questions.close()
         try:
             await micro.stop()
         except (NatsError, OSError) as error:
@@ -295,59 +307,8 @@ class SourceService:
         if control.verb == "cancel" and hold:
             hold.end(JobCancelled())
 
-    # ---- questions
-
-    async def _on_snapshots(self, message: Msg) -> None:
-        caller = self._bus.subjects.parse_call(message.subject).caller
-        if not self._bus.reply_allowed(message, caller, self._private):
-            _log.warning("a question with a forged reply was dropped", subject=message.subject)
-            return
-        try:
-            reply = await self._list_snapshots(caller, message.data)
-        except SnappyError as error:
-            reply = Reply(error=ErrorInfo.of(error))
-        await self._bus.respond(message, self._fitting(reply))
-
-    async def _list_snapshots(self, caller: str, body: bytes) -> Reply:
-        try:
-            request = read(body, SnapshotsRequest)
-        except msgspec.MsgspecError as error:
-            return Reply(error=ErrorInfo(code="invalid-command", message=str(error)))
-        allow.check(allow.Ask(kind="snapshots", target=request.target), self._may_look(caller), caller)
-        answer = await self._ask_core("read", HoldRequest(target=request.target))
-        password = await asyncio.to_thread(self._passwords, request.key)
-        async with self._files(request.target, answer.grant) as files:
-            found = await asyncio.to_thread(_read_snapshots, Store(files, ""), password)
-        return Reply(snapshots=_older(found, request.before))
-
-    def _may_look(self, caller: str) -> Allow:
-        """Who may use a target may also see what is kept there."""
-        return msgspec.structs.replace(self._rules_for(caller), kinds=[allow.ALL])
-
-    def _fitting(self, reply: Reply) -> bytes:
-        """The newest snapshots that one message can hold."""
-        body = msgspec.json.encode(reply)
-        while len(reply.snapshots or ()) > 1 and len(body) > self._bus.nc.max_payload - 1024:
-            assert reply.snapshots is not None
-            half = reply.snapshots[len(reply.snapshots) // 2 :]
-            reply = msgspec.structs.replace(reply, snapshots=half, more=True)
-            body = msgspec.json.encode(reply)
-        return body
-
-
-def _read_snapshots(store: Store, password: str) -> list[dict[str, Any]]:
-    """Oldest first, each as restic's ``snapshots --json`` shows it."""
-    with Repository.open(store, password) as repository:
-        found = repository.snapshots()
-    return [{**msgspec.to_builtins(snap), "id": snap.id, "short_id": snap.id[:8]} for snap in found]
-
-
-def _older(snapshots: list[dict[str, Any]], before: str) -> list[dict[str, Any]]:
-    """Those that stand before the one of that id; all of them for an empty one. Raises SnapshotNotFound."""
-    ids = [snapshot["id"] for snapshot in snapshots]
-    if before and before not in ids:
-        raise SnapshotNotFound(f"the snapshot {before[:8]} was removed while the list was read", hint="ask again")
-    return snapshots[: ids.index(before)] if before else snapshots
+    async def _ask_read(self, target: str) -> HoldAnswer:
+        return await self._ask_core("read", HoldRequest(target=target))
 
 
 def _configure_storage(options: dict[str, dict[str, Any]]) -> None:

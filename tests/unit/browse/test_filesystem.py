@@ -377,6 +377,8 @@ def test_latest_stays_until_asked_anew(repository: Repository) -> None:
 def test_what_opens_it_must_be_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="needs a repository"):
         SnapshotFileSystem()
+    with pytest.raises(UsageError, match="not both"):
+        fsspec.open("snappy-snapshot://latest/file", repository=str(place))
     monkeypatch.delenv("SNAPPY_PASSWORD", raising=False)
     with pytest.raises(UsageError, match="SNAPPY_PASSWORD"):
         SnapshotFileSystem(str(place)).ls("")

@@ -6,13 +6,10 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from snappy import config
-from snappy.errors import SnapshotNotFound
-from snappy.jobs.api_words import Reply
 from snappy.sources import service
 from snappy.sources.service import SourceService
 
@@ -37,26 +34,6 @@ async def test_an_attempt_that_breaks_is_told_and_gives_its_place_back(monkeypat
     assert [(line["log_level"], line["job"]) for line in told] == [("error", "job-1")]
     assert not site._holds
     assert not site._attempts
-
-
-def test_snapshots_that_do_not_fit_are_cut_at_the_old_end_and_said_to_be() -> None:
-    bus: Any = SimpleNamespace(nc=SimpleNamespace(max_payload=4096))
-    site = SourceService(bus, "site", config.SourceService(), config.Nats())
-    everything = [{"id": str(number), "paths": ["/" + "x" * 200]} for number in range(40)]
-    pages: list[dict[str, Any]] = []
-    more, before = True, ""
-    while more:
-        body = site._fitting(Reply(snapshots=service._older(everything, before)))
-        assert len(body) <= 4096
-        reply = msgspec.json.decode(body, type=Reply)
-        assert reply.snapshots
-        pages, more, before = reply.snapshots + pages, reply.more, reply.snapshots[0]["id"]
-    assert pages == everything
-
-
-def test_a_page_after_a_snapshot_that_is_gone_is_refused() -> None:
-    with pytest.raises(SnapshotNotFound, match="gone"):
-        service._older([{"id": "there"}], "gone")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,168 @@
+"""Backups are read through the source service that has their key, by who may browse, and by nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from snappy.browse.filesystem import SnapshotFileSystem
+from snappy.config import Allow, Audit, Config, Core, SourceService, TargetService
+from snappy.errors import Damaged, Denied, SnapshotNotFound, UnknownKey
+from snappy.frontend.api import Client
+from snappy.jobs.states import State
+from snappy.sources import browsing
+from tests.support.stack import Inside, in_process
+
+Result = TypeVar("Result")
+SECONDS = 60.0
+EMPTY = ("site", "vault", "default", "data", [])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    data = Path(os.path.realpath(tmp_path)) / "data"
+    (data / "below").mkdir(parents=True)
+    (data / "noise").write_bytes(random.Random(1).randbytes(12 << 20))
+    (data / "below" / os.fsdecode(b"\xff")).write_bytes(b"odd")
+    return data
+
+
+@pytest.fixture
+def settings(tmp_path: Path, data: Path) -> Config:
+    may = {"plugins": ["files"], "targets": ["vault"], "read": [str(data)]}
+    rules = {
+        "alice": Allow(kinds=["backup", "browse"], **may),
+        "bob": Allow(kinds=["*"], **may),
+    }
+    return Config(
+        state_dir=str(tmp_path / "state"),
+        core=Core(),
+        audit=Audit(),
+        source={"site": SourceService(allow=rules)},
+        target={"vault": TargetService(url=str(tmp_path / "vault"))},
+    )
+
+
+def password(key: str) -> str:
+    if key != "default":
+        raise UnknownKey(f"no key {key!r}")
+    return "right"
+
+
+@asynccontextmanager
+async def stack(settings: Config) -> AsyncIterator[Inside]:
+    async with in_process(settings, submitters=["alice", "bob"], passwords=password) as inside:
+        yield inside
+
+
+async def back_up(client: Client, data: Path) -> str:
+    command = {"source": "site", "target": "vault", "init": True, "options": {"paths": [str(data)]}}
+    record = await client.wait((await client.submit("backup", command)).id)
+    assert record.state is State.SUCCEEDED, record.error
+    assert record.result
+    return record.result.snapshot
+
+
+def over(inside: Inside, user: str, **more: str) -> SnapshotFileSystem:
+    return SnapshotFileSystem(target="vault", source="site", nats=inside.server.broker.nats(user), **more)
+
+
+async def asked(work: Callable[[], Result]) -> Result:
+    async with asyncio.timeout(SECONDS):
+        return await asyncio.to_thread(work)
+
+
+async def test_who_may_browse_reads_any_range_and_sees_what_came_since(settings: Config, data: Path) -> None:
+    async with stack(settings) as inside, inside.client("alice") as client:
+        snapshot = await back_up(client, data)
+        fs = over(inside, "alice")
+        wanted = (data / "noise").read_bytes()
+        assert await asked(lambda: fs.ls("", detail=False)) == [snapshot[:8]]
+        assert await asked(lambda: fs.cat_file(f"latest{data}/noise")) == wanted
+        assert (
+            await asked(lambda: fs.cat_file(f"{snapshot[:6]}{data}/noise", 5 << 20, (5 << 20) + 99))
+            == wanted[5 << 20 :][:99]
+        )
+        assert await asked(lambda: fs.cat_file(f"latest{data}/below/\udcff")) == b"odd"
+        (data / "new").write_bytes(random.Random(2).randbytes(100_000))
+        await back_up(client, data)
+        fs.invalidate_cache()
+        assert await asked(lambda: fs.cat_file(f"latest{data}/new")) == (data / "new").read_bytes()
+        with pytest.raises(FileNotFoundError):
+            await asked(lambda: fs.info("ffff/x"))
+        with pytest.raises(SnapshotNotFound):
+            await asked(lambda: fs.view.library.find_snapshot("latest", hosts=["nobody"]))
+        await asked(fs.close)
+
+
+async def test_who_may_not_browse_reads_nothing(settings: Config, data: Path) -> None:
+    """All kinds of jobs are not all that is in the backups, where restores may not go anywhere."""
+    async with stack(settings) as inside, inside.client("alice") as client, inside.client("bob") as bob:
+        await back_up(client, data)
+        fs = over(inside, "bob")
+        with pytest.raises(Denied, match="may not browse"):
+            await asked(lambda: fs.ls("latest"))
+        for ask in (
+            bob.blob("site", "vault", "default", "data", "0" * 64),
+            bob.locate("site", "vault", "default", "data", []),
+        ):
+            with pytest.raises(Denied, match="may not browse"):
+                await ask
+        with pytest.raises(Denied):
+            await client.blob("site", "other", "default", "data", "0" * 64)
+        await asked(fs.close)
+
+
+async def test_wrong_questions_are_answered_with_errors(settings: Config, data: Path) -> None:
+    async with stack(settings) as inside, inside.client("alice") as client:
+        await back_up(client, data)
+        with pytest.raises(UnknownKey):
+            await client.locate("site", "vault", "other", "data", [])
+        with pytest.raises(Damaged, match="in no index"):
+            await client.blob("site", "vault", "default", "data", "0" * 64)
+        assert await client.locate("site", "vault", "default", "tree", ["0" * 64]) == [None]
+
+
+async def test_a_grant_is_renewed_and_what_is_idle_is_closed(
+    settings: Config, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browsing, "RENEW_SECONDS", 59.0)
+    async with stack(settings) as inside, inside.client("alice") as client:
+        await back_up(client, data)
+        fs = over(inside, "alice")
+        assert await asked(lambda: fs.exists(f"latest{data}/noise"))
+        await asyncio.sleep(1.5)
+        assert await asked(lambda: len(fs.cat_file(f"latest{data}/noise"))) == 12 << 20
+        closed: list[object] = []
+        close = browsing.OpenRepository.close
+
+        async def closing(self: browsing.OpenRepository) -> None:
+            closed.append(self)
+            await close(self)
+
+        monkeypatch.setattr(browsing.OpenRepository, "close", closing)
+        monkeypatch.setattr(browsing, "KEPT_SECONDS", -1.0)
+        assert await client.locate("site", "vault", "default", "tree", ["0" * 64]) == [None]
+        assert len(closed) == 1
+        assert await client.locate("site", "vault", "default", "tree", ["0" * 64]) == [None]
+        assert len(closed) == 2
+        await asked(fs.close)
+
+
+def test_all_kinds_with_restores_anywhere_may_browse() -> None:
+    browsing.check(Allow(kinds=["*"], targets=["*"], restore_to=["*"]), "vault", "local")
+    browsing.check(Allow(kinds=["browse"], targets=["vault"]), "vault", "alice")
+    for rule in (
+        Allow(kinds=["*"], targets=["*"]),
+        Allow(kinds=["browse"], targets=["other"]),
+        Allow(kinds=["backup"], targets=["*"], restore_to=["*"]),
+    ):
+        with pytest.raises(Denied):
+            browsing.check(rule, "vault", "alice")
