@@ -109,4 +109,4 @@ def test_a_death_at_any_write(unheard: bool) -> None:
             check(fs)
         work(fs)
         assert check(fs) == 2
-    assert 20 < fatal < 199
+    assert 15 < fatal < 199  # on a busy machine packs wait for one another, and share an index file
