@@ -87,7 +87,9 @@ class Core:
         twins = Twins(self.store, stopper, clock)
         self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, twins, settings, clock)
         self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals)
-        self._endpoints = Endpoints(bus, self.store, self.reception, stopper, private=private_inboxes, clock=clock)
+        self._endpoints = Endpoints(
+            bus, self.store, self.reception, stopper, settings, private=private_inboxes, clock=clock
+        )
         self._observers = Observers(bus)
         book, post = ScheduleBook(bus), SchedulePost(bus, clock)
         self._schedule_desk = ScheduleDesk(

@@ -1,6 +1,7 @@
 """What the core answers to users: submit, get, list, cancel, and which services there are.
 
-A caller sees and cancels its own jobs; with authentication off everybody is the same caller, and sees all.
+A caller sees and cancels its own jobs, and others' that delete where it may have things deleted. With authentication
+off everybody is the same caller, and sees all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from snappy import config
 from snappy.bus.connection import Bus
 from snappy.bus.subjects import REQUEST, TOKEN
 from snappy.errors import InvalidCommand, JobError, JobNotFound, WrongSequence
@@ -24,6 +26,7 @@ from snappy.jobs.api_words import (
 )
 from snappy.jobs.commands import Reception
 from snappy.jobs.messages import JobRecord
+from snappy.jobs.rights import is_keepers
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob
@@ -41,6 +44,7 @@ class Endpoints:
         store: JobStore,
         reception: Reception,
         stopper: Stopper,
+        settings: config.Core,
         *,
         private: bool,
         clock: Callable[[], float] = time.time,
@@ -49,6 +53,7 @@ class Endpoints:
         self._store = store
         self._reception = reception
         self._stopper = stopper
+        self._settings = settings
         self._private = private
         self._clock = clock
 
@@ -117,7 +122,7 @@ class Endpoints:
         return stored
 
     def _may_see(self, caller: str, record: JobRecord) -> bool:
-        return not self._private or record.submitter == caller
+        return not self._private or record.submitter == caller or is_keepers(caller, record, self._settings)
 
     def _listed(self, record: JobRecord, caller: str, request: ListRequest) -> bool:
         return (

@@ -60,16 +60,26 @@ def delay(kind: str, command: Command, settings: Core) -> float:
     return _rules(command.target, settings).delete_after * HOUR if _deletes(kind, command) else 0.0
 
 
+def is_keepers(caller: str, record: JobRecord, settings: Core) -> bool:
+    """Whether it is a job that deletes, at a target where ``caller`` may have things deleted: such callers see, and may
+    put an end to, each other's."""
+    return record.kind in DELETES and _may_delete(caller, _rules(record.command.get("target", ""), settings), settings)
+
+
 def _deletes(kind: str, command: Command) -> bool:
     return kind in DELETES and not getattr(command, "dry_run", False)
 
 
 def _objection(submitter: str, source: str, rules: Deletion, settings: Core) -> str:
-    if submitter not in settings.may_delete and submitter not in rules.may_delete:
+    if not _may_delete(submitter, rules, settings):
         return f"{submitter} may have nothing deleted"
     if rules.sources and source not in rules.sources:
         return f"the source service {source!r} may delete nothing"
     return ""
+
+
+def _may_delete(submitter: str, rules: Deletion, settings: Core) -> bool:
+    return submitter in settings.may_delete or submitter in rules.may_delete
 
 
 def _rules(target: str, settings: Core) -> Deletion:
