@@ -16,7 +16,7 @@ def told(result: Result, *, dry_run: bool) -> str:
     rest = result.snapshots + result.removed - sum(len(group.snapshots) for group in result.groups)
     if rest > 0:
         shown.append(f"and {rest} more")
-    done = "would keep {} snapshots, and remove {}" if dry_run else "kept {} snapshots, removed {}"
+    done = "would keep {} and remove {} snapshots" if dry_run else "kept {} and removed {} snapshots"
     return "\n\n".join([*shown, done.format(result.snapshots, result.removed)])
 
 

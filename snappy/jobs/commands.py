@@ -123,8 +123,9 @@ class Reception:
             return await self._open(_rejected(record, body, error), Event.REJECTED)
         fields: dict[str, Any] = msgspec.to_builtins(command)
         record = msgspec.structs.replace(record, command=fields, source=command.source, request=command.request)
-        if wait := rights.delay(kind, command, self._settings):
-            record = msgspec.structs.replace(record, not_before=max(not_before, self._clock() + wait))
+        if wait := rights.delay(kind, command, submitter, self._settings):
+            begins = max(not_before, self._clock() + wait)
+            record = msgspec.structs.replace(record, not_before=begins, delay=wait)
         return await self._open(with_rules(record, command), Event.ANNOUNCED if wait else Event.ACCEPTED)
 
     async def checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:

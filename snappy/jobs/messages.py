@@ -185,6 +185,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """When a worker that was told to stop loses its hold, should it go on."""
     priority: int = 0
     not_before: float = 0.0
+    delay: float = 0.0
+    """Seconds that a job that deletes was announced before it could begin."""
     since: float = 0.0
     """From when it waited for its first attempt: the later of ``created`` and the command's ``not_before``."""
     deadline: float = 0.0

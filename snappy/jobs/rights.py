@@ -23,26 +23,30 @@ RIGHTS = {
 }
 """By kind of job; a check writes its lock, without which a prune could delete what it is about to read."""
 SNAPSHOTS, DATA = ("snapshots/",), ("index/", "data/")
-DELETES = {"forget": SNAPSHOTS, "prune": DATA, "repair": (*SNAPSHOTS, *DATA)}
+DELETES = {"forget": SNAPSHOTS, "prune": DATA, "repair": ()}
 """What the kinds that delete may, unless they are dry runs. Never keys, nor the configuration of a repository."""
+REPAIRS = {"index": ("index/",), "packs": DATA, "snapshots": SNAPSHOTS}
+"""What a repair may, by ``what`` it repairs."""
 USEFUL_WITHOUT = frozenset({"repair"})
 """These do part of their work where they may delete nothing, and say what stays."""
 HOUR = 3600.0
 
 
 def rights_of(record: JobRecord, settings: Core) -> str:
-    """The letters of the grant. Who may not have anything deleted any more gets none for it."""
-    rights, target = RIGHTS[record.kind], _rules(record.command["target"], settings)
-    dry = bool(record.command.get("dry_run"))
-    if record.kind in DELETES and not dry and not _objection(record.submitter, record.source, target, settings):
-        return rights + DELETE
-    return rights
+    """The letters of the grant. Who may not have anything deleted any more gets none for it, nor does a job that was
+    announced for fewer hours than its target asks for by now."""
+    rules, dry = _rules(record.command["target"], settings), bool(record.command.get("dry_run"))
+    if record.kind not in DELETES or dry or record.delay < rules.delete_after * HOUR:
+        return RIGHTS[record.kind]
+    objection = _objection(record.submitter, record.source, rules, settings)
+    return RIGHTS[record.kind] if objection else RIGHTS[record.kind] + DELETE
 
 
 def deletes_of(record: JobRecord) -> tuple[str, ...]:
     """How the paths of what the job may delete begin."""
     found = DELETES.get(record.kind, ())
-    return (*found, *DATA) if record.command.get("prune") else found
+    more = DATA if record.command.get("prune") else REPAIRS.get(record.command.get("what", ""), ())
+    return (*found, *more)
 
 
 def check_deletion(kind: str, command: Command, submitter: str, settings: Core) -> None:
@@ -55,9 +59,12 @@ def check_deletion(kind: str, command: Command, submitter: str, settings: Core) 
         raise Denied(f"{objection} at the target {command.target!r}", hint=hint)
 
 
-def delay(kind: str, command: Command, settings: Core) -> float:
-    """Seconds that the job has to wait, announced."""
-    return _rules(command.target, settings).delete_after * HOUR if _deletes(kind, command) else 0.0
+def delay(kind: str, command: Command, submitter: str, settings: Core) -> float:
+    """Seconds that the job has to wait, announced. One that can delete nothing waits for nothing."""
+    rules = _rules(command.target, settings)
+    if not _deletes(kind, command) or _objection(submitter, command.source, rules, settings):
+        return 0.0
+    return rules.delete_after * HOUR
 
 
 def is_keepers(caller: str, record: JobRecord, settings: Core) -> bool:

@@ -96,9 +96,6 @@ class ForgetCommand(RepackingCommand, frozen=True, kw_only=True):
     """Remove snapshots, by a policy or by their ids, with the meanings of restic's ``forget``. What they alone need
     stays until a prune."""
 
-    prune: bool = False
-    """Prune too, if any snapshot is removed."""
-
     snapshots: list[SnapshotId] = []
     """These are removed, and there is no policy. Not ``latest``: an attempt after one that was lost would find another
     one."""
@@ -130,6 +127,8 @@ class ForgetCommand(RepackingCommand, frozen=True, kw_only=True):
     """Only those with all of these paths."""
     unsafe_allow_remove_all: bool = False
     """Without a policy, remove all snapshots that pass the filters, of which there must be one."""
+    prune: bool = False
+    """Prune too, if any snapshot is removed."""
     dry_run: bool = False
     """Say what would be removed, and why the rest would not."""
 

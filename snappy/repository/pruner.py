@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import operator
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 from snappy import log
-from snappy.errors import Damaged, InternalError, NotFound, RepositoryLocked, Unavailable
+from snappy.errors import Damaged, InternalError, NotFound, Unavailable
 from snappy.repository.format import BlobLocation, PackId, parse_id
 from snappy.repository.index import decode_index, encode_index, in_files
 from snappy.repository.listed_blobs import ListedBlobs
+from snappy.repository.patience import PATIENCE, PAUSE, Held, alone
 from snappy.repository.progress import Cancelled, Progress, never
 from snappy.repository.prune_plan import PruneOptions, PrunePlan, PrunePlanner, PruneStats
 from snappy.repository.repacker import Repacker
@@ -28,13 +28,6 @@ from snappy.repository.repo import Repository
 from snappy.repository.store import FileType
 from snappy.repository.used_blobs import UsedBlobs
 
-Held = Callable[[bool], AbstractContextManager[object]]
-"""Holds a lock on the repository for the length of the context, an exclusive one if so. Raises
-:class:`RepositoryLocked`."""
-
-PATIENCE = 900.0
-"""Seconds in which those who work beside a prune may come to their end."""
-PAUSE = 2.0
 _DELETERS = 8
 
 _LOG = log.get(__name__)
@@ -89,7 +82,7 @@ class Pruner:
                 return PruneResult(plan.stats)
             self._demand_deletion()
             self.repack(plan)
-        with self._alone(held):
+        with alone(held, self._cancelled, self._patience, self._pause):
             return self.delete(plan)
 
     def plan(self) -> PrunePlan:
@@ -122,22 +115,6 @@ class Pruner:
         """Ask for the right before much is stored that only a deletion makes worth it."""
         with suppress(NotFound):
             self._repo.store.remove(FileType.PACK, os.urandom(32).hex())
-
-    @contextmanager
-    def _alone(self, held: Held) -> Iterator[None]:
-        """An exclusive lock, as soon as nobody else has one. Meanwhile nobody is kept from working."""
-        deadline = time.monotonic() + self._patience
-        with ExitStack() as lock:
-            while True:
-                self._cancelled()
-                try:
-                    lock.enter_context(held(True))
-                    break
-                except RepositoryLocked:
-                    if time.monotonic() >= deadline:
-                        raise
-                time.sleep(self._pause)
-            yield
 
     def _look(self) -> None:
         """Learn what is listed, and what is used; what others stored since the last look, too."""

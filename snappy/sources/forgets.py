@@ -14,6 +14,7 @@ import msgspec
 from snappy.errors import SnapshotNotFound
 from snappy.jobs.messages import Pruned, Result, SnapshotGroup, SnapshotRow
 from snappy.jobs.upkeep import Count, ForgetCommand
+from snappy.repository.patience import alone
 from snappy.repository.prune_plan import PruneOptions
 from snappy.repository.repo import Repository
 from snappy.repository.retention import (
@@ -65,7 +66,7 @@ def _forget(shop: Workshop, choose: Chosen, options: PruneOptions | None) -> Res
     one at no time: whoever goes on where this attempt is lost decides as it did."""
     began = time.monotonic()
     with Repository.open(shop.store, shop.password) as repository:
-        with locked(repository, shop, exclusive=True):
+        with alone(lambda exclusive: locked(repository, shop, exclusive=exclusive), shop.hold.check):
             groups = choose(repository, shop.hold.attempt)
             removed = remove_snapshots(repository.store, _ids(groups), going_on=shop.hold.check)
         pruned = None

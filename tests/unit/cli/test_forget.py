@@ -52,6 +52,8 @@ def test_filters_groups_and_the_rest() -> None:
         "request": "once",
     }
     assert fields("--keep-tag", "", "--group-by", "") == NAMES | {"keep_tags": [""], "group_by": ""}
+    pruned = fields("-l", "1", "--prune", "--max-unused", "0", "--repack-uncompressed")
+    assert pruned == NAMES | {"keep_last": 1, "prune": True, "max_unused": "0", "repack_uncompressed": True}
     assert fields("0123abcd", "89abcdef") == NAMES | {"snapshots": ["0123abcd", "89abcdef"]}
 
 
@@ -87,9 +89,9 @@ def test_each_snapshot_is_told_of_with_its_reasons() -> None:
         "",
         "and 1 more",
         "",
-        "kept 1 snapshots, removed 2",
+        "kept 1 and removed 2 snapshots",
     ]
-    assert retained.told(Result(snapshots=1, removed=2), dry_run=True).endswith("would keep 1 snapshots, and remove 2")
+    assert retained.told(Result(snapshots=1, removed=2), dry_run=True).endswith("would keep 1 and remove 2 snapshots")
 
 
 def test_as_json_it_has_the_shape_of_restics() -> None:
@@ -106,6 +108,6 @@ def test_as_json_it_has_the_shape_of_restics() -> None:
 def test_success_is_told_with_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     record = JobRecord(id="j", kind="forget", submitter="a", state=State.SUCCEEDED, result=DONE, event=Event.SUCCEEDED)
     assert follow.tell(record, as_json=False) == 0
-    assert "kept 1 snapshots, removed 2" in capsys.readouterr().out
+    assert "kept 1 and removed 2 snapshots" in capsys.readouterr().out
     follow.tell(record, as_json=True)
     assert '"matches":["last snapshot","within 1y"]' in capsys.readouterr().out

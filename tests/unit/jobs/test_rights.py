@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from snappy.config import Core, Deletion
 from snappy.errors import Denied
@@ -12,7 +13,7 @@ from snappy.jobs.kinds import COMMANDS
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.rights import RIGHTS, check_deletion, delay, deletes_of, rights_of
 from snappy.jobs.states import State
-from snappy.jobs.upkeep import CheckCommand, ForgetCommand
+from snappy.jobs.upkeep import CheckCommand, ForgetCommand, RepairCommand
 
 VAULT = Deletion(may_delete=["keeper"], sources=["upkeep"], delete_after=72.0)
 SETTINGS = Core(may_delete=["root"], targets={"vault": VAULT, "other": Deletion(may_delete=["alice"])})
@@ -20,7 +21,9 @@ SETTINGS = Core(may_delete=["root"], targets={"vault": VAULT, "other": Deletion(
 
 def record(kind: str = "forget", *, submitter: str = "keeper", source: str = "upkeep", **command: Any) -> JobRecord:
     command = {"target": "vault", **command}
-    return JobRecord(id="j", kind=kind, submitter=submitter, state=State.RUNNING, source=source, command=command)
+    return JobRecord(
+        id="j", kind=kind, submitter=submitter, state=State.RUNNING, source=source, command=command, delay=72 * 3600.0
+    )
 
 
 def forget(*, target: str = "vault", source: str = "upkeep", **more: Any) -> ForgetCommand:
@@ -60,13 +63,27 @@ def test_whoever_looks_deletes_nothing_and_does_not_wait() -> None:
     check_deletion("forget", forget(dry_run=True), "alice", SETTINGS)
     check_deletion("check", CheckCommand(source="site1", target="vault"), "alice", SETTINGS)
     assert rights_of(record(dry_run=True), SETTINGS) == "rlw"
-    assert delay("forget", forget(dry_run=True), SETTINGS) == 0
-    assert delay("check", CheckCommand(source="site1", target="vault"), SETTINGS) == 0
+    assert delay("forget", forget(dry_run=True), "keeper", SETTINGS) == 0
+    assert delay("check", CheckCommand(source="site1", target="vault"), "keeper", SETTINGS) == 0
 
 
 def test_the_hours_of_a_target() -> None:
-    assert delay("forget", forget(), SETTINGS) == 72 * 3600
-    assert delay("forget", forget(target="other"), SETTINGS) == delay("forget", forget(target="third"), SETTINGS) == 0
+    assert delay("forget", forget(), "keeper", SETTINGS) == 72 * 3600
+    assert {delay("forget", forget(target=target), "root", SETTINGS) for target in ("other", "third")} == {0}
+
+
+def test_who_was_announced_for_fewer_hours_deletes_nothing() -> None:
+    longer = replace(SETTINGS, targets={"vault": replace(VAULT, delete_after=72.5)})
+    assert rights_of(record(), SETTINGS) == "rlwd"
+    assert rights_of(record(), longer) == rights_of(replace(record(), delay=0.0), SETTINGS) == "rlw"
+
+
+def test_a_repair_without_the_right_waits_for_nothing_and_deletes_nothing() -> None:
+    command = RepairCommand(source="upkeep", target="vault", what="index")
+    check_deletion("repair", command, "alice", SETTINGS)
+    assert (delay("repair", command, "alice", SETTINGS), delay("repair", command, "root", SETTINGS)) == (0, 72 * 3600)
+    asked = replace(record("repair", what="index"), delay=0.0)
+    assert rights_of(asked, SETTINGS) == rights_of(replace(asked, submitter="alice"), SETTINGS) == "rlw"
 
 
 @pytest.mark.parametrize("kind", ["init", "backup", "restore", "check"])
@@ -76,9 +93,11 @@ def test_other_kinds_never_delete(kind: str) -> None:
 
 
 def test_what_may_be_deleted() -> None:
-    for kind in ("forget", "prune", "repair"):
-        everything = deletes_of(record(kind, prune=True))
+    for kind, what in (("forget", ""), ("prune", ""), *(("repair", what) for what in ("index", "packs", "snapshots"))):
+        everything = deletes_of(record(kind, prune=True, what=what))
         assert not any(path.startswith(everything) for path in ("keys/x", "config", "locks/x"))
     assert deletes_of(record("forget")) == ("snapshots/",)
     assert set(deletes_of(record("forget", prune=True))) == {"snapshots/", "index/", "data/"}
+    assert deletes_of(record("repair", what="snapshots")) == ("snapshots/",)
+    assert deletes_of(record("repair", what="index")) == ("index/",)
     assert set(deletes_of(record("prune"))) == {"index/", "data/"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from snappy.errors import JobCancelled, LastSnapshot, RepositoryLocked, Snapshot
 from snappy.jobs.messages import JobRecord, LockRef, Result
 from snappy.jobs.states import State
 from snappy.jobs.upkeep import ForgetCommand
+from snappy.repository.patience import alone
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
@@ -87,9 +89,10 @@ async def test_a_dry_run_removes_nothing_and_needs_no_lock() -> None:
     assert (done.snapshots, done.removed) == (2, 3)
 
 
-async def test_nothing_is_removed_beside_others() -> None:
+async def test_nothing_is_removed_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
     store = memory_store()
     made = filled(store)
+    monkeypatch.setattr(forgets, "alone", partial(alone, patience=0.0))
     with Repository.open(store, PASSWORD) as other, other.lock(owner=OWNER), pytest.raises(RepositoryLocked):
         await run(store, keep_last=2)
     assert left(store) == set(made)
