@@ -23,7 +23,8 @@ def register(commands: options.Commands) -> None:
     reading.add_argument(
         "--read-data-subset",
         metavar="PART",
-        help="read a part alone: 1/7 is the first of seven, 10%% or 500M are as much of the packs at random",
+        help="read a part alone: 1/7 is the first of seven, next/7 the one that was read longest ago, "
+        "10%% or 500M are as much of the packs at random",
     )
     check.set_defaults(run=lambda arguments: asyncio.run(_check(arguments)))
 

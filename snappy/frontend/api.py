@@ -32,6 +32,7 @@ from snappy.jobs.api_words import (
     LocateRequest,
     Place,
     Reply,
+    RepositoriesRequest,
     ServicesRequest,
     SnapshotsRequest,
     SubmitRequest,
@@ -45,6 +46,7 @@ from snappy.jobs.messages import (
     Progress,
     read_answer,
 )
+from snappy.jobs.repository_words import RepositoryState
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.verbs import Verb
 
@@ -57,6 +59,7 @@ AUDIT_SECONDS = 600.0
 """A long log is read for as long as it takes."""
 
 Beats = list[Beat]
+Conditions = list[RepositoryState]
 Documents = list[dict[str, Any]]
 Places = list[Place | None]
 Records = list[JobRecord]
@@ -152,6 +155,10 @@ class Client:
                 yield from_json((await told.get()).data, Progress)
 
     # ---- services, snapshots, audit ------------------------------------------------------------------------------
+
+    async def repositories(self) -> Conditions:
+        """What checks found of the repositories that were ever checked."""
+        return _present((await self._call(verbs.REPOSITORIES_LIST, RepositoriesRequest())).repositories)
 
     async def services(self, role: str = "") -> Beats:
         """The replicas that were seen, dead ones too: look at ``seen``. ``role`` is source, target or both."""

@@ -13,6 +13,7 @@ from msgspec import Meta
 from snappy.jobs.audit_words import AuditExtract, AuditState, Memory
 from snappy.jobs.command import VERSION, Name
 from snappy.jobs.messages import Beat, ErrorInfo, JobRecord
+from snappy.jobs.repository_words import RepositoryState
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
 
@@ -103,6 +104,10 @@ class ServicesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     v: int = VERSION
 
 
+class RepositoriesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    v: int = VERSION
+
+
 class SubscribeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A durable consumer of events, one a caller; ``*`` stands for any."""
 
@@ -142,6 +147,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     schedule: Schedule | None = None
     schedules: list[Schedule] | None = None
     services: list[Beat] | None = None
+    repositories: list[RepositoryState] | None = None
     snapshots: list[dict[str, Any]] | None = None
     places: list[Place | None] | None = None
     """In the order of the blobs asked for; null for one that is unknown."""

@@ -35,6 +35,7 @@ from snappy.jobs.observers import Observers
 from snappy.jobs.recall import Recall
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.reports import Reports
+from snappy.jobs.repositories import Repositories
 from snappy.jobs.schedules.book import ScheduleBook
 from snappy.jobs.schedules.desk import ScheduleDesk
 from snappy.jobs.schedules.firing import ScheduleFiring
@@ -86,9 +87,10 @@ class Core:
         stopper = Stopper(self.store, self.ledger, calls, clock)
         twins = Twins(self.store, stopper, clock)
         self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, twins, settings, clock)
-        self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals)
+        repositories = Repositories(bus, clock)
+        self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals, repositories)
         self._endpoints = Endpoints(
-            bus, self.store, self.reception, stopper, settings, private=private_inboxes, clock=clock
+            bus, self.store, self.reception, stopper, repositories, settings, private=private_inboxes, clock=clock
         )
         self._observers = Observers(bus)
         book, post = ScheduleBook(bus), SchedulePost(bus, clock)
@@ -106,6 +108,7 @@ class Core:
             calls,
             line,
             limits,
+            repositories,
             self._refusals,
             signing_key,
             settings,

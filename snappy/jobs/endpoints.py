@@ -26,11 +26,12 @@ from snappy.jobs.api_words import (
 )
 from snappy.jobs.commands import Reception
 from snappy.jobs.messages import JobRecord
+from snappy.jobs.repositories import Repositories
 from snappy.jobs.rights import is_keepers
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob
-from snappy.jobs.verbs import JOB_CANCEL, JOB_GET, JOB_LIST, JOB_SUBMIT, SERVICES_LIST, Verb
+from snappy.jobs.verbs import JOB_CANCEL, JOB_GET, JOB_LIST, JOB_SUBMIT, REPOSITORIES_LIST, SERVICES_LIST, Verb
 
 ENVELOPE_BYTES = 64 << 10
 
@@ -44,6 +45,7 @@ class Endpoints:
         store: JobStore,
         reception: Reception,
         stopper: Stopper,
+        repositories: Repositories,
         settings: config.Core,
         *,
         private: bool,
@@ -53,6 +55,7 @@ class Endpoints:
         self._store = store
         self._reception = reception
         self._stopper = stopper
+        self._repositories = repositories
         self._settings = settings
         self._private = private
         self._clock = clock
@@ -64,6 +67,7 @@ class Endpoints:
             (JOB_LIST, self.list_jobs),
             (JOB_CANCEL, self.cancel),
             (SERVICES_LIST, self.services),
+            (REPOSITORIES_LIST, self.repositories),
         ]
 
     async def submit(self, caller: str, request: msgspec.Struct) -> Reply:
@@ -99,6 +103,9 @@ class Endpoints:
         await self._store.beats.sync()
         beats = [kept.value for _, kept in sorted(self._store.beats.kept.items())]
         return Reply(services=[beat for beat in beats if request.role in ("", beat.role)])
+
+    async def repositories(self, caller: str, request: msgspec.Struct) -> Reply:
+        return Reply(repositories=await self._repositories.all())
 
     async def _cancel(self, caller: str, stored: StoredJob) -> StoredJob:
         record = stored.value

@@ -37,6 +37,7 @@ from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
 from snappy.jobs.messages import Attempt, ErrorInfo, Hold, HoldAnswer, HoldRequest, JobRecord
 from snappy.jobs.refusals import Refusals
+from snappy.jobs.repositories import Repositories
 from snappy.jobs.rights import deletes_of, rights_of
 from snappy.jobs.rules import is_stopping
 from snappy.jobs.states import Event
@@ -59,6 +60,7 @@ class HoldDesk:
         calls: Calls,
         line: Line,
         limits: Limits,
+        repositories: Repositories,
         refusals: Refusals,
         signing_key: SigningKey,
         settings: config.Core,
@@ -75,6 +77,7 @@ class HoldDesk:
         self._limits = limits
         self._limited = asyncio.Lock()
         self._refusals = refusals
+        self._repositories = repositories
         self._key = signing_key
         self._settings = settings
         self._private = private
@@ -135,7 +138,8 @@ class HoldDesk:
             hold = kept.value
             if (hold.nonce, hold.service, hold.replica) == (nonce, worker.service, worker.replica) and not hold.over:
                 answer = await self.renew(worker, HoldRequest(job=job, attempt=hold.attempt))
-                return msgspec.structs.replace(answer, job=(await self._record(job)).value)
+                record = (await self._record(job)).value
+                return msgspec.structs.replace(answer, job=await self._repositories.resolved(record))
         return None
 
     async def _try_claim(self, stored: StoredJob, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
@@ -169,7 +173,7 @@ class HoldDesk:
         except WrongSequence:
             await self._give_back(record.id, held)
             raise
-        return self._granted(running, hold)
+        return self._granted(await self._repositories.resolved(running), hold)
 
     def _hold(self, record: JobRecord, worker: WorkerSubject, attempt: int, nonce: str) -> Hold:
         return Hold(

@@ -62,9 +62,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     damage: bool
     """Rather than a hint; damage ends the check as failed."""
-    object: Literal["key", "snapshot", "index", "pack", "blob", "tree"]
+    object: Literal["config", "key", "snapshot", "index", "pack", "blob", "tree"]
     id: str
-    """The object's, 64 hexadecimal digits."""
+    """The object's, 64 hexadecimal digits; of the configuration ``config``."""
     message: str
     remedy: str
 
@@ -136,6 +136,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: int = 0
     packs: int = 0
     packs_read: int = 0
+    portion: str = ""
+    """Of the packs, what a check read: ``all``, a share (``2/7``), a part at random (``10%``); empty: none."""
     findings: list[Finding] = []
     """The first hundred, damage before hints."""
     finding_count: int = 0

@@ -23,6 +23,7 @@ from snappy.jobs.ledger import Ledger
 from snappy.jobs.line import Line
 from snappy.jobs.messages import ErrorInfo, JobRecord, Report, Result
 from snappy.jobs.refusals import Refusals
+from snappy.jobs.repositories import Repositories
 from snappy.jobs.rules import is_stopping
 from snappy.jobs.states import Event
 from snappy.jobs.store import JobStore, StoredJob
@@ -47,6 +48,7 @@ class Reports:
         attempts: Attempts,
         line: Line,
         refusals: Refusals,
+        repositories: Repositories,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -54,6 +56,7 @@ class Reports:
         self._attempts = attempts
         self._line = line
         self._refusals = refusals
+        self._repositories = repositories
         self._kinds: dict[str, Callable[[StoredJob, Report], Awaitable[object]]] = {
             "started": self._started,
             "checkpoint": self._checkpoint,
@@ -115,6 +118,8 @@ class Reports:
                 await self._refuse(message, worker, report, stored.value if stored else None)
                 return
             try:
+                if report.kind in ("succeeded", "failed"):
+                    await self._repositories.note(stored.value, report.result, report.error, report.at)
                 await self._kinds[report.kind](stored, report)
                 if report.kind in LAST:
                     await self._line.move_up(stored.value)

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from snappy.jobs.command import Command
 
-_SUBSET = r"^([0-9]+/[0-9]+|[0-9]+(\.[0-9]+)?%|[0-9]+[KMGTkmgt]?)$"
+_SUBSET = r"^((next|[0-9]+)/[0-9]+|[0-9]+(\.[0-9]+)?%|[0-9]+[KMGTkmgt]?)$"
 _NUMBER = re.compile(r"[0-9.]+")
 
 
@@ -19,8 +19,8 @@ class CheckCommand(Command, frozen=True, kw_only=True):
     read_data: bool = False
     """Read every pack, and prove all that is in it."""
     read_data_subset: Annotated[str, Meta(pattern=_SUBSET)] | None = None
-    """Read a part alone: ``1/7`` is the first of seven, ``10%`` are as many packs at random, ``500M`` about so many
-    bytes."""
+    """Read a part alone: ``1/7`` is the first of seven, ``next/7`` the one that was read longest ago, ``10%`` are as
+    many packs at random, ``500M`` about so many bytes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from snappy.errors import Corrupt, Damaged, NotFound
+from snappy.errors import Corrupt, Damaged, NotFound, WrongPassword
 from snappy.repository.findings import Finding, Findings, Kind
 from snappy.repository.format import BlobId, PackId, parse_id
 from snappy.repository.index_checker import IndexChecker, Listing
-from snappy.repository.keys import read_key
+from snappy.repository.keys import find_keys, read_key
 from snappy.repository.pack_checker import PackChecker
 from snappy.repository.pack_proof import CheckedPack, wrong_size
 from snappy.repository.portion import Portion
 from snappy.repository.progress import Cancelled, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import load_snapshot
-from snappy.repository.store import FileType
+from snappy.repository.store import FileType, Store
 from snappy.repository.team import NO_WORKERS, Workers
 from snappy.repository.tree_checker import TreeChecker
 
@@ -70,7 +70,7 @@ class Checker:
     def check(self, portion: Portion | None = None) -> CheckResult:
         """Check the structure, and read ``portion`` of the packs. Raises StorageError and what ``cancelled``
         raises; damage is never raised, but a finding."""
-        self._check_keys()
+        _check_keys(self._repo.store, self._findings)
         roots = self._roots()
         index = IndexChecker(self._repo, self._findings, self._cancelled)
         index.check()
@@ -96,17 +96,6 @@ class Checker:
             hints=self._findings.hints,
             findings=self._findings.kept(),
         )
-
-    def _check_keys(self) -> None:
-        """Those that others open the repository with, too."""
-        store = self._repo.store
-        for name, size in store.list(FileType.KEY):
-            try:
-                read_key(store, name, size)
-            except NotFound:
-                continue  # removed since it was listed
-            except (Damaged, Corrupt) as error:
-                self._findings.add(Kind.KEY_DAMAGED, name, error.message)
 
     def _roots(self) -> dict[str, BlobId]:
         """The root tree of each snapshot that can be read."""
@@ -141,3 +130,27 @@ class Checker:
             size, listing = present[pack]
             if listing and size != listing.size:
                 self._findings.add(Kind.PACK_SIZE, pack, wrong_size(size, listing))
+
+
+def what_bars(store: Store, password: str) -> list[Finding]:
+    """What is damaged of the two that open a repository, where one of them is: keys or its configuration. Raises
+    StorageError."""
+    findings = Findings()
+    _check_keys(store, findings)
+    try:
+        find_keys(store, password)
+        findings.add(Kind.CONFIG_DAMAGED, "config", "a key opens with this password, and not the configuration")
+    except (WrongPassword, Damaged):
+        pass
+    return findings.kept()
+
+
+def _check_keys(store: Store, findings: Findings) -> None:
+    """Those that others open the repository with, too."""
+    for name, size in store.list(FileType.KEY):
+        try:
+            read_key(store, name, size)
+        except NotFound:
+            continue  # removed since it was listed
+        except (Damaged, Corrupt) as error:
+            findings.add(Kind.KEY_DAMAGED, name, error.message)

@@ -19,7 +19,7 @@ _PRUNE = "no harm: `restic prune` removes it"
 
 class _Meaning(NamedTuple):
     name: str
-    about: Literal["key", "snapshot", "index", "pack", "blob", "tree"]
+    about: Literal["config", "key", "snapshot", "index", "pack", "blob", "tree"]
     remedy: str
     damage: bool = True
 
@@ -27,6 +27,8 @@ class _Meaning(NamedTuple):
 class Kind(Enum):
     """What can be found, the kind of object it is about, what helps, and whether it is damage or a hint."""
 
+    CONFIG_DAMAGED = _Meaning("config-damaged", "config", "bring it back: nothing can be read without it")
+    """Its id is ``config``."""
     KEY_DAMAGED = _Meaning("key-damaged", "key", "add a key with that password again, and remove this one")
     SNAPSHOT_DAMAGED = _Meaning("snapshot-damaged", "snapshot", "it is lost: remove its file, and back up again")
     INDEX_DAMAGED = _Meaning("index-damaged", "index", _REPAIR_INDEX)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from snappy import __version__
 from snappy.bus import protocol
 from snappy.bus.subjects import Subjects
-from snappy.jobs import api_words, audit_words, kinds, messages, refusal_words, schedule_words
+from snappy.jobs import api_words, audit_words, kinds, messages, refusal_words, repository_words, schedule_words
 from snappy.jobs.states import Event
 from snappy.jobs.verbs import VERBS, Verb
 from snappy.schemas.structs import Document, Struct, all_structs, file_name, file_structs
@@ -32,6 +32,7 @@ PARAMETERS = {
     "job": "the job's id, a UUIDv7",
     "happening": "what happened to the schedule",
     "refusal": "a random id",
+    "condition": "how the repository is",
     "name": "the schedule's name",
     "lock": "a lock's name, 64 hexadecimal digits",
     "target": "the target's name",
@@ -42,6 +43,7 @@ VALUES = {
     "kind": [*kinds.COMMANDS],
     "event": [event.value for event in Event if event is not Event.CHECKPOINT],
     "happening": [*schedule_words.HAPPENINGS],
+    "condition": [*repository_words.CONDITIONS],
     "verb": ["claim", "renew", "release", "read", "beat"],
     "op": [*protocol.OPERATIONS],
 }
@@ -153,6 +155,14 @@ CHANNELS = [
         NAMES.event("schedule", "{happening}", "{refusal}"),
         "What happened to a schedule, as CloudEvents 1.0.",
         (schedule_words.ScheduleEvent,),
+        "send",
+        stream=NAMES.events_stream,
+    ),
+    Channel(
+        "repository",
+        NAMES.event("repository", "{condition}", "{target}"),
+        "A check found damage in a target's repository, or no longer does, as CloudEvents 1.0.",
+        (repository_words.RepositoryEvent,),
         "send",
         stream=NAMES.events_stream,
     ),

@@ -15,7 +15,17 @@ import msgspec
 from snappy.bus import protocol
 from snappy.bus.failures import Failure
 from snappy.bus.grants import Grant
-from snappy.jobs import api_words, audit_words, command, kinds, messages, refusal_words, schedule_words, upkeep
+from snappy.jobs import (
+    api_words,
+    audit_words,
+    command,
+    kinds,
+    messages,
+    refusal_words,
+    repository_words,
+    schedule_words,
+    upkeep,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document = dict[str, Any]
@@ -27,7 +37,7 @@ BASES = (command.Command, upkeep.RepackingCommand, protocol.Request, audit_words
 
 def job_structs() -> list[Struct]:
     """Every message about jobs, in the order of the modules."""
-    modules = (kinds, upkeep, messages, api_words, refusal_words, schedule_words, audit_words)
+    modules = (kinds, upkeep, messages, api_words, refusal_words, schedule_words, repository_words, audit_words)
     return [struct for module in modules for struct in _structs_of(module)]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
+from snappy.errors import Damaged
 from snappy.jobs.messages import Result
 from snappy.jobs.upkeep import CheckCommand
-from snappy.repository.checker import Checker, CheckResult
+from snappy.repository.checker import Checker, CheckResult, what_bars
 from snappy.repository.portion import EVERYTHING, Portion
 from snappy.repository.repo import Repository
 from snappy.sources import telling
@@ -20,16 +21,17 @@ def prepare(command: CheckCommand, asks: Ask) -> Task:
     portion = Portion.parse(command.read_data_subset) if command.read_data_subset else None
     if command.read_data:
         portion = EVERYTHING
-    return Task(asks, lambda shop: asyncio.to_thread(_check, shop, portion))
+    name = "all" if command.read_data else command.read_data_subset or ""
+    return Task(asks, lambda shop: asyncio.to_thread(_check, shop, portion, name))
 
 
-def _check(shop: Workshop, portion: Portion | None) -> Result:
+def _check(shop: Workshop, portion: Portion | None, name: str) -> Result:
     """Raises Damaged, with the result in its details, where anything is. No cache of the index is of use here."""
     began = time.monotonic()
-    with Repository.open(shop.store, shop.password) as repository, locked_if_allowed(repository, shop):
+    with _opened(shop) as repository, locked_if_allowed(repository, shop):
         checker = Checker(repository, progress=shop.progress, cancelled=shop.hold.check, workers=shop.workers)
         done = checker.check(portion)
-        result = _result(done, repository, time.monotonic() - began)
+        result = _result(done, repository, name, time.monotonic() - began)
     failure = done.failure()
     if failure:
         failure.details["result"] = result
@@ -37,9 +39,22 @@ def _check(shop: Workshop, portion: Portion | None) -> Result:
     return result
 
 
-def _result(done: CheckResult, repository: Repository, seconds: float) -> Result:
+def _opened(shop: Workshop) -> Repository:
+    try:
+        return Repository.open(shop.store, shop.password)
+    except Damaged as error:
+        found = what_bars(shop.store, shop.password)
+        raise Damaged(
+            error.message,
+            hint=error.hint,
+            result=Result(findings=telling.findings(found), finding_count=len(found)),
+        ) from error
+
+
+def _result(done: CheckResult, repository: Repository, portion: str, seconds: float) -> Result:
     return Result(
         repository=repository.id,
+        portion=portion,
         snapshots=done.snapshots,
         directories=done.trees,
         packs=done.packs,

@@ -214,3 +214,59 @@ async def test_it_goes_on_after_an_outage_of_nats(settings: Config, gate: Gate) 
         async with inside.client("alice") as again:
             record = await ended(again, job)
     assert (record.state, len(record.attempts)) == (State.SUCCEEDED, 1), record.error
+
+
+async def test_shares_are_read_in_turn_whoever_reads_them(settings: Config) -> None:
+    """The core remembers, in its bucket: another source service, or another core, goes on where one stopped."""
+    async with filled(settings) as (_, client):
+        done = [await done_of(client, "check", read_data_subset="next/2") for _ in range(3)]
+        [state] = await client.repositories()
+    portions = [record.result.portion for record in done if record.result]
+    assert portions == ["1/2", "2/2", "1/2"]
+    assert [record.command["read_data_subset"] for record in done] == ["next/2"] * 3
+    assert sum(record.result.packs_read for record in done[:2] if record.result) == 2
+    assert (state.target, state.state) == ("vault", "sound")
+    first, second = state.shares["2"]
+    assert first > second > 0
+
+
+async def test_damage_is_the_state_of_a_repository_until_a_check_as_deep_finds_none(
+    settings: Config, tmp_path: Path
+) -> None:
+    async with (
+        filled(settings) as (_, client),
+        client.live("repository") as events,
+    ):
+        (pack, *_) = (tmp_path / "vault" / "data").glob("*/*")
+        whole = pack.read_bytes()
+        pack.chmod(0o600)
+        pack.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # of its header, which only who reads all looks at
+        damaged = await done_of(client, "check", read_data=True)
+        structure = await done_of(client, "check")
+        [before] = await client.repositories()
+        pack.write_bytes(whole)
+        mended = await done_of(client, "check", read_data=True)
+        [after] = await client.repositories()
+        async with asyncio.timeout(SECONDS):
+            told = [await anext(events) for _ in range(2)]
+    assert (damaged.state, structure.state, mended.state) == (State.FAILED, State.SUCCEEDED, State.SUCCEEDED)
+    assert (before.state, before.damage, before.job) == ("damaged", {"all": damaged.id}, damaged.id)
+    assert (after.state, after.damage, after.job) == ("sound", {}, mended.id)
+    assert [event["type"] for event in told] == ["io.snappy.repository.damaged", "io.snappy.repository.sound"]
+    assert [event["subject"] for event in told] == ["vault"] * 2
+    assert told[0]["data"]["damage"] == {"all": damaged.id}
+
+
+async def test_a_configuration_that_is_damaged_is_a_finding(settings: Config, tmp_path: Path) -> None:
+    async with filled(settings) as (_, client):
+        config = tmp_path / "vault" / "config"
+        config.chmod(0o600)
+        config.write_bytes(config.read_bytes()[:-1])
+        damaged = await done_of(client, "check")
+        [state] = await client.repositories()
+    assert damaged.state is State.FAILED
+    assert damaged.result is not None
+    assert [(found.kind, found.object, found.id) for found in damaged.result.findings] == [
+        ("config-damaged", "config", "config")
+    ]
+    assert state.state == "damaged"

@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from snappy.errors import SnappyError
-from snappy.repository.checker import Checker
+from snappy.repository.checker import Checker, what_bars
 from snappy.repository.portion import EVERYTHING
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
@@ -32,6 +32,20 @@ def found_in(store: Store) -> Expected:
     return Expected(*told)
 
 
+def bars(store: Store) -> set[tuple[str, str]]:
+    with pytest.raises(SnappyError):
+        Repository.open(store, PASSWORD)
+    return {(one.kind.value.name, one.id) for one in what_bars(store, PASSWORD)}
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "empty", "append"])
+def test_a_configuration_that_is_damaged_is_named(change: str) -> None:
+    config = original().files["config"]
+    flipped = bytes([config[0] ^ 1]) + config[1:]
+    damaged = {"flip": flipped, "cut": config[:-1], "empty": b"", "append": config + b"x"}[change]
+    assert bars(plants.store_of(original().files | {"config": damaged})) == {("config-damaged", "config")}
+
+
 def test_nothing_is_found_where_nothing_is_wrong() -> None:
     found = found_in(plants.store_of(original().files))
     assert found == Oracle(original(), original().files).expected()
@@ -45,11 +59,11 @@ def compare(seeds: range) -> None:
         planted = plants.planted(original(), seed)
         oracle = Oracle(original(), planted.files)
         store = plants.store_of(planted.files)
-        if not oracle.opens:
-            with pytest.raises(SnappyError):
-                Repository.open(store, PASSWORD)
-            continue
         expected = oracle.expected()
+        if not oracle.opens:
+            keys = {found for found in expected.damage if found[0] == "key-damaged"}
+            assert bars(store) == keys, planted.name
+            continue
         assert found_in(store) == expected, planted.name
         undamaged += not expected.damage
     assert 0 < undamaged < len(seeds) / 3
