@@ -42,7 +42,8 @@ def _known(portion: str) -> str:
     if portion in (ALL, STRUCTURE):
         return portion
     match = _SHARE.match(portion)
-    return portion if match and 1 <= int(match[1]) <= int(match[2]) <= _MOST_SHARES else RANDOM
+    part, parts = map(int, match.groups()) if match else (0, 0)
+    return f"{part}/{parts}" if 1 <= part <= parts <= _MOST_SHARES else RANDOM
 
 
 def _covers(portion: str, damaged: str) -> bool:

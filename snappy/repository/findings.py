@@ -14,7 +14,7 @@ _REPAIR_INDEX = "`snappy repair index` lists what the packs hold"
 _REPAIR_PACKS = "`snappy repair packs` saves the blobs that are whole; then back up, and `snappy repair snapshots`"
 _REPAIR_SNAPSHOTS = "back up again; what is still lost, `snappy repair snapshots` leaves out"
 _RIGHT = "repair again with the right to delete there"
-_PRUNE = "no harm: `restic prune` removes it"
+_PRUNE = "no harm: `snappy prune` removes it"
 
 
 class _Meaning(NamedTuple):
