@@ -6,6 +6,7 @@ Times are Unix seconds.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,9 @@ from snappy.jobs.states import FINAL, State
 
 WAITING = frozenset({State.QUEUED, State.RETRYING})
 SAME = ("source", "target", "plugin", "options")
-"""The fields in which twins agree, beside their submitter and their kind."""
+"""The fields in which twins with a plug-in agree, beside their submitter and their kind."""
+HOW = frozenset(Command.__struct_fields__) - set(SAME)
+"""The fields in which twins without a plug-in may differ: they say how a job is done, and not what."""
 
 
 def with_rules(record: JobRecord, command: Command) -> JobRecord:
@@ -66,12 +69,16 @@ def is_stopping(record: JobRecord) -> bool:
 
 def are_twins(one: JobRecord, other: JobRecord) -> bool:
     """Whether both do the same for the same submitter."""
-    return (one.submitter, one.kind) == (other.submitter, other.kind) and all(
-        one.command.get(name) == other.command.get(name) for name in SAME
-    )
+    return _what(one) == _what(other)
 
 
 def twin_key(record: JobRecord) -> str:
     """A name that twins share."""
-    fields = [record.submitter, record.kind, *(record.command.get(name) for name in SAME)]
-    return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(_what(record), order="deterministic")).hexdigest()
+
+
+def _what(record: JobRecord) -> list[Any]:
+    """What a job does, for whom."""
+    command = record.command
+    names = SAME if "plugin" in command else sorted(command.keys() - HOW)
+    return [record.submitter, record.kind, *((name, command.get(name)) for name in names)]

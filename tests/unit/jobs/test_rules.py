@@ -17,6 +17,7 @@ from snappy.jobs.limits import Limits
 from snappy.jobs.messages import Attempt, Hold, JobRecord
 from snappy.jobs.states import State
 from snappy.jobs.store import Kept
+from snappy.jobs.upkeep import ForgetCommand
 
 NOW = 1_800_000_000.0
 COMMAND = BackupCommand(source="site1", target="vault", options={"paths": ["/etc"]})
@@ -107,6 +108,17 @@ def test_twins_do_the_same(changes: dict[str, Any], twins: bool) -> None:
     assert rules.are_twins(record(), other) is twins
     assert (rules.twin_key(record()) == rules.twin_key(other)) is twins
     assert not rules.are_twins(record(), msgspec.structs.replace(record(), submitter="bob"))
+
+
+def test_what_has_no_plugin_does_the_same_if_it_agrees_in_all_that_it_is_asked() -> None:
+    def forget(**more: Any) -> JobRecord:
+        command = ForgetCommand(source="site1", target="vault", keep_last=1, **more)
+        return msgspec.structs.replace(record(), kind="forget", command=msgspec.to_builtins(command))
+
+    assert rules.twin_key(forget()) == rules.twin_key(forget(priority=4, request="r", key="other", attempts=2))
+    for other in (forget(keep_daily=3), forget(dry_run=True), forget(hosts=["north"])):
+        assert not rules.are_twins(forget(), other)
+        assert rules.twin_key(forget()) != rules.twin_key(other)
 
 
 # ---- limits ----------------------------------------------------------------------------------------------------------
