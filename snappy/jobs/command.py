@@ -39,10 +39,9 @@ class Command(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     time_limit: Annotated[float, Meta(gt=0)] | None = None
     """Seconds that one attempt may take; then it is stopped, and the job fails with the code ``time-limit``."""
     duplicates: Literal["queue", "skip", "replace"] = "queue"
-    """What if a twin is not over: the same kind, source, target, plug-in and options, or where there is no
-    plug-in all fields of its own kind, by the same submitter.
-    ``queue``: both run, each in its turn. ``skip``: this job is rejected with the code ``duplicate``. ``replace``: the
-    twin is cancelled."""
+    """What if a twin is not over: the same kind, source, target, plug-in and options, or where there is no plug-in all
+    fields of its own kind, by the same submitter. ``queue``: both run, each in its turn. ``skip``: this job is rejected
+    with the code ``duplicate``. ``replace``: the twin is cancelled."""
     bandwidth: Annotated[str, Meta(max_length=512)] | None = None
     """Bytes a second at the target, in the words of rclone's --bwlimit: ``512k``, ``10M:1M`` (upload:download), or by
     the target's time of day ``08:00,512k 18:00,off``."""
