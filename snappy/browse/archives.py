@@ -66,7 +66,7 @@ def write_tar(view: View, entries: Entries, out: IO[bytes]) -> None:
             entry = _tar_entry(path, node, linked)
             if stored and entry.type == tarfile.REGTYPE:
                 entry.size = stored.size
-                archive.addfile(entry, io.BufferedReader(_Pieces(stored.stream()), MIB))
+                archive.addfile(entry, _reader(stored))
             else:
                 archive.addfile(entry)
 
@@ -107,6 +107,12 @@ def _fetched(view: View, group: list[Entry]) -> Iterator[tuple[bytes, Node, Stor
     contents = iter([view.file(files[0])] if large else view.files(files))
     for path, node in group:
         yield path, node, next(contents) if node.type == "file" else None
+
+
+def _reader(stored: StoredFile) -> IO[bytes]:
+    if stored.size <= FETCHED_BYTES:
+        return io.BytesIO(stored.read(0, stored.size))
+    return io.BufferedReader(_Pieces(stored.stream()), MIB)
 
 
 def _tar_entry(path: bytes, node: Node, linked: dict[tuple[int, int], str]) -> tarfile.TarInfo:

@@ -48,6 +48,11 @@ def line(path: bytes, node: Node, measure: Measure) -> bytes:
     return head + path + (b" -> " + node.link_target if node.type == "symlink" else b"")
 
 
+def local_time(snapshot: Snapshot) -> str:
+    """When it was made, by this machine's zone, as everything in a line."""
+    return snapshot.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def plain_size(size: int) -> str:
     """Bytes, right-aligned as in restic."""
     return f"{size:6d}"

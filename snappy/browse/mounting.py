@@ -80,9 +80,19 @@ class Mount(mfusepy.Operations):
     def _top(self) -> Folder:
         with self._lock:
             if time.monotonic() - self._looked > LISTED_SECONDS:
-                self._view.refresh()
-                self._layout, self._looked = layout(self._listed()), time.monotonic()
+                self._look()
             return self._layout
+
+    def _look(self) -> None:
+        """What was listed before stays where the repository does not answer."""
+        try:
+            self._view.refresh()
+            self._layout = layout(self._listed())
+        except SnappyError as error:
+            if not self._layout:
+                raise
+            _LOG.warning("the list of snapshots is an old one", reason=error.message)
+        self._looked = time.monotonic()
 
     def _find(self, path: str) -> Folder | str | tuple[Snapshot, bytes]:
         """A folder or link of the layout, or a snapshot with a path in it. Raises NotFound."""

@@ -84,6 +84,6 @@ def _lines(hits: Hits, arguments: argparse.Namespace) -> Iterator[bytes]:
 
     measure = output.size if arguments.human_readable else listing.plain_size
     for number, (snapshot, entries) in enumerate(hits):
-        when = output.moment(snapshot.time.timestamp())
-        yield (b"\n" if number else b"") + f"Found matching entries in snapshot {snapshot.id[:8]} from {when}".encode()
+        head = f"Found matching entries in snapshot {snapshot.id[:8]} from {listing.local_time(snapshot)}"
+        yield (b"\n" if number else b"") + head.encode()
         yield from (listing.line(*entry, measure) if arguments.long else entry[0] for entry in entries)

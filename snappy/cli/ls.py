@@ -73,8 +73,8 @@ def _lines(snapshot: Snapshot, entries: Iterator[Entry], arguments: argparse.Nam
     from snappy.browse import listing
 
     who = f"{snapshot.username}@{snapshot.hostname}"
-    when = output.moment(snapshot.time.timestamp())
-    yield f"snapshot {snapshot.id[:8]} of [{' '.join(snapshot.paths or ())}] at {when} UTC by {who}:".encode()
+    when = listing.local_time(snapshot)
+    yield f"snapshot {snapshot.id[:8]} of [{' '.join(snapshot.paths or ())}] at {when} by {who}:".encode()
     measure = output.size if arguments.human_readable else listing.plain_size
     for path, node in entries:
         yield listing.line(path, node, measure) if arguments.long else path

@@ -25,6 +25,10 @@ class Change(NamedTuple):
     path: bytes
 
 
+Steps = Iterator["Change | Steps"]
+"""Changes, and where to go on below: trees may be deeper than Python calls itself."""
+
+
 class Side(msgspec.Struct):
     """What only one of the two has; ``bytes`` are plain bytes of its blobs."""
 
@@ -58,12 +62,20 @@ class SnapshotDiff:
         """What is to be told of two trees, in the order of paths."""
         self._before.add((BlobType.TREE, old))
         self._after.add((BlobType.TREE, new))
-        yield from self._trees(b"/", old, new)
+        below: list[Steps] = [self._trees(b"/", old, new)]
+        while below:
+            step = next(below[-1], None)
+            if step is None:
+                below.pop()
+            elif isinstance(step, Change):
+                yield step
+            else:
+                below.append(step)
         both = (self._before & self._after) | self._common
         self._weigh(self.removed, self._before - both)
         self._weigh(self.added, self._after - both)
 
-    def _trees(self, prefix: bytes, old: BlobId, new: BlobId) -> Iterator[Change]:
+    def _trees(self, prefix: bytes, old: BlobId, new: BlobId) -> Steps:
         olds = {node.name: node for node in self._old.load(old)}
         news = {node.name: node for node in self._new.load(new)}
         for name in sorted({*olds, *news}):
@@ -71,13 +83,13 @@ class SnapshotDiff:
             self._before.update(_blobs(before))
             self._after.update(_blobs(after))
             if before and after:
-                yield from self._pair(prefix, before, after)
+                yield self._pair(prefix, before, after)
             elif before:
-                yield from self._whole(Change("-", prefix), before, self._old, self.removed, self._before)
+                yield self._whole(Change("-", prefix), before, self._old, self.removed, self._before)
             elif after:
-                yield from self._whole(Change("+", prefix), after, self._new, self.added, self._after)
+                yield self._whole(Change("+", prefix), after, self._new, self.added, self._after)
 
-    def _pair(self, prefix: bytes, before: Node, after: Node) -> Iterator[Change]:
+    def _pair(self, prefix: bytes, before: Node, after: Node) -> Steps:
         modifier = self._modifier(before, after)
         if modifier:
             yield Change(modifier, _path(prefix, after))
@@ -85,7 +97,7 @@ class SnapshotDiff:
             if before.subtree == after.subtree:
                 self._share(before.subtree)
             else:
-                yield from self._trees(prefix + after.name + b"/", before.subtree, after.subtree)
+                yield self._trees(prefix + after.name + b"/", before.subtree, after.subtree)
 
     def _modifier(self, before: Node, after: Node) -> str:
         modifier = "" if before.type == after.type else "T"
@@ -95,7 +107,7 @@ class SnapshotDiff:
             return modifier + ("M?" if next(without) == next(without) else "M")
         return modifier + ("U" if self._metadata and before != after else "")
 
-    def _whole(self, change: Change, node: Node, trees: TreeReader, side: Side, blobs: set[Handle]) -> Iterator[Change]:
+    def _whole(self, change: Change, node: Node, trees: TreeReader, side: Side, blobs: set[Handle]) -> Steps:
         """A node, and all below it, that only one side has."""
         path = _path(change.path, node)
         side.count(node)
@@ -103,7 +115,7 @@ class SnapshotDiff:
         if node.type == "dir" and node.subtree:
             for child in trees.load(node.subtree):
                 blobs.update(_blobs(child))
-                yield from self._whole(Change(change.modifier, path), child, trees, side, blobs)
+                yield self._whole(Change(change.modifier, path), child, trees, side, blobs)
 
     def _share(self, tree: BlobId) -> None:
         """Both have all that is below."""

@@ -102,7 +102,7 @@ async def test_who_may_browse_reads_any_range_and_sees_what_came_since(settings:
         await asked(fs.close)
 
 
-async def test_who_may_not_browse_reads_nothing(settings: Config, data: Path) -> None:
+async def test_who_may_not_browse_reads_nothing_and_wrong_questions_get_errors(settings: Config, data: Path) -> None:
     """All kinds of jobs are not all that is in the backups, where restores may not go anywhere."""
     async with stack(settings) as inside, inside.client("alice") as client, inside.client("bob") as bob:
         await back_up(client, data)
@@ -118,11 +118,6 @@ async def test_who_may_not_browse_reads_nothing(settings: Config, data: Path) ->
         with pytest.raises(Denied):
             await client.blob("site", "other", "default", "data", "0" * 64)
         await asked(fs.close)
-
-
-async def test_wrong_questions_are_answered_with_errors(settings: Config, data: Path) -> None:
-    async with stack(settings) as inside, inside.client("alice") as client:
-        await back_up(client, data)
         with pytest.raises(UnknownKey):
             await client.locate("site", "vault", "other", "data", [])
         with pytest.raises(Damaged, match="in no index"):

@@ -27,7 +27,7 @@ from tests.support.backups import back_up
 from tests.support.odd_tree import HOLE, make_odd_tree
 from tests.support.snapshots import save_snapshot
 
-RANGES = 300
+RANGES = 1000
 
 
 @pytest.fixture(scope="module")
