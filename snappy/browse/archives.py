@@ -40,6 +40,20 @@ Entries = Iterable[Entry]
 """Paths and what is there, directories before what is in them."""
 
 
+class _Out(io.RawIOBase):
+    """What a tar is written to; it need not know where it is. tarfile's own way to write to a pipe, ``w|``, copies what
+    it holds back with every write."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+
+    def write(self, data: Any) -> int:
+        return self._out.write(data)
+
+    def tell(self) -> int:
+        return 0
+
+
 class _Pieces(io.RawIOBase):
     """A stream as a file."""
 
@@ -61,7 +75,7 @@ def write_tar(view: View, entries: Entries, out: IO[bytes]) -> None:
     """In the pax format: times to the nanosecond, extended attributes, names of any bytes, hard links. Sockets are left
     out, which is logged. Raises Damaged and StorageError, and OSError of ``out``."""
     linked: dict[tuple[int, int], str] = {}
-    with tarfile.open(fileobj=out, mode="w|", bufsize=MIB, format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.TarFile(fileobj=_Out(out), mode="w", format=tarfile.PAX_FORMAT, copybufsize=MIB) as archive:
         for path, node, stored in _contents(view, entries, _TYPES):
             entry = _tar_entry(path, node, linked)
             if stored and entry.type == tarfile.REGTYPE:
