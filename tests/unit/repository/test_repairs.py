@@ -14,7 +14,7 @@ import pytest
 from snappy.errors import AccessDenied, Damaged, NotFound, SnapshotNotFound, Unavailable
 from snappy.repository.entries import Node
 from snappy.repository.findings import Kind
-from snappy.repository.format import BlobType, PackId, blob_id
+from snappy.repository.format import BlobLocation, BlobType, PackId, blob_id
 from snappy.repository.index import encode_index
 from snappy.repository.index_repair import IndexRepair
 from snappy.repository.mending import Repaired
@@ -116,15 +116,22 @@ def test_without_any_index_all_packs_are_listed_again() -> None:
     assert survivors.check(store).findings == []
 
 
-def test_an_index_that_lies_is_found_where_all_headers_are_read() -> None:
-    store = store_of(original().files)
+def lied_to(store: Store) -> BlobLocation:
+    """Have the index list another blob in the place of one, which lies nowhere else."""
     with Repository.open(store, PASSWORD) as repository:
         repository.load_index()
-        (lie, *_) = (place for place in repository.index if place.kind is BlobType.DATA)
+        places = list(repository.index)
+        lie = next(place for place in places if len(repository.locations(place.kind, place.id)) == 1)
         for name, _ in store.list(FileType.INDEX):
             store.remove(FileType.INDEX, name)
-        told = [place._replace(id=blob_id(b"a lie")) if place == lie else place for place in repository.index]
+        told = [place._replace(id=blob_id(b"a lie")) if place == lie else place for place in places]
         repository.documents.save(FileType.INDEX, encode_index(sorted(told, key=lambda place: place[2:4])))
+    return lie
+
+
+def test_an_index_that_lies_is_found_where_all_headers_are_read() -> None:
+    store = store_of(original().files)
+    lie = lied_to(store)
     assert index_repaired(store).findings == []
     done = index_repaired(store, read_all_packs=True)
     assert [(finding.kind, finding.id) for finding in done.findings] == [(Kind.PACK_LISTING, lie.pack.hex())]
@@ -168,6 +175,14 @@ def test_a_whole_pack_that_is_named_moves() -> None:
     store = store_of(original().files)
     assert packs_repaired(store, bytes.fromhex(pack)).findings == []
     assert not store.exists(FileType.PACK, pack)
+    assert survivors.check(store).findings == []
+
+
+def test_what_only_a_packs_own_header_lists_is_saved_too() -> None:
+    store = store_of(original().files)
+    lie = lied_to(store)
+    done = packs_repaired(store, lie.pack)
+    assert [(finding.kind, finding.id) for finding in done.findings] == [(Kind.BLOB_LOST, blob_id(b"a lie").hex())]
     assert survivors.check(store).findings == []
 
 
