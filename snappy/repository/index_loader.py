@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from snappy import log
+from snappy.errors import Damaged, StorageError
 from snappy.repository.documents import Documents
 from snappy.repository.index import MemoryIndex, decode_index
 from snappy.repository.index_cache import IndexCache
@@ -14,6 +19,10 @@ from snappy.repository.store import File, Files, FileType, Store
 
 _READERS = 4
 """Index files that are under way at once; each is some megabytes."""
+RENEWED_EVERY = 10.0
+"""Seconds at least: where many blobs are lost, not each has the index files listed."""
+
+_LOG = log.get(__name__)
 
 
 class IndexLoader:
@@ -25,6 +34,28 @@ class IndexLoader:
         self._index = index
         self._cache = cache
         self._loaded: set[str] = set()
+        self._renewing = threading.Lock()
+        self._renewed_at = -math.inf
+        self.version = 0
+        """How often something new was learnt by :meth:`renew`."""
+
+    def renew(self, version: int) -> bool:
+        """A blob could not be read: whether more is known than at ``version``, perhaps because this looks for what is
+        new. A prune may have stored the blob anew, and the reader holds no lock. Any thread may call."""
+        with self._renewing:
+            due = time.monotonic() - self._renewed_at >= RENEWED_EVERY
+            if self._loaded and version == self.version and due:
+                self._renew()
+            return version != self.version
+
+    def _renew(self) -> None:
+        known = len(self._loaded)
+        try:
+            self.load()
+        except (Damaged, StorageError) as error:
+            _LOG.warning("the index could not be read again", reason=error.message)
+        self.version += len(self._loaded) > known
+        self._renewed_at = time.monotonic()
 
     def load(self) -> None:
         """Learn what is stored; when called again, what is new. Raises :class:`snappy.errors.Damaged` and

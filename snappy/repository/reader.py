@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from snappy import heap
 from snappy.errors import Corrupt, Damaged, NotFound
@@ -29,13 +30,31 @@ a while what is to be done with them, finds the code of either at hand: a third 
 _UNREADABLE = (Damaged, NotFound, Corrupt)
 
 
-class BlobReader:
-    """Loads blobs; any thread may call any method."""
+class Renewal(Protocol):
+    """Looks again for what is known. See :class:`snappy.repository.index_loader.IndexLoader`."""
 
-    def __init__(self, store: Store, key: SealingKey, index: MemoryIndex, *, largest_read: int = LARGEST_READ) -> None:
+    version: int
+
+    def renew(self, version: int) -> bool: ...
+
+
+class BlobReader:
+    """Loads blobs; any thread may call any method. Where a blob is whole nowhere, ``renewal`` may know of a copy that
+    came since the index was loaded."""
+
+    def __init__(
+        self,
+        store: Store,
+        key: SealingKey,
+        index: MemoryIndex,
+        *,
+        renewal: Renewal | None = None,
+        largest_read: int = LARGEST_READ,
+    ) -> None:
         self._store = store
         self._key = key
         self._index = index
+        self._renewal = renewal
         self._largest_read = largest_read
 
     def load(self, kind: BlobType, blob: BlobId) -> bytes:
@@ -43,6 +62,15 @@ class BlobReader:
 
         Raises :class:`Damaged` when no copy is, and :class:`snappy.errors.StorageError` when the store fails.
         """
+        version = self._renewal.version if self._renewal else 0
+        try:
+            return self._load(kind, blob)
+        except Damaged:
+            if not self._renewal or not self._renewal.renew(version):
+                raise
+            return self._load(kind, blob)
+
+    def _load(self, kind: BlobType, blob: BlobId) -> bytes:
         locations = self._index.locations(kind, blob)
         failure = Damaged(f"the {kind.value} blob {blob.hex()[:8]} is in no index")
         for location in locations:

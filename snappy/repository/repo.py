@@ -85,7 +85,7 @@ class Repository:
         """The local folder in which index files are kept, if there is one."""
         known = None if cache is None else IndexCache(cache, config.id, key.master.stamp)
         self._loader = IndexLoader(store, self.documents, self.index, known)
-        self.reader = BlobReader(store, key.master, self.index)
+        self.reader = BlobReader(store, key.master, self.index, renewal=self._loader)
         self._writer = BlobWriter(store, key.master, self.index, self.documents, options, random=random)
 
     @classmethod

@@ -224,6 +224,34 @@ def test_what_a_backup_listed_meanwhile_stays(store: Store) -> None:
         assert findings(store) == []
 
 
+def test_who_reads_without_a_lock_finds_what_was_stored_anew(store: Store) -> None:
+    """A restore that may only read leaves none."""
+    with opened(store) as reading:
+        snapshots = reading.snapshots()
+        moved = prune(store, max_unused="0").stats.packfiles.repack
+        listed: list[FileType] = []
+        list_files = store.list
+        store.list = lambda kind: listed.append(kind) or list_files(kind)  # type: ignore[method-assign,func-returns-value]
+        for snapshot in snapshots:
+            for folder in reading.load_tree(snapshot.tree_id):
+                [file] = reading.load_tree(folder.subtree or b"")
+                assert len(reading.load_blob(BlobType.DATA, (file.content or [b""])[0])) == file.size
+    assert moved
+    assert listed == [FileType.INDEX], "once is enough"
+
+
+def test_who_reads_what_is_lost_does_not_look_for_each_of_it(store: Store) -> None:
+    with opened(store) as reading:
+        for name in names(store, FileType.PACK):
+            store.remove(FileType.PACK, name)
+        store.list = lambda kind: pytest.fail("twice") if listed else listed.append(kind) or []  # type: ignore
+        listed: list[FileType] = []
+        for place in list(reading.index)[:20]:
+            with pytest.raises(Damaged):
+                reading.load_blob(place.kind, place.id)
+    assert listed == [FileType.INDEX]
+
+
 @pytest.mark.parametrize("options", [ALL, PruneOptions()])
 def test_another_prune_between(store: Store, options: PruneOptions) -> None:
     before = contents(store)
