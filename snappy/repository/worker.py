@@ -45,7 +45,7 @@ from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.store import Store
 from snappy.repository.worker_process import listen
 
-BYTES_IN_ROUND = 2 * MIB
+BYTES_IN_ROUND = MIB
 BYTES_TOGETHER = MIB
 """Small chunks are sealed by so many."""
 ROUNDS_AHEAD = 1
