@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,26 @@ from tests.support.restic import Restic
 from tests.support.stack import Shell
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    made = Shell(tmp_path)
-    (tmp_path / "data").mkdir()
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """With three snapshots; the last test forgets one of them."""
+    made = Shell(tmp_path_factory.mktemp("forget"))
+    data = made.folder / "data"
+    data.mkdir()
     for number in range(3):
-        (tmp_path / "data" / "file").write_bytes(bytes([number]) * 100_000)
+        (data / "file").write_bytes(bytes([number]) * 100_000)
         made.with_password("backup", "./data", "--to", "./repo", "--init", "--tag", f"t{number}").expect(0)
     return made
+
+
+def test_what_is_refused(shell: Shell) -> None:
+    assert "no policy" in shell.with_password("forget", "--from", "./repo").expect(4).err
+    assert (
+        "all snapshots of the group"
+        in shell.with_password("forget", "--from", "./repo", "--keep-tag", "none").expect(1).err
+    )
+    assert "no snapshot has an id" in shell.with_password("forget", "--from", "./repo", "0" * 8).expect(5).err
+    assert len(shell.with_password("snapshots", "--from", "./repo", "--json").expect(0).json()) == 3
 
 
 @pytest.mark.restic_newest
@@ -43,13 +54,3 @@ def test_what_is_forgotten_and_why_the_rest_is_not(shell: Shell) -> None:
     assert ours == theirs
     assert {snapshot["id"] for snapshot in restic.json("snapshots")} == {name for name, _ in ours[0]["keep"]}
     restic.check()
-
-
-def test_what_is_refused(shell: Shell) -> None:
-    assert "no policy" in shell.with_password("forget", "--from", "./repo").expect(4).err
-    assert (
-        "all snapshots of the group"
-        in shell.with_password("forget", "--from", "./repo", "--keep-tag", "none").expect(1).err
-    )
-    assert "no snapshot has an id" in shell.with_password("forget", "--from", "./repo", "0" * 8).expect(5).err
-    assert len(shell.with_password("snapshots", "--from", "./repo", "--json").expect(0).json()) == 3
