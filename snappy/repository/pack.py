@@ -51,6 +51,19 @@ class PackedBlob(NamedTuple):
         return BlobLocation(self.kind, self.id, pack, self.offset, self.length, self.uncompressed_length)
 
 
+class Unsealed(NamedTuple):
+    """A blob as it lies in a pack, but for the seal: compressed, unless ``uncompressed_length`` is 0."""
+
+    id: BlobId
+    data: bytes
+    uncompressed_length: int
+
+    @property
+    def plain_length(self) -> int:
+        """Bytes."""
+        return self.uncompressed_length or len(self.data)
+
+
 class FinishedPack(NamedTuple):
     """A pack ready for the store: its id is the SHA-256 of ``data``, which are ``size`` bytes."""
 

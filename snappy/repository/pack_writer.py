@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from snappy.errors import Damaged
 from snappy.repository.compression import DEFAULT_LEVEL, Compressor, decompress
 from snappy.repository.crypto import SealingKey
 from snappy.repository.format import MIB, BlobId, BlobType, Random, blob_id
-from snappy.repository.pack import MOST_BLOBS, FinishedPack, PackBuilder, PackMemory
+from snappy.repository.pack import MOST_BLOBS, FinishedPack, PackBuilder, PackMemory, Unsealed
 from snappy.repository.store import FileType, Store
 from snappy.repository.uploader import IN_FLIGHT, PackUploader
 
@@ -84,8 +84,17 @@ class PackWriter:
     def add_all(self, kind: BlobType, blobs: Sequence[NamedData], *, always_compress: bool = False) -> int:
         """Store the blobs, some megabytes at most, as :meth:`add` does each, for less. What does not get smaller stays
         uncompressed, but for trees: a prune would take those for an old program's."""
+        always = always_compress or kind is BlobType.TREE
+        return self._add(kind, (self._compressed(blob, data, always) for blob, data in blobs))
+
+    def add_unsealed(self, kind: BlobType, blobs: Sequence[Unsealed], *, always_compress: bool = False) -> int:
+        """The same of blobs out of packs: those that are compressed stay as they are."""
+        always = always_compress or kind is BlobType.TREE
+        return self._add(kind, (self._as_written_here(blob, always) for blob in blobs))
+
+    def _add(self, kind: BlobType, blobs: Iterable[Unsealed]) -> int:
         with self.all_or_nothing():
-            sealed = self._seal(blobs, always_compress or kind is BlobType.TREE)
+            sealed = self._seal(list(blobs))
             with self._lock:
                 for one in sealed:
                     if pack := self._place(kind, one):
@@ -95,7 +104,7 @@ class PackWriter:
     def add_apart(self, data: bytes) -> None:
         """Store the blob in a pack of its own. Blocks while uploads lag."""
         with self.all_or_nothing():
-            [sealed] = self._seal([(blob_id(data), data)], False)
+            [sealed] = self._seal([self._compressed(blob_id(data), data, False)])
             builder = PackBuilder(self._memory.take(len(sealed.sealed)), apart=True)
             builder.add(BlobType.DATA, *sealed)
             self._uploader.put(builder)
@@ -128,13 +137,11 @@ class PackWriter:
             self.fail(error)
             raise
 
-    def _seal(self, blobs: Sequence[NamedData], always_compress: bool) -> list[_Sealed]:
+    def _seal(self, blobs: list[Unsealed]) -> list[_Sealed]:
         """Each step for all of them: what it needs stays in the processor's caches."""
-        packed = [self._compress(data, always_compress) for _, data in blobs]
-        sealed = self._key.seal_all([plain for plain, _ in packed], self._random)
-        sizes = [size for _, size in packed]
-        del packed  # what verifying needs is as large
-        done = [_Sealed(blob, one, size) for (blob, _), one, size in zip(blobs, sealed, sizes, strict=True)]
+        sealed = self._key.seal_all([one.data for one in blobs], self._random)
+        done = [_Sealed(one.id, data, one.uncompressed_length) for one, data in zip(blobs, sealed, strict=True)]
+        blobs.clear()  # what verifying needs is as large
         for one in done:
             self._verify(one)
         return done
@@ -147,12 +154,19 @@ class PackWriter:
                 hint="the memory or processor of this machine may be faulty",
             )
 
-    def _compress(self, data: bytes, always: bool) -> tuple[bytes, int]:
+    def _compressed(self, blob: BlobId, data: bytes, always: bool) -> Unsealed:
         if self._compressor is not None:
             compressed = self._compressor.compress(data)
             if (always and data) or len(compressed) < len(data):  # a plain length of 0 says that it is not
-                return compressed, len(data)
-        return data, 0
+                return Unsealed(blob, compressed, len(data))
+        return Unsealed(blob, data, 0)
+
+    def _as_written_here(self, blob: Unsealed, always: bool) -> Unsealed:
+        if not blob.uncompressed_length:
+            return self._compressed(blob.id, blob.data, always)
+        if self._compressor is None:
+            return Unsealed(blob.id, decompress(blob.data, blob.uncompressed_length), 0)
+        return blob
 
     def _place(self, kind: BlobType, one: _Sealed) -> PackBuilder | None:
         """Put it into a pack, and return that if it is full."""

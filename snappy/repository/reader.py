@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
 
 from snappy import heap
 from snappy.errors import Corrupt, Damaged, NotFound
@@ -11,7 +11,7 @@ from snappy.repository.compression import decompress
 from snappy.repository.crypto import SealingKey
 from snappy.repository.format import MIB, BlobId, BlobLocation, BlobType, PackId, blob_id
 from snappy.repository.index import MemoryIndex
-from snappy.repository.pack import PackedBlob, end_size, open_end, read_end, read_header
+from snappy.repository.pack import PackedBlob, Unsealed, end_size, open_end, read_end, read_header
 from snappy.repository.store import FileType, Store
 
 LARGEST_GAP = MIB // 4
@@ -28,6 +28,10 @@ a while what is to be done with them, finds the code of either at hand: a third 
 1 KiB."""
 
 _UNREADABLE = (Damaged, NotFound, Corrupt)
+
+Opened = TypeVar("Opened")
+Open = Callable[[BlobLocation, bytes | memoryview], Opened]
+"""What a blob that was read is to its reader. Raises :class:`Damaged`."""
 
 
 class Renewal(Protocol):
@@ -62,23 +66,7 @@ class BlobReader:
 
         Raises :class:`Damaged` when no copy is, and :class:`snappy.errors.StorageError` when the store fails.
         """
-        version = self._renewal.version if self._renewal else 0
-        try:
-            return self._load(kind, blob)
-        except Damaged:
-            if not self._renewal or not self._renewal.renew(version):
-                raise
-            return self._load(kind, blob)
-
-    def _load(self, kind: BlobType, blob: BlobId) -> bytes:
-        locations = self._index.locations(kind, blob)
-        failure = Damaged(f"the {kind.value} blob {blob.hex()[:8]} is in no index")
-        for location in locations:
-            try:
-                return self.load_at(location)
-            except _UNREADABLE as error:
-                failure = _damaged(location, error)
-        raise failure
+        return self._load(kind, blob, self.open)
 
     def load_many(self, pack: PackId, wanted: Iterable[BlobLocation]) -> Iterator[tuple[BlobLocation, bytes]]:
         """The plain bytes of blobs of one pack, in few reads, by offset; one that is damaged here is looked for in
@@ -87,10 +75,39 @@ class BlobReader:
         After all that can be read were given, raises :class:`Damaged` for the first that cannot, with all such in
         ``details["blobs"]``.
         """
+        return self._load_many(pack, wanted, self.open)
+
+    def load_many_unsealed(
+        self, pack: PackId, wanted: Iterable[BlobLocation]
+    ) -> Iterator[tuple[BlobLocation, Unsealed]]:
+        """The same, each blob still compressed as it lies there."""
+        return self._load_many(pack, wanted, self._unseal)
+
+    def _load(self, kind: BlobType, blob: BlobId, opened: Open[Opened]) -> Opened:
+        version = self._renewal.version if self._renewal else 0
+        try:
+            return self._load_known(kind, blob, opened)
+        except Damaged:
+            if not self._renewal or not self._renewal.renew(version):
+                raise
+            return self._load_known(kind, blob, opened)
+
+    def _load_known(self, kind: BlobType, blob: BlobId, opened: Open[Opened]) -> Opened:
+        failure = Damaged(f"the {kind.value} blob {blob.hex()[:8]} is in no index")
+        for location in self._index.locations(kind, blob):
+            try:
+                return opened(location, self.read(location.pack, location.offset, location.length))
+            except _UNREADABLE as error:
+                failure = _damaged(location, error)
+        raise failure
+
+    def _load_many(
+        self, pack: PackId, wanted: Iterable[BlobLocation], opened: Open[Opened]
+    ) -> Iterator[tuple[BlobLocation, Opened]]:
         missing: list[BlobLocation] = []
         places = {(blob.offset, blob.id): blob for blob in wanted}
         for run in self._runs([places[place] for place in sorted(places)]):
-            yield from self._load_run(pack, run, missing)
+            yield from self._load_run(pack, run, missing, opened)
         if missing:
             raise Damaged(
                 f"{len(missing)} blobs of pack {pack.hex()[:8]} are damaged, the first is {missing[0].id.hex()[:8]}",
@@ -103,12 +120,12 @@ class BlobReader:
 
     def open(self, blob: BlobLocation | PackedBlob, sealed: bytes | memoryview) -> bytes:
         """The plain bytes of a blob that was read. Raises :class:`Damaged`."""
-        plain = self._key.open(sealed)
-        if blob.uncompressed_length:
-            plain = decompress(plain, blob.uncompressed_length)
-        if blob_id(plain) != blob.id:
-            raise Damaged("its name is not its SHA-256")
-        return plain
+        return _proven(blob, self._key.open(sealed))
+
+    def _unseal(self, blob: BlobLocation, sealed: bytes | memoryview) -> Unsealed:
+        data = self._key.open(sealed)
+        _proven(blob, data)
+        return Unsealed(blob.id, data, blob.uncompressed_length)
 
     def read_pack_header(self, pack: PackId, size: int) -> list[PackedBlob]:
         """The blobs that a pack of ``size`` bytes says it holds. Raises :class:`Damaged` and StorageError."""
@@ -135,33 +152,43 @@ class BlobReader:
         return gap <= LARGEST_GAP and blob.offset + blob.length - run[0].offset <= self._largest_read
 
     def _load_run(
-        self, pack: PackId, run: list[BlobLocation], missing: list[BlobLocation]
-    ) -> Iterator[tuple[BlobLocation, bytes]]:
+        self, pack: PackId, run: list[BlobLocation], missing: list[BlobLocation], opened: Open[Opened]
+    ) -> Iterator[tuple[BlobLocation, Opened]]:
         start = run[0].offset
         try:
             view = memoryview(self.read(pack, start, run[-1].offset + run[-1].length - start))
         except _UNREADABLE:
             view = memoryview(b"")
         for portion in _portions(run):
-            opened = [(blob, self._open_or_find(blob, view[blob.offset - start :][: blob.length])) for blob in portion]
-            missing += [blob for blob, data in opened if data is None]
-            yield from [(blob, data) for blob, data in opened if data is not None]
+            found = [
+                (blob, self._open_or_find(blob, view[blob.offset - start :][: blob.length], opened)) for blob in portion
+            ]
+            missing += [blob for blob, data in found if data is None]
+            yield from [(blob, data) for blob, data in found if data is not None]
 
-    def _open_or_find(self, blob: BlobLocation, sealed: memoryview) -> bytes | None:
+    def _open_or_find(self, blob: BlobLocation, sealed: memoryview, opened: Open[Opened]) -> Opened | None:
         try:
-            return self.open(blob, sealed)
+            return opened(blob, sealed)
         except Damaged:
-            return self._load_elsewhere(blob)
+            return self._load_elsewhere(blob, opened)
 
-    def _load_elsewhere(self, blob: BlobLocation) -> bytes | None:
+    def _load_elsewhere(self, blob: BlobLocation, opened: Open[Opened]) -> Opened | None:
         try:
-            return self.load(blob.kind, blob.id)
+            return self._load(blob.kind, blob.id, opened)
         except Damaged:
             return None
 
     def read(self, pack: PackId, offset: int, length: int) -> bytes:
         """Bytes of a pack as they lie there. Raises StorageError."""
         return self._store.load(FileType.PACK, pack.hex(), offset, length)
+
+
+def _proven(blob: BlobLocation | PackedBlob, unsealed: bytes) -> bytes:
+    """The plain bytes."""
+    plain = decompress(unsealed, blob.uncompressed_length) if blob.uncompressed_length else unsealed
+    if blob_id(plain) != blob.id:
+        raise Damaged("its name is not its SHA-256")
+    return plain
 
 
 def _portions(run: list[BlobLocation]) -> Iterator[list[BlobLocation]]:

@@ -27,7 +27,7 @@ from snappy.repository.index_loader import IndexLoader
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
 from snappy.repository.link import Setup, WorkerLink
 from snappy.repository.locks import Lock, LockOwner
-from snappy.repository.pack import FinishedPack, PackedBlob
+from snappy.repository.pack import FinishedPack, PackedBlob, Unsealed
 from snappy.repository.pack_writer import DEFAULT_OPTIONS, NamedData, Options
 from snappy.repository.reader import BlobReader
 from snappy.repository.snapshots import Snapshot
@@ -210,6 +210,14 @@ class Repository:
         """Store another copy of blobs, some megabytes at most together, for a pack that is to go."""
         self._writer.save_again(kind, blobs)
 
+    def save_unsealed(self, kind: BlobType, blobs: Sequence[Unsealed]) -> None:
+        """Store blobs of another repository as :meth:`save_blobs` does; what is compressed stays as it is."""
+        self._writer.save_unsealed(kind, blobs)
+
+    def save_unsealed_again(self, kind: BlobType, blobs: Sequence[Unsealed]) -> None:
+        """As :meth:`save_again`; what is compressed stays as it is."""
+        self._writer.save_unsealed_again(kind, blobs)
+
     def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
         """A blob's bytes, authenticated and hashed, from any copy that is whole. Raises
         :class:`snappy.errors.Damaged` and StorageError."""
@@ -219,6 +227,10 @@ class Repository:
         """Blobs of one pack in few reads, by their offset. Those that are damaged everywhere are left out; after the
         last one :class:`snappy.errors.Damaged` is raised with them in ``details["blobs"]``."""
         return self.reader.load_many(pack, entries)
+
+    def load_unsealed(self, pack: PackId, entries: Iterable[BlobLocation]) -> Iterator[tuple[BlobLocation, Unsealed]]:
+        """As :meth:`load_blobs`, for :meth:`save_unsealed`: proven, and still compressed."""
+        return self.reader.load_many_unsealed(pack, entries)
 
     def read_pack(self, pack: PackId, offset: int, length: int) -> bytes:
         """Bytes of a pack as they lie there, for :meth:`open_blob`. Raises StorageError."""

@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from snappy import log
+from snappy.decoding import from_json
 from snappy.errors import Damaged, NotFound, SnapshotNotFound
 from snappy.repository.documents import Documents
 from snappy.repository.format import HEX_ID, decode_json, encode_json, parse_id
@@ -73,6 +74,19 @@ def save_snapshot(documents: Documents, snapshot: Snapshot) -> str:
     snapshot.id = ""  # the default, so it is left out
     snapshot.id = documents.save(FileType.SNAPSHOT, encode_json(snapshot))
     return snapshot.id
+
+
+def copy_snapshot(snapshot: Snapshot, source: Documents, target: Documents) -> str:
+    """Store a copy in another repository, as :func:`save_snapshot` does, and return its id. All but the parent, which
+    may not be there, stays to the letter: to restic a time has nanoseconds."""
+    name = f"snapshot {snapshot.id[:8]}"
+    try:
+        fields = from_json(source.load(FileType.SNAPSHOT, snapshot.id), dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Damaged(f"{name} is not what it should be: {error}") from error
+    fields.pop("parent", None)
+    fields["original"] = msgspec.Raw(msgspec.json.encode(snapshot.original or snapshot.id))
+    return target.save(FileType.SNAPSHOT, msgspec.json.encode(fields))
 
 
 def load_snapshot(documents: Documents, name: str, size: int | None = None) -> Snapshot:

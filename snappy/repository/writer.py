@@ -15,7 +15,7 @@ from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
 from snappy.repository.format import BlobId, BlobLocation, BlobType, Random, blob_id
 from snappy.repository.index import BLOBS_IN_A_FILE, MemoryIndex, encode_index, in_files
-from snappy.repository.pack import FinishedPack
+from snappy.repository.pack import FinishedPack, Unsealed
 from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.store import FileType, Store, no_fence
 
@@ -103,16 +103,30 @@ class BlobWriter:
         with self._lock:
             new = [one for one in blobs if self._claim(kind, one[0], len(one[1]))]
         sealed = self._packs.add_all(kind, new) if new else 0
-        with self._lock:
-            self.stats.bytes_sealed += sealed
-        self.save_index_if_due()
+        self._added(sealed)
         return SavedBlobs(len(new), sum(len(data) for _, data in new), sealed)
 
     def save_again(self, kind: BlobType, blobs: Sequence[NamedData]) -> None:
         """Store another copy of blobs, some megabytes at most together, that are stored somewhere; compressed."""
         self._packs.raise_failure()
         self.may_write()
-        sealed = self._packs.add_all(kind, blobs, always_compress=True)
+        self._added(self._packs.add_all(kind, blobs, always_compress=True))
+
+    def save_unsealed(self, kind: BlobType, blobs: Sequence[Unsealed]) -> None:
+        """Store blobs of another repository, some megabytes at most together, unless they are there."""
+        self._packs.raise_failure()
+        self.may_write()
+        with self._lock:
+            new = [one for one in blobs if self._claim(kind, one.id, one.plain_length)]
+        self._added(self._packs.add_unsealed(kind, new) if new else 0)
+
+    def save_unsealed_again(self, kind: BlobType, blobs: Sequence[Unsealed]) -> None:
+        """As :meth:`save_again`; what is compressed stays as it is."""
+        self._packs.raise_failure()
+        self.may_write()
+        self._added(self._packs.add_unsealed(kind, blobs, always_compress=True))
+
+    def _added(self, sealed: int) -> None:
         with self._lock:
             self.stats.bytes_sealed += sealed
         self.save_index_if_due()
@@ -136,9 +150,7 @@ class BlobWriter:
         """Another process stored what it claimed, in a pack with ``sealed`` bytes of blobs."""
         self._packs.raise_failure()
         self._uploaded(pack, False)
-        with self._lock:
-            self.stats.bytes_sealed += sealed
-        self.save_index_if_due()
+        self._added(sealed)
 
     def leave(self, kind: BlobType) -> None:
         """Others store such blobs from now on: what is left is uploaded, and little memory kept."""
