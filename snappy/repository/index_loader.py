@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from snappy import log
+from snappy import heap, log
 from snappy.errors import Damaged, StorageError
 from snappy.repository.documents import Documents
 from snappy.repository.index import MemoryIndex, decode_index
@@ -64,6 +64,7 @@ class IndexLoader:
         names = {name for name, _ in listed}
         self._index.join(self._tables(listed, names))
         self._loaded |= names
+        heap.give_back()
 
     def _tables(self, listed: Files, names: set[str]) -> Sequence[Table]:
         cache = None if self._loaded else self._cache  # it stands for all of the files, not for those that are new

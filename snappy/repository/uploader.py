@@ -10,7 +10,8 @@ from snappy.errors import InternalError
 from snappy.repository.pack import PackBuilder
 
 THREADS = 2
-IN_FLIGHT = 4
+IN_FLIGHT = 2
+"""None waits for a thread: that would cost a pack's memory and save no time."""
 
 Upload = Callable[[PackBuilder], None]
 
