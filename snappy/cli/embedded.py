@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,6 +33,16 @@ OWN_USERS = [User("core", "core"), User("audit", "audit"), User(USER, "submitter
 REPLICA = "cli"
 OWN_RIGHTS = "rlwd"
 """At a place that whoever is at the machine gave: what their own jobs need, and no more."""
+
+
+ORIGIN_KEY = "of-the-origin"
+
+
+class Place(NamedTuple):
+    """A repository: its URL and its password."""
+
+    url: str
+    password: str
 
 
 @dataclass
@@ -104,19 +115,25 @@ def open_to_owner(settings: Config) -> Config:
 
 
 @asynccontextmanager
-async def one_shot(settings: Config, place: str, password: str) -> AsyncIterator[tuple[Client, slots.Slot]]:
-    """A stack with one source that may do everything here and one target at ``place``, for one command."""
+async def one_shot(
+    settings: Config, place: Place, origin: Place | None = None
+) -> AsyncIterator[tuple[Client, slots.Slot]]:
+    """A stack with one source that may do everything here and one target at ``place``, for one command; a copy has
+    another target, which can only be read."""
     with slots.take(settings.state_dir) as slot:
-        users = [User(slot.source, "source"), User(slot.target, "target")]
+        targets = {slot.target: config.TargetService(url=place.url, replica=REPLICA, rights=OWN_RIGHTS)}
+        if origin:
+            targets[slot.origin] = config.TargetService(url=origin.url, replica=REPLICA, rights="rl")
+        users = [User(slot.source, "source"), *(User(name, "target") for name in targets)]
         async with server(settings, users) as opened:
             opened.host.config = msgspec.structs.replace(
                 opened.host.config,
                 source={slot.source: config.SourceService(replica=REPLICA)},
-                target={slot.target: config.TargetService(url=place, replica=REPLICA, rights=OWN_RIGHTS)},
+                target=targets,
             )
-            opened.host.passwords = lambda _key: password
+            opened.host.passwords = lambda key: origin.password if origin and key == ORIGIN_KEY else place.password
             opened.host.rules = EVERYTHING
-            roles = [*opened.roles, Role("source", slot.source), Role("target", slot.target)]
+            roles = [*opened.roles, Role("source", slot.source), *(Role("target", name) for name in targets)]
             async with _running(opened, roles) as client:
                 await _cancel_leftovers(client, slot)
                 yield client, slot

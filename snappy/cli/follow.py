@@ -180,6 +180,8 @@ def summary(kind: str, result: Result) -> str:
         return f"made the repository {result.repository[:8]}"
     if kind == "check":
         return _summary_of_check(result)
+    if kind == "copy":
+        return _summary_of_copy(result)
     if result.prune:
         return pruned.told(result.prune, result.seconds)
     if result.repair:
@@ -198,6 +200,12 @@ def _summary_of_check(result: Result) -> str:
     there = f"{result.snapshots} snapshots, {result.directories} different directories, {result.packs} packs"
     read = f"read {result.packs_read} packs, {output.size(result.bytes_read)}"
     return f"no damage in {result.repository[:8]}: {there}; {read} in {output.duration(result.seconds)}"
+
+
+def _summary_of_copy(result: Result) -> str:
+    there = result.snapshots - result.copied
+    sizes = f"{output.size(result.bytes_new)} new, stored {output.size(result.bytes_stored)}"
+    return f"copied {result.copied} snapshots, {there} were there: {sizes}; {output.duration(result.seconds)}"
 
 
 def _summary_of_repair(done: Repaired, result: Result) -> str:

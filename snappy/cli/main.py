@@ -15,6 +15,7 @@ from snappy.cli import (
     backup,
     cat,
     check,
+    copy,
     diff,
     dump,
     events,
@@ -55,7 +56,23 @@ exit codes:
   130 interrupted (Ctrl-C)
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
-GROUPS = (up, services, backup, restore, check, forget, prune, repair, *LOOKING, jobs, events, schedules, audit, keys)
+GROUPS = (
+    up,
+    services,
+    backup,
+    restore,
+    check,
+    forget,
+    prune,
+    repair,
+    copy,
+    *LOOKING,
+    jobs,
+    events,
+    schedules,
+    audit,
+    keys,
+)
 OTHER_PACKAGE = "python-snappy"
 
 

@@ -82,6 +82,21 @@ def repository(parser: argparse.ArgumentParser, flag: str, summary: str, *aliase
     password(parser)
 
 
+def origin(parser: argparse.ArgumentParser) -> None:
+    """The repository that is copied."""
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        metavar="URL-or-TARGET",
+        required=True,
+        help="the repository that has the snapshots: a URL, a path, or a target's name",
+    )
+    parser.add_argument("--from-key", metavar="NAME", help="which of the source service's passwords opens it")
+    group = parser.add_argument_group("its password (else $SNAPPY_FROM_PASSWORD, else a question on the terminal)")
+    group.add_argument("--from-password-file", metavar="FILE")
+    group.add_argument("--from-password-command", metavar="COMMAND", help="run without a shell")
+
+
 def browsing(parser: argparse.ArgumentParser) -> None:
     """The repository, and which snapshots of it are meant."""
     repository(parser, "--from", "the repository", "--target")
@@ -124,12 +139,13 @@ def as_url(place: str) -> str:
 
 def refuse_with_a_server(arguments: argparse.Namespace) -> None:
     """With a server configured a job names a target and a key, and never where or what they are."""
-    given = [name for name in ("password_file", "password_command") if getattr(arguments, name, None)]
-    if is_place(arguments.place):
-        raise UsageError(
-            f"{arguments.place} is a place, and a server is configured",
-            hint="name a target; `snappy services` lists them",
-        )
+    names = ("password_file", "password_command", "from_password_file", "from_password_command")
+    given = [name for name in names if getattr(arguments, name, None)]
+    for place in (arguments.place, getattr(arguments, "origin", "")):
+        if is_place(place):
+            raise UsageError(
+                f"{place} is a place, and a server is configured", hint="name a target; `snappy services` lists them"
+            )
     if given:
         flag = "--" + given[0].replace("_", "-")
         raise UsageError(f"{flag} works without a server alone", hint="name a key of the source service with --key")

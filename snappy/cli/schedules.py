@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from snappy.cli import backup, check, follow, forget, options, output, prune, restore
+from snappy.cli import backup, check, copy, follow, forget, options, output, prune, restore
 from snappy.errors import UsageError
 from snappy.jobs.states import State
 
@@ -24,7 +24,7 @@ examples:
   snappy schedule add often --every 6h --missed skip -- backup /srv --source site1 --to vault
   snappy schedule add drill --at 2027-01-01T02:00:00Z -- restore latest --from vault --to /srv/drill
 """
-JOBS = {"backup": backup, "restore": restore, "check": check, "forget": forget, "prune": prune}
+JOBS = {"backup": backup, "restore": restore, "check": check, "forget": forget, "prune": prune, "copy": copy}
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 DURATION = re.compile(r"(?:[0-9]{1,9}[dhms])+\Z")
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snappy.bus.connection import Bus
 from snappy.cli import options
@@ -14,6 +14,9 @@ from snappy.config import Config
 from snappy.errors import UsageError
 from snappy.frontend import alive
 from snappy.frontend.api import Client
+
+if TYPE_CHECKING:
+    from snappy.cli import embedded
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Session:
     target: str
     key: str
     embedded: bool
+    origin: str = ""
+    """The target that a copy is made of, and its key."""
+    origin_key: str = ""
 
     def names(self, request: str | None = None) -> dict[str, Any]:
         """The fields that every command has."""
@@ -52,9 +58,22 @@ async def for_repository(arguments: argparse.Namespace, *, new: bool = False) ->
         raise UsageError("--source needs a server: without one this command does the work", hint="leave it out")
     from snappy.cli import embedded, passwords
 
-    password = passwords.find(arguments, new=new)
-    async with embedded.one_shot(settings, options.as_url(arguments.place), password) as (client, pair):
-        yield Session(client, source=pair.source, target=pair.target, key=arguments.key or "default", embedded=True)
+    place = embedded.Place(options.as_url(arguments.place), passwords.find(arguments, new=new))
+    origin = _origin(arguments)
+    key, origin_key = arguments.key or "default", embedded.ORIGIN_KEY if origin else ""
+    async with embedded.one_shot(settings, place, origin) as (client, pair):
+        yield Session(client, pair.source, pair.target, key, True, pair.origin if origin else "", origin_key)
+
+
+def _origin(arguments: argparse.Namespace) -> embedded.Place | None:
+    given = getattr(arguments, "origin", None)
+    if given is None:
+        return None
+    if not options.is_place(given):
+        raise UsageError(f"{given!r} is a target's name, and {arguments.place} is a place", hint="give two of a kind")
+    from snappy.cli import embedded, passwords
+
+    return embedded.Place(options.as_url(given), passwords.of_origin(arguments))
 
 
 @asynccontextmanager
@@ -87,7 +106,8 @@ async def _with_server(arguments: argparse.Namespace, settings: Config) -> Async
         options.refuse_with_a_server(arguments)
     async with _way(settings, arguments.place) as client:
         source = arguments.source or await alive.only_source(client)
-        yield Session(client, source, arguments.place, arguments.key or "default", embedded=False)
+        origin, origin_key = getattr(arguments, "origin", ""), getattr(arguments, "from_key", None) or "default"
+        yield Session(client, source, arguments.place, arguments.key or "default", False, origin, origin_key)
 
 
 def _way(settings: Config, target: str) -> AbstractAsyncContextManager[Client]:

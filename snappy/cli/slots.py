@@ -17,12 +17,12 @@ from typing import NamedTuple
 from snappy.errors import UsageError
 
 MOST = 64
-SOURCE, TARGET = "local", "place"
+SOURCE, TARGET, ORIGIN = "local", "place", "origin"
 LOOK_SECONDS = 0.2
 
 
 class Slot(NamedTuple):
-    """What a command calls its two services."""
+    """What a command calls its services."""
 
     number: int
 
@@ -33,6 +33,11 @@ class Slot(NamedTuple):
     @property
     def target(self) -> str:
         return f"{TARGET}-{self.number}"
+
+    @property
+    def origin(self) -> str:
+        """The target that a copy is made of."""
+        return f"{ORIGIN}-{self.number}"
 
 
 def is_passing(source: str) -> bool:

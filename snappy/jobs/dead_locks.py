@@ -115,7 +115,7 @@ def _deletes_packs(record: JobRecord) -> bool:
 
 def _goes_on(record: JobRecord) -> bool:
     """Whether a next attempt will take up what the last one stored, to which no snapshot leads yet."""
-    return record.kind == "backup" and record.state not in FINAL
+    return record.kind in ("backup", "copy") and record.state not in FINAL
 
 
 def _is_over(record: JobRecord, attempt: int) -> bool:

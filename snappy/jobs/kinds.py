@@ -12,7 +12,7 @@ import msgspec
 from snappy.decoding import converted, from_json
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
-from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand, RepairCommand
+from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, PruneCommand, RepairCommand
 
 
 class InitCommand(Command, frozen=True, kw_only=True):
@@ -61,8 +61,18 @@ COMMANDS: dict[str, type[Command]] = {
     "forget": ForgetCommand,
     "prune": PruneCommand,
     "repair": RepairCommand,
+    "copy": CopyCommand,
 }
-AnyCommand = InitCommand | BackupCommand | RestoreCommand | CheckCommand | ForgetCommand | PruneCommand | RepairCommand
+AnyCommand = (
+    InitCommand
+    | BackupCommand
+    | RestoreCommand
+    | CheckCommand
+    | ForgetCommand
+    | PruneCommand
+    | RepairCommand
+    | CopyCommand
+)
 
 
 Message = TypeVar("Message")

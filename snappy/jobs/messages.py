@@ -115,6 +115,15 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
     """Files of the repository that went."""
 
 
+class SnapshotCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot and its copy, by their ids."""
+
+    snapshot: str
+    copy: str
+    is_new: bool
+    """Whether the job made it; else it was there."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
 
@@ -147,6 +156,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshots; ``snapshots`` are left of those that were looked at."""
     groups: list[SnapshotGroup] = []
     """Of the snapshots that a policy was put to, the first that fit into 128 KiB."""
+    copied: int = 0
+    """Snapshots, of those that a copy was asked for: ``snapshots``."""
+    copies: list[SnapshotCopy] = []
+    """The first hundred, new ones before others."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ RIGHTS = {
     "forget": RIGHTS_BACKUP,
     "prune": RIGHTS_BACKUP,
     "repair": RIGHTS_BACKUP,
+    "copy": RIGHTS_BACKUP,
 }
 """By kind of job; a check writes its lock, without which a prune could delete what it is about to read."""
 SNAPSHOTS, DATA = ("snapshots/",), ("index/", "data/")

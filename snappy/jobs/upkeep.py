@@ -1,4 +1,4 @@
-"""Commands for the upkeep of what backups left: check, and forget what is not wanted any more."""
+"""Commands for the upkeep of what backups left: check and repair it, forget what is not wanted any more, copy it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from snappy.jobs.command import Command
+from snappy.jobs.command import Command, Name
 
 _SUBSET = r"^((next|[0-9]+)/[0-9]+|[0-9]+(\.[0-9]+)?%|[0-9]+[KMGTkmgt]?)$"
 _NUMBER = re.compile(r"[0-9.]+")
@@ -148,3 +148,28 @@ class ForgetCommand(RepackingCommand, frozen=True, kw_only=True):
         return any(not _ZERO_SPAN.match(span) for span in spans) or any(
             value for name, value in values.items() if not name.startswith("keep_within")
         )
+
+
+class CopyCommand(Command, frozen=True, kw_only=True):
+    """Copy snapshots out of the repository of another target, ``origin``, into that of ``target``, which must be there.
+    The source service holds both keys; what is missing is sealed anew, and nothing else is sent."""
+
+    origin: Name
+    """The target that keeps the snapshots; nothing is written there, not even a lock."""
+    origin_key: Name = "default"
+    """Which of the source service's repository passwords opens it."""
+    snapshots: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=1000)] = []
+    """Ids, first letters of some, or ``latest``; by default all that pass the filters."""
+    hosts: list[str] = []
+    """Only snapshots of one of these hosts."""
+    tags: list[str] = []
+    """Only those with all tags of one of these lists, which have commas between."""
+    paths: list[str] = []
+    """Only those with all of these paths."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.origin == self.target:
+            raise ValueError("origin and target are one: a copy goes to another target")
+        if self.snapshots and (self.hosts or self.tags or self.paths):
+            raise ValueError("snapshots that are named are copied whatever a filter says: give one of them")

@@ -16,6 +16,7 @@ import msgspec
 from snappy.errors import BadOptions, InvalidCommand, UnknownPlugin, UnknownService
 from snappy.jobs.kinds import AnyCommand, BackupCommand, RestoreCommand
 from snappy.jobs.messages import Beat
+from snappy.jobs.upkeep import CopyCommand
 
 PASSWORD_IN_URL = re.compile(r"://[^/@:\[\]]*:(?!\d{1,5}(?:[/?#,]|$))[^/]")
 """What follows a user's name; a port is no password, unless an ``@`` follows it."""
@@ -47,7 +48,10 @@ def check_services(command: AnyCommand, beats: Iterable[Beat]) -> None:
     known: dict[str, set[str]] = {"source": set(), "target": set()}
     for beat in beats:
         known[beat.role].add(beat.service)
-    for role, name in (("source", command.source), ("target", command.target)):
+    named = [("source", command.source), ("target", command.target)]
+    if isinstance(command, CopyCommand):
+        named.append(("target", command.origin))
+    for role, name in named:
         if name not in known[role]:
             listed = ", ".join(sorted(known[role])) or "none yet"
             raise UnknownService(f"no {role} service {name!r} was ever seen", hint=f"known are: {listed}")

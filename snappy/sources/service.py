@@ -30,6 +30,7 @@ from snappy.errors import (
     UnknownKey,
     UsageError,
 )
+from snappy.jobs.command import Command
 from snappy.jobs.heart import Heart
 from snappy.jobs.kinds import read, typed_command
 from snappy.jobs.messages import (
@@ -40,6 +41,7 @@ from snappy.jobs.messages import (
     Result,
     read_answer,
 )
+from snappy.jobs.upkeep import CopyCommand
 from snappy.repository.progress import Progress
 from snappy.repository.team import Workers, processors
 from snappy.sources import allow, base, tasks, worker_store
@@ -47,7 +49,8 @@ from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
 from snappy.sources.questions import Questions
-from snappy.sources.workshop import Workshop
+from snappy.sources.reading import ReadPermit
+from snappy.sources.workshop import Origin, Workshop
 
 ANSWER_SECONDS = 5.0
 CLAIM_TRIES = 4
@@ -237,18 +240,30 @@ class SourceService:
         task = await asyncio.to_thread(tasks.prepare, hold.job.kind, command)
         await asyncio.to_thread(allow.check, task.asks, rules, hold.job.submitter)
         password = await asyncio.to_thread(self._passwords, command.key)
-        async with self._files(command.target, hold.grant) as files:
+        async with self._files(command.target, hold.grant) as files, self._origin(command, hold) as origin:
             shop = Workshop(
                 hold=hold,
                 store=self._held(files, command.target, hold),
                 password=password,
                 progress=progress,
+                origin=origin,
                 owner=f"snappy.{self.name}.{self.replica}",
                 host=self._settings.host or socket.gethostname(),
                 index_cache=self._index_cache,
                 workers=self._workers(),
             )
             return await task.work(shop)
+
+    @asynccontextmanager
+    async def _origin(self, command: Command, hold: Hold) -> AsyncIterator[Origin | None]:
+        """The repository that the job copies, if it does; it has the right to read it."""
+        if not isinstance(command, CopyCommand):
+            yield None
+            return
+        password = await asyncio.to_thread(self._passwords, command.origin_key)
+        permit = ReadPermit(command.origin, self._ask_read, hold)
+        async with self._files(command.origin, permit.grant) as files, permit.kept():
+            yield Origin(HeldStore(files, "", permit, patience=self._settings.patience_seconds), password)
 
     def _held(self, files: SnappyFileSystem, target: str, hold: Hold) -> HeldStore:
         patience = self._settings.patience_seconds

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 
 from snappy import log
-from snappy.errors import BadOptions, JobCancelled, NotARepository, SnappyError
+from snappy.errors import BadOptions, NotARepository, SnappyError
 from snappy.jobs.command import Command
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
-from snappy.jobs.upkeep import CheckCommand, ForgetCommand, PruneCommand, RepairCommand
+from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, PruneCommand, RepairCommand
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
@@ -34,10 +34,18 @@ from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
-from snappy.sources import base, checks, forgets, prunes, repairs, telling
+from snappy.sources import base, checks, copies, forgets, prunes, repairs, telling
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
-from snappy.sources.workshop import JOB_TAG, Task, Workshop, locked, locked_if_allowed, user_name
+from snappy.sources.workshop import (
+    JOB_TAG,
+    Task,
+    Workshop,
+    listed_if_cancelled,
+    locked,
+    locked_if_allowed,
+    user_name,
+)
 
 LEVELS = {"off": None, "fastest": 1, "default": DEFAULT_LEVEL, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
@@ -63,6 +71,8 @@ def prepare(kind: str, command: Command) -> Task:
         return forgets.prepare(command, asks)
     if isinstance(command, RepairCommand):
         return repairs.prepare(command, asks)
+    if isinstance(command, CopyCommand):
+        return copies.prepare(command, asks)
     assert isinstance(command, InitCommand)
     return Task(asks, _init)
 
@@ -151,7 +161,7 @@ def _backup_blocking(
             workers=shop.workers,
         )
         with (
-            _listed_if_cancelled(repository),
+            listed_if_cancelled(repository),
             _expected(shop.progress, source, frozen, parent),
             _entries(repository, shop, command, source, frozen, parent) as entries,
         ):
@@ -229,19 +239,6 @@ def _count(progress: Progress, sizes: Iterator[int], over: threading.Event) -> N
         _log.debug("how much there is is not known", reason=str(error))  # the backup itself tells what it means
         return
     progress.expect(files=files, size=total)
-
-
-@contextmanager
-def _listed_if_cancelled(repository: Repository) -> Iterator[None]:
-    """The next job finds what a cancelled one stored. One that was lost cannot say: its next attempt looks."""
-    try:
-        yield
-    except JobCancelled:
-        try:
-            repository.list_stored()
-        except SnappyError as error:
-            _log.warning("what the cancelled job stored was not listed", reason=error.message)
-        raise
 
 
 def _finished_before(repository: Repository, hold: Hold) -> Snapshot | None:

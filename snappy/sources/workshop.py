@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from snappy import log
-from snappy.errors import AccessDenied
+from snappy.errors import AccessDenied, JobCancelled, SnappyError
 from snappy.jobs.messages import LockRef, Result
 from snappy.repository.locks import Confirm, Lock, LockJob, LockOwner, Named
 from snappy.repository.progress import Progress
@@ -27,6 +27,13 @@ JOB_TAG = "snappy-job:"
 _log = log.get(__name__)
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """The repository that is copied."""
+
+    store: Store
+    password: str
+
+
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """What an attempt works with."""
 
@@ -34,6 +41,8 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     password: str
     progress: Progress
+    origin: Origin | None = None
+    """Of a copy."""
     owner: str
     """The lock's host name: ``snappy.<service>.<replica>``."""
     host: str
@@ -69,6 +78,19 @@ def locked_if_allowed(repository: Repository, shop: Workshop) -> Iterator[None]:
         except AccessDenied:
             _log.info("reading without a lock, for lack of the right to write one")
         yield
+
+
+@contextmanager
+def listed_if_cancelled(repository: Repository) -> Iterator[None]:
+    """The next job finds what a cancelled one stored. One that was lost cannot say: its next attempt looks."""
+    try:
+        yield
+    except JobCancelled:
+        try:
+            repository.list_stored()
+        except SnappyError as error:
+            _log.warning("what the cancelled job stored was not listed", reason=error.message)
+        raise
 
 
 def _owner(shop: Workshop) -> LockOwner:
