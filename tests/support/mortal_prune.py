@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def prune_and_die(folder: Path, fatal: int, **options: Any) -> bool:
         log.setup("error")
         prune(MortalStore(folder, fatal), owner=attempt(1), **options)
 
+    return dies(work)
+
+
+def dies(work: Callable[[], object]) -> bool:
+    """Whether it does in a process of its own."""
     process = FORK.Process(target=work)
     process.start()
     process.join()
