@@ -24,6 +24,8 @@
     │   ├── RepositoryLocked
     │   ├── SnapshotNotFound
     │   ├── LastSnapshot           a policy would leave nothing of a group
+    │   ├── KeyNotFound
+    │   ├── KeyInUse               it opened the repository, so it stays
     │   └── Damaged                an object is missing or fails its authentication
     │       └── Unauthentic        it was changed, or sealed under another key
     ├── SourceError                a plug-in said no
@@ -198,6 +200,18 @@ class LastSnapshot(RepositoryError, code="last-snapshot"):
     """The policy would remove all snapshots of a group."""
 
     hint = "look at it with --dry-run; to remove the last one too, name it by its id"
+
+
+class KeyNotFound(RepositoryError, code="key-not-found", exit_code=5):
+    """No key of the repository matches, or several do."""
+
+    hint = "`snappy key list` lists them"
+
+
+class KeyInUse(RepositoryError, code="key-in-use"):
+    """The key is the one that opened the repository, which stays."""
+
+    hint = "to remove it, name the key of another password with --key; `snappy key change` puts another in its place"
 
 
 class Damaged(RepositoryError, code="damaged", exit_code=8):

@@ -36,6 +36,7 @@ OWN_RIGHTS = "rlwd"
 
 
 ORIGIN_KEY = "of-the-origin"
+NEXT_KEY = "to-be-added"
 
 
 class Place(NamedTuple):
@@ -116,11 +117,12 @@ def open_to_owner(settings: Config) -> Config:
 
 @asynccontextmanager
 async def one_shot(
-    settings: Config, place: Place, origin: Place | None = None
+    settings: Config, place: Place, origin: Place | None = None, next_password: str = ""
 ) -> AsyncIterator[tuple[Client, slots.Slot]]:
     """A stack with one source that may do everything here and one target at ``place``, for one command; a copy has
-    another target, which can only be read."""
+    another target, which can only be read, and a new key another password."""
     with slots.take(settings.state_dir) as slot:
+        others = {ORIGIN_KEY: origin.password} if origin else {NEXT_KEY: next_password}
         targets = {slot.target: config.TargetService(url=place.url, replica=REPLICA, rights=OWN_RIGHTS)}
         if origin:
             targets[slot.origin] = config.TargetService(url=origin.url, replica=REPLICA, rights="rl")
@@ -131,7 +133,7 @@ async def one_shot(
                 source={slot.source: config.SourceService(replica=REPLICA)},
                 target=targets,
             )
-            opened.host.passwords = lambda key: origin.password if origin and key == ORIGIN_KEY else place.password
+            opened.host.passwords = lambda key: others.get(key, place.password)
             opened.host.rules = EVERYTHING
             roles = [*opened.roles, Role("source", slot.source), *(Role("target", name) for name in targets)]
             async with _running(opened, roles) as client:

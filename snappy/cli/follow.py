@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snappy.cli import display, output, pruned, retained
+from snappy.cli import display, keyed, output, pruned, retained
 from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
 from snappy.jobs.states import Event, State
 
@@ -150,6 +150,8 @@ def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
         text = retained.told(result, dry_run=bool(record.command.get("dry_run")))
         text += f"\n{pruned.told(result.prune, result.seconds)}" if result.prune else ""
         output.result(retained.as_restic(result), text, as_json=as_json)
+    elif record.kind == "key" and result.keys and record.command.get("action") == "list":
+        output.result(keyed.as_restic(result.keys), keyed.table(result.keys), as_json=as_json)
     else:
         output.result(record, summary(record.kind, result), as_json=as_json)
     _tell_findings(result)
@@ -184,6 +186,8 @@ def summary(kind: str, result: Result) -> str:
         return _summary_of_copy(result)
     if result.prune:
         return pruned.told(result.prune, result.seconds)
+    if result.keys:
+        return keyed.told(result.keys)
     if result.repair:
         return _summary_of_repair(result.repair, result)
     rate = result.bytes_processed / result.seconds if result.seconds else 0.0

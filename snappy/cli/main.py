@@ -22,6 +22,7 @@ from snappy.cli import (
     find,
     forget,
     jobs,
+    key,
     keys,
     ls,
     mount,
@@ -56,23 +57,8 @@ exit codes:
   130 interrupted (Ctrl-C)
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
-GROUPS = (
-    up,
-    services,
-    backup,
-    restore,
-    check,
-    forget,
-    prune,
-    repair,
-    copy,
-    *LOOKING,
-    jobs,
-    events,
-    schedules,
-    audit,
-    keys,
-)
+UPKEEP = (check, forget, prune, repair, copy, key)
+GROUPS = (up, services, backup, restore, *UPKEEP, *LOOKING, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

@@ -12,7 +12,7 @@ from snappy import secrets
 from snappy.config import Secret
 from snappy.errors import UsageError
 
-VARIABLE, FROM_VARIABLE = "SNAPPY_PASSWORD", "SNAPPY_FROM_PASSWORD"
+VARIABLE, FROM_VARIABLE, NEXT_VARIABLE = "SNAPPY_PASSWORD", "SNAPPY_FROM_PASSWORD", "SNAPPY_NEW_PASSWORD"
 
 
 def find(arguments: argparse.Namespace, *, new: bool = False) -> str:
@@ -25,6 +25,14 @@ def of_origin(arguments: argparse.Namespace) -> str:
     """The password of the repository that is copied. Raises UsageError when there is none."""
     file, command = arguments.from_password_file, arguments.from_password_command
     return _found(_Ways("--from-", FROM_VARIABLE, "password of the repository to copy: ", file, command))
+
+
+def find_next(arguments: argparse.Namespace) -> str:
+    """The password that a repository shall open with, too; asked for twice. Raises UsageError when there is none."""
+    if arguments.new_key:
+        raise UsageError("--new-key needs a source service", hint="without a server, give --new-password-file")
+    file, command = arguments.new_password_file, arguments.new_password_command
+    return _found(_Ways("--new-", NEXT_VARIABLE, "new password: ", file, command), new=True)
 
 
 class _Ways(NamedTuple):

@@ -60,8 +60,9 @@ async def for_repository(arguments: argparse.Namespace, *, new: bool = False) ->
 
     place = embedded.Place(options.as_url(arguments.place), passwords.find(arguments, new=new))
     origin = _origin(arguments)
+    next_password = passwords.find_next(arguments) if hasattr(arguments, "new_key") else ""
     key, origin_key = arguments.key or "default", embedded.ORIGIN_KEY if origin else ""
-    async with embedded.one_shot(settings, place, origin) as (client, pair):
+    async with embedded.one_shot(settings, place, origin, next_password) as (client, pair):
         yield Session(client, pair.source, pair.target, key, True, pair.origin if origin else "", origin_key)
 
 

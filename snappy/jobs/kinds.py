@@ -12,7 +12,7 @@ import msgspec
 from snappy.decoding import converted, from_json
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
-from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, PruneCommand, RepairCommand
+from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, KeyCommand, PruneCommand, RepairCommand
 
 
 class InitCommand(Command, frozen=True, kw_only=True):
@@ -62,6 +62,7 @@ COMMANDS: dict[str, type[Command]] = {
     "prune": PruneCommand,
     "repair": RepairCommand,
     "copy": CopyCommand,
+    "key": KeyCommand,
 }
 AnyCommand = (
     InitCommand
@@ -72,6 +73,7 @@ AnyCommand = (
     | PruneCommand
     | RepairCommand
     | CopyCommand
+    | KeyCommand
 )
 
 

@@ -124,6 +124,28 @@ class SnapshotCopy(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the job made it; else it was there."""
 
 
+class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A key file, by what it says in clear."""
+
+    id: str
+    user: str
+    host: str
+    created: str
+    """RFC 3339, as its maker wrote it."""
+    current: bool
+    """It opens the repository for the key that the job named."""
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job of the kind ``key`` did, by ids, and which keys the repository has then."""
+
+    added: str = ""
+    removed: str = ""
+    keys: list[KeyRow]
+    """The first hundred, by id."""
+    count: int
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
 
@@ -152,6 +174,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     finding_count: int = 0
     prune: Pruned | None = None
     repair: Repaired | None = None
+    keys: Keys | None = None
     removed: int = 0
     """Snapshots; ``snapshots`` are left of those that were looked at."""
     groups: list[SnapshotGroup] = []

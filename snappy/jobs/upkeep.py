@@ -85,6 +85,35 @@ class RepairCommand(Command, frozen=True, kw_only=True):
                 raise ValueError(f"{field} says nothing to a repair of {self.what}")
 
 
+KeyId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}$", description="eight of its first letters at least")]
+Label = Annotated[str, Meta(max_length=64)]
+
+
+class KeyCommand(Command, frozen=True, kw_only=True):
+    """List the keys of a repository, or make it open with other passwords: what these are, the source service knows."""
+
+    action: Literal["list", "add", "remove", "change"]
+    """``change`` adds a key, sees that it opens the repository, and removes the one that ``key`` opened."""
+    new_key: Name | None = None
+    """For ``add`` and ``change``: which of the source service's passwords shall open the repository."""
+    id: KeyId | None = None
+    """For ``remove``: never the one that ``key`` opens."""
+    user: Label | None = None
+    """For ``add`` and ``change``: who made the key, by its file; by default the source service's user."""
+    host: Label | None = None
+    """Likewise its host."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        makes = self.action in ("add", "change")
+        if makes != bool(self.new_key):
+            raise ValueError(f"new_key is {'missing' if makes else 'nothing'} to the action {self.action}")
+        if (self.action == "remove") != bool(self.id):
+            raise ValueError(f"id is {'missing' if self.action == 'remove' else 'nothing'} to the action {self.action}")
+        if (self.user or self.host) and not makes:
+            raise ValueError(f"user and host are nothing to the action {self.action}")
+
+
 Count = Annotated[int, Meta(ge=0)] | Literal["unlimited"]
 Span = Annotated[str, Meta(pattern=r"^([0-9]{1,6}[ymdh])*$", description="years, months, days, hours: 1y5m7d2h")]
 SnapshotId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}$", description="eight of its first letters at least")]

@@ -63,18 +63,21 @@ def create_key(
     password: str,
     master: SealingKey,
     *,
+    user: str = "",
+    host: str = "",
     random: Random = os.urandom,
     cost: ScryptCost = DEFAULT_COST,
     now: datetime | None = None,
 ) -> StoredKey:
-    """Seal ``master`` under ``password`` and store the key file. Raises :class:`snappy.errors.StorageError`."""
+    """Seal ``master`` under ``password`` and store the key file, which names who made it: by default this process's
+    user and host. Raises :class:`snappy.errors.StorageError`."""
     salt = random(_SALT_SIZE)
     sealed = SealingKey.from_scrypt(password, salt, *cost).seal(master.to_json(), random)
     data = encode_json(
         KeyFile(
             created=(now or datetime.now(UTC)).isoformat(),
-            username=_user(),
-            hostname=socket.gethostname(),
+            username=user or _user(),
+            hostname=host or socket.gethostname(),
             kdf="scrypt",
             N=cost.n,
             r=cost.r,

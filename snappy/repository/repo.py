@@ -24,7 +24,8 @@ from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Ran
 from snappy.repository.index import MemoryIndex
 from snappy.repository.index_cache import IndexCache
 from snappy.repository.index_loader import IndexLoader
-from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey, create_key
+from snappy.repository.key_ring import KeyRing
+from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey
 from snappy.repository.link import Setup, WorkerLink
 from snappy.repository.locks import Lock, LockOwner
 from snappy.repository.pack import FinishedPack, PackedBlob, Unsealed
@@ -149,9 +150,9 @@ class Repository:
         """What was written since it was opened."""
         return self._writer.stats
 
-    def add_key(self, password: str, cost: ScryptCost = DEFAULT_COST) -> str:
-        """Let another password open the repository; returns the name of its key. Raises StorageError."""
-        return create_key(self.store, password, self._master, random=self._random, cost=cost).name
+    def keys(self, cost: ScryptCost = DEFAULT_COST) -> KeyRing:
+        """The keys that open it; ``cost`` is that of new ones."""
+        return KeyRing(self.store, StoredKey(self.key_name, self._master), random=self._random, cost=cost)
 
     # Blobs
 

@@ -64,7 +64,7 @@ class FileType(StrEnum):
 FENCED = (FileType.INDEX, FileType.SNAPSHOT)
 """What a writer whose lock is lost must not show any more: others may have deleted what these refer to."""
 
-FENCED_REMOVAL = (*FENCED, FileType.PACK)
+FENCED_REMOVAL = (*FENCED, FileType.PACK, FileType.KEY)
 """What it must not delete any more: others may rely on it."""
 
 
@@ -110,8 +110,8 @@ class Store:
         self._root = root.rstrip("/")
         self._takes_views = TAKE_VIEWS.intersection([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
         self.fence: Callable[[], None] = no_fence
-        """Called at the last moment before an index file or a snapshot is written, or one or a pack deleted; raises to
-        prevent that."""
+        """Called at the last moment before an index file or a snapshot is written, or one, or a pack or a key, is
+        deleted; raises to prevent that."""
 
     def save(self, kind: FileType, name: str, data: bytes | memoryview, *, create: bool = False) -> None:
         """Write a file. With ``create``, raises :class:`AlreadyExists` if another's file has that name.

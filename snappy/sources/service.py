@@ -251,6 +251,7 @@ class SourceService:
                 host=self._settings.host or socket.gethostname(),
                 index_cache=self._index_cache,
                 workers=self._workers(),
+                passwords=self._passwords,
             )
             return await task.work(shop)
 

@@ -22,7 +22,7 @@ from snappy.errors import BadOptions, NotARepository, SnappyError
 from snappy.jobs.command import Command
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
-from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, PruneCommand, RepairCommand
+from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, KeyCommand, PruneCommand, RepairCommand
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
@@ -34,7 +34,7 @@ from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
-from snappy.sources import base, checks, copies, forgets, prunes, repairs, telling
+from snappy.sources import base, checks, copies, forgets, keys, prunes, repairs, telling
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 from snappy.sources.workshop import (
@@ -73,6 +73,8 @@ def prepare(kind: str, command: Command) -> Task:
         return repairs.prepare(command, asks)
     if isinstance(command, CopyCommand):
         return copies.prepare(command, asks)
+    if isinstance(command, KeyCommand):
+        return keys.prepare(command, asks)
     assert isinstance(command, InitCommand)
     return Task(asks, _init)
 

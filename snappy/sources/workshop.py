@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from snappy import log
-from snappy.errors import AccessDenied, JobCancelled, SnappyError
+from snappy.errors import AccessDenied, JobCancelled, SnappyError, UnknownKey
 from snappy.jobs.messages import LockRef, Result
 from snappy.repository.locks import Confirm, Lock, LockJob, LockOwner, Named
 from snappy.repository.progress import Progress
@@ -34,6 +34,11 @@ class Origin(msgspec.Struct, frozen=True):
     password: str
 
 
+def no_other(key: str) -> str:
+    """The :attr:`Workshop.passwords` of a service with one password."""
+    raise UnknownKey(f"there is no key {key!r}")
+
+
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """What an attempt works with."""
 
@@ -51,6 +56,8 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """Where what index files say is kept from job to job."""
     workers: Workers = NO_WORKERS
     """The worker processes that a backup or a check may start."""
+    passwords: Callable[[str], str] = no_other
+    """The password of another of the service's keys. Raises UnknownKey, and UsageError where it cannot be read."""
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -204,7 +204,7 @@ def test_each_respects_the_others_locks(restic: Restic, store: Store, tmp_path: 
 
 def test_a_second_password(restic: Restic, store: Store, tmp_path: Path) -> None:
     with Repository.init(store, PASSWORD, cost=CHEAP) as repository:
-        repository.add_key("second", CHEAP)
+        repository.keys(CHEAP).add("second")
     restic.environment["RESTIC_PASSWORD"] = "second"
     restic.check()
     (tmp_path / "third").write_text("third")

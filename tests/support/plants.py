@@ -68,7 +68,7 @@ def make() -> Original:
     """Three snapshots, each with index files of its own, directories that they share, and blobs that lie twice."""
     noise = random.Random(5)
     made = Repository.init(memory_store(), PASSWORD, random=noise.randbytes, cost=CHEAP)
-    other = made.add_key(OTHER_PASSWORD, CHEAP)
+    other = made.keys(CHEAP).add(OTHER_PASSWORD)
     contents: dict[BlobId, bytes] = {}
     for number in range(SNAPSHOTS):
         with Repository.open(made.store, PASSWORD, options=SMALL_PACKS, random=noise.randbytes) as repository:

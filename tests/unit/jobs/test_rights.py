@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from snappy.config import Core, Deletion
@@ -13,7 +14,7 @@ from snappy.jobs.kinds import COMMANDS
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.rights import RIGHTS, check_deletion, delay, deletes_of, rights_of
 from snappy.jobs.states import State
-from snappy.jobs.upkeep import CheckCommand, ForgetCommand, RepairCommand
+from snappy.jobs.upkeep import CheckCommand, ForgetCommand, KeyCommand, RepairCommand
 
 VAULT = Deletion(may_delete=["keeper"], sources=["upkeep"], delete_after=72.0)
 SETTINGS = Core(may_delete=["root"], targets={"vault": VAULT, "other": Deletion(may_delete=["alice"])})
@@ -84,6 +85,35 @@ def test_a_repair_without_the_right_waits_for_nothing_and_deletes_nothing() -> N
     assert (delay("repair", command, "alice", SETTINGS), delay("repair", command, "root", SETTINGS)) == (0, 72 * 3600)
     asked = replace(record("repair", what="index"), delay=0.0)
     assert rights_of(asked, SETTINGS) == rights_of(replace(asked, submitter="alice"), SETTINGS) == "rlw"
+
+
+KEY = {"id": "0123abcd"}
+
+
+@pytest.mark.parametrize(
+    ("action", "more", "deletes"),
+    [
+        ("list", {}, ()),
+        ("add", {"new_key": "next"}, ()),
+        ("remove", KEY, ("keys/0123abcd",)),
+        ("change", {"new_key": "next"}, ("keys/",)),
+    ],
+)
+def test_keys_are_removed_by_who_may_and_no_more_than_asked(
+    action: Any, more: dict[str, str], deletes: tuple[str, ...]
+) -> None:
+    command = KeyCommand(source="upkeep", target="vault", action=action, **more)
+    asked = replace(record("key"), command=to_builtins(command))
+    assert rights_of(asked, SETTINGS) == ("rlwd" if deletes else "rlw")
+    assert rights_of(replace(asked, submitter="alice"), SETTINGS) == "rlw"
+    assert rights_of(replace(asked, delay=0.0), SETTINGS) == "rlw"
+    assert deletes_of(asked) == deletes
+    assert delay("key", command, "keeper", SETTINGS) == (72 * 3600 if deletes else 0)
+    if deletes:
+        with pytest.raises(Denied):
+            check_deletion("key", command, "alice", SETTINGS)
+    else:
+        check_deletion("key", command, "alice", SETTINGS)
 
 
 @pytest.mark.parametrize("kind", ["init", "backup", "restore", "check"])

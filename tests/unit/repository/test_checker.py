@@ -394,7 +394,7 @@ def test_a_damaged_snapshot(repository: Repository) -> None:
 
 
 def test_a_damaged_key_of_another(repository: Repository) -> None:
-    name = repository.add_key("another", CHEAP)
+    name = repository.keys(CHEAP).add("another")
     flip(repository.store, f"keys/{name}", 20)
     done = check(repository.store)
     assert [(finding.kind, finding.id) for finding in done.findings] == [(Kind.KEY_DAMAGED, name)]

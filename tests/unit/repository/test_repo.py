@@ -120,7 +120,7 @@ def test_a_damaged_index_is_told() -> None:
 
 def test_passwords() -> None:
     repository = new_repository()
-    name = repository.add_key("second", CHEAP)
+    name = repository.keys(CHEAP).add("second")
     assert Repository.open(repository.store, "second").key_name == name
     assert Repository.open(repository.store, PASSWORD).key_name == repository.key_name
     with pytest.raises(WrongPassword):
