@@ -18,9 +18,9 @@ from snappy.repository.pack import MOST_BLOBS, FinishedPack, PackBuilder, PackMe
 from snappy.repository.store import FileType, Store
 from snappy.repository.uploader import IN_FLIGHT, PackUploader
 
-OPEN_PACKS = 2
+OPEN_PACKS = {BlobType.DATA: 2, BlobType.TREE: 1}
 """How many packs of a kind are filled at a time. Blobs go to one of them at random, so that the size of a pack
-tells an onlooker less about where files were cut."""
+tells an onlooker less about where files were cut; trees are not cut."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +183,7 @@ class PackWriter:
         if len(sealed) >= self._options.pack_size:
             return PackBuilder(self._memory.take(len(sealed)))
         filling = self._filling[kind]
-        chosen = sealed[0] % OPEN_PACKS
+        chosen = sealed[0] % OPEN_PACKS[kind]
         if chosen >= len(filling):
             filling.append(PackBuilder(self._memory.take()))
         return filling[min(chosen, len(filling) - 1)]
