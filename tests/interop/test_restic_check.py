@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,9 +109,9 @@ def cut_in_two(folder: Path) -> None:
     with Repository.open(store, PASSWORD) as repository:
         repository.load_index()
         places = list(repository.index)
-        pack = next(place.pack for place in places if place.kind is BlobType.DATA)
+        [(pack, blobs)] = Counter(place.pack for place in places if place.kind is BlobType.DATA).most_common(1)
         of_pack = [place for place in places if place.pack == pack]
-        assert len(of_pack) > 1
+        assert blobs > 1
         parts = [[place for place in places if place.pack != pack] + of_pack[:1], of_pack[1:]]
         old = store.list(FileType.INDEX)
         for part in parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,19 @@ FORK = multiprocessing.get_context("fork")
 
 
 class MortalStore(Store):
-    """Files in a folder; the process ends just before the operation numbered ``fatal``, counted from 1."""
+    """Files in a folder; the process ends just before the operation numbered ``fatal``, counted from 1. No thread is
+    writing then: as at a target, a file is whole or not there."""
 
     def __init__(self, folder: Path, fatal: int = 0) -> None:
         super().__init__(fsspec.filesystem("file"), str(folder))
         self._fatal, self._numbers = fatal, itertools.count(1)
+        self._writing = threading.Lock()
         self.operations = 0
 
     def save(self, kind: FileType, name: str, data: Any, *, create: bool = False) -> None:
-        self._live()
-        super().save(kind, name, data, create=create)
+        with self._writing:
+            self._count()
+            super().save(kind, name, data, create=create)
 
     def load(self, kind: FileType, name: str, offset: int = 0, length: int | None = None) -> bytes:
         self._live()
@@ -45,6 +49,10 @@ class MortalStore(Store):
         super().remove(kind, name)
 
     def _live(self) -> None:
+        with self._writing:
+            self._count()
+
+    def _count(self) -> None:
         self.operations = next(self._numbers)
         if self.operations == self._fatal:
             os._exit(DIED)
