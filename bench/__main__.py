@@ -30,7 +30,7 @@ from bench import bus, chart, report
 from bench.corpora import RECIPES, corpus
 from bench.growth import tell_growth
 from bench.matrix import CORPORA, DUPLICATES, GROWTH, LOCAL, TARGETS, WORKS, Case, cases
-from bench.pairing import Outcome, Pairing, bytes_below, complain
+from bench.pairing import Outcome, Pairing, bytes_below, complain, stays
 from bench.sides import Side, peers
 from bench.snappy_side import WAYS, SnappySide
 
@@ -121,7 +121,8 @@ def _measure(chosen: Sequence[Case], sides: Sequence[Side], given: argparse.Name
             data = corpus(case.corpus, given.folder / "corpora", case.scale)
             complain(f"{case.name}: {'is there' if data.is_built() else 'is being made'}")
             data.build()
-            _make_room(work, ROOM * bytes_below(data.data) * len(sides) * given.pairs)
+            together = given.pairs if stays(data.data) else 1
+            _make_room(work, ROOM * bytes_below(data.data) * len(sides) * together)
             pairing = Pairing(case, data, sides, work / str(number), complain, given.patience)
             outcomes.append(pairing.outcome)
             pairing.run(given.pairs)

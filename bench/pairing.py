@@ -111,7 +111,7 @@ class Pairing:
                 with self._state_of_corpus(work):
                     for turn in turns:
                         self._try(number, work, turn)
-        if files_below(self.corpus.data) <= FEW:
+        if not stays(self.corpus.data):
             shutil.rmtree(self.folder / f"pair {number}")
 
     def _open(
@@ -223,8 +223,9 @@ def bytes_below(path: Path) -> int:
     return sum(os.lstat(os.path.join(top, name)).st_size for top, _, names in os.walk(path) for name in names)
 
 
-def files_below(path: Path) -> int:
-    return sum(len(names) for _, _, names in os.walk(path))
+def stays(corpus: Path) -> bool:
+    """Whether what a pair makes of it is left until all is done."""
+    return sum(len(names) for _, _, names in os.walk(corpus)) > FEW
 
 
 def complain(message: str) -> None:
