@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Protocol
 
 from snappy.errors import Damaged
 from snappy.repository.findings import Kind
 from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId
+from snappy.repository.levels import walk_levels
 from snappy.repository.progress import Cancelled
 from snappy.repository.repo import Repository
-
-_READERS = 4
-_AT_ONCE = 8192
-"""Trees that are read together, a pack's few reads each."""
 
 
 class Follower(Protocol):
@@ -43,15 +38,7 @@ class TreeWalk:
 
     def walk(self, roots: Iterable[BlobId]) -> None:
         """Raises StorageError, and what ``cancelled`` raises."""
-        level = self._unseen(roots)
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="trees") as pool:
-            while level:
-                below: list[BlobId] = []
-                remaining = iter(level)
-                while together := list(islice(remaining, _AT_ONCE)):
-                    for found in pool.map(lambda of_pack: self._read(*of_pack), self._located(together).items()):
-                        below += self._unseen(found)
-                level = below
+        walk_levels(roots, self._unseen, self._located, self._read)
 
     def _unseen(self, trees: Iterable[BlobId]) -> list[BlobId]:
         new = [tree for tree in dict.fromkeys(trees) if tree not in self._seen]

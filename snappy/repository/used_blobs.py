@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 from snappy.errors import Damaged
 from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId
+from snappy.repository.levels import walk_levels
 from snappy.repository.listed_blobs import ListedBlobs
 from snappy.repository.progress import Cancelled
 from snappy.repository.repo import Repository
@@ -17,8 +17,6 @@ from snappy.repository.store import File, FileType
 from snappy.repository.tree_needs import TreeNeeds
 
 _READERS = 4
-_AT_ONCE = 8192
-"""Trees that are read together, a pack's few reads each."""
 
 
 class UsedBlobs:
@@ -51,15 +49,7 @@ class UsedBlobs:
 
     def mark(self, roots: Iterable[BlobId]) -> None:
         """Follow these trees to their ends. Raises :class:`Damaged`, StorageError, and what ``cancelled`` raises."""
-        level = self._new(roots)
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="trees") as pool:
-            while level:
-                below: list[BlobId] = []
-                remaining = iter(level)
-                while together := list(islice(remaining, _AT_ONCE)):
-                    for found in pool.map(lambda of_pack: self._read(*of_pack), self._located(together).items()):
-                        below += found
-                level = self._new(below)
+        walk_levels(roots, self._new, self._located, self._read)
 
     def _new(self, trees: Iterable[BlobId]) -> list[BlobId]:
         return [tree for tree in trees if self._blobs.use(BlobType.TREE, tree)]

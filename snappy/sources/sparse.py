@@ -52,7 +52,8 @@ def _write(handle: int, offset: int, data: memoryview) -> None:
 
 
 def _pass_on(handle: int, offset: int, blocks: memoryview) -> int:
-    """How much of ``blocks`` is written: none where the system or the file system cannot, or anything is wrong."""
+    """How much of ``blocks`` is written: none where the C library, the kernel or the file system cannot do so. Whatever
+    else is wrong, such as a full disk, the plain write that follows raises."""
     with suppress(OSError, NotImplementedError):
         return os.pwritev(handle, [blocks], offset, DONT_CACHE)
     return 0
