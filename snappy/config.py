@@ -141,6 +141,10 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The folder that any submitter may restore to; empty: none."""
     storage_options: dict[str, dict[str, Any]] = {}
     """fsspec options for URL sources, by protocol."""
+    plugins: dict[str, dict[ServiceName, dict[str, Any]]] = {}
+    """What plug-ins are told but jobs may not say, by plug-in and by the name that jobs use for it."""
+    work: str = ""
+    """The folder of what plug-ins keep while a job runs; by default ``work`` in the state folder."""
     host: str = ""
     """The host name written into snapshots; by default the machine's."""
     concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1

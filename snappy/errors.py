@@ -32,6 +32,10 @@
     │   ├── UnknownPlugin
     │   ├── BadOptions
     │   ├── SourceMissing          what is to be backed up does not exist
+    │   ├── SourceDenied           a server refuses the configured credentials, or they may not do that
+    │   ├── SourceUnavailable      a server does not answer: try again later
+    │   ├── ProgramMissing         a program that the plug-in needs is not installed
+    │   ├── ProgramFailed          a program that the plug-in ran ended with an error
     │   └── UnsafePath             a tree tried to write outside the place given
     ├── BusError
     │   ├── BusUnavailable         no server, or nobody answered
@@ -240,6 +244,24 @@ class SourceMissing(SourceError, code="source-missing", exit_code=5):
     """What is to be backed up does not exist."""
 
     hint = "check the path; it is looked for where the source service runs"
+
+
+class SourceDenied(SourceError, code="source-denied", exit_code=4):
+    """What is to be backed up refuses the configured credentials."""
+
+    hint = "see the plug-in's settings at the source service, and what its user may do there"
+
+
+class SourceUnavailable(SourceError, code="source-unavailable", exit_code=6, retryable=True):
+    """What is to be backed up does not answer."""
+
+
+class ProgramMissing(SourceError, code="program-missing", exit_code=2):
+    """A program that the plug-in needs is not installed."""
+
+
+class ProgramFailed(SourceError, code="program-failed"):
+    """A program that the plug-in ran ended with an error."""
 
 
 class UnsafePath(SourceError, code="unsafe-path", exit_code=8):

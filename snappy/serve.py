@@ -200,8 +200,13 @@ async def _start_source(host: Host, role: Role, bus: Bus, nats: Nats) -> None:
         rules=host.rules,
         private_inboxes=bool(nats.user),
         index_cache=_index_cache(host.config, settings),
+        work=_work(host.config),
     )
     await _serve(host, role, service)
+
+
+def _work(settings: Config) -> str:
+    return str(Path(settings.state_dir, "work").expanduser().absolute()) if settings.state_dir else ""
 
 
 def _index_cache(settings: Config, source: SourceService) -> Path | None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -115,6 +115,15 @@ def open_to_owner(settings: Config) -> Config:
     return msgspec.structs.replace(settings, source=sources)
 
 
+def _plugins(settings: Config) -> dict[str, dict[str, dict[str, Any]]]:
+    """The plug-ins' settings of all source services of the configuration: who runs this can read them anyway."""
+    joined: dict[str, dict[str, dict[str, Any]]] = {}
+    for source in settings.source.values():
+        for plugin, named in source.plugins.items():
+            joined[plugin] = named | joined.get(plugin, {})
+    return joined
+
+
 @asynccontextmanager
 async def one_shot(
     settings: Config, place: Place, origin: Place | None = None, next_password: str = ""
@@ -130,7 +139,7 @@ async def one_shot(
         async with server(settings, users) as opened:
             opened.host.config = msgspec.structs.replace(
                 opened.host.config,
-                source={slot.source: config.SourceService(replica=REPLICA)},
+                source={slot.source: config.SourceService(replica=REPLICA, plugins=_plugins(settings))},
                 target=targets,
             )
             opened.host.passwords = lambda key: others.get(key, place.password)

@@ -256,6 +256,23 @@ class Sink(Protocol):
         """Release what is held; may be called twice."""
 
 
+@runtime_checkable
+class StreamSink(Protocol):
+    """Where a restore goes that takes each file's content in order, one file after another: a database, a program. All
+    calls come from one thread. Whatever any of them raises ends the restore."""
+
+    def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
+        """Take a file; files come in the order of the snapshot, without the directories around them. What ``content``
+        raises means that the rest will not come: the file must not count as whole. Returns what could not be kept, a
+        sentence each."""
+
+    def finish(self) -> list[str]:
+        """All files were received: make them count. Returns as ``receive``."""
+
+    def close(self) -> None:
+        """Release what is held, and give up what was not finished; may be called twice."""
+
+
 Identity = tuple[int, int]
 """What tells a file from all others of a place, whatever its name."""
 

@@ -7,14 +7,18 @@ A plug-in is a class in the entry-point group ``snappy.sources``::
         Options = FilesOptions            # of a backup
         RestoreOptions = FilesRestore     # of a restore
 
-        def __init__(self, options: FilesOptions) -> None: ...
+        def __init__(self, options: FilesOptions, site: Site) -> None: ...
         def claims(self) -> list[str]: ...
         def snap(self) -> AsyncContextManager[Frozen]: ...
         def export(self, frozen: Frozen) -> Iterator[Entry]: ...
         @classmethod
-        def restore_claims(cls, options: FilesRestore) -> list[str]: ...
+        def restore_claims(cls, options: FilesRestore, site: Site) -> list[str]: ...
         @classmethod
-        def import_(cls, options: FilesRestore, claims: Sequence[str]) -> Sink: ...
+        def import_(cls, options: FilesRestore, claims: Sequence[str], site: Site) -> Sink: ...
+
+What a plug-in must be told but no job may say (where a server is, its credentials, a program's arguments) stands in the
+source service's configuration, ``[source.<service>.plugins.<plug-in>.<name>]``, which the plug-in's ``Settings``
+describes. A job says the name.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ import msgspec
 
 from snappy.decoding import converted
 from snappy.errors import BadOptions, UnknownPlugin
-from snappy.repository.entries import Exported, Passed, Recipe, Sink
+from snappy.repository.entries import Exported, Passed, Recipe, Sink, StreamSink
+from snappy.sources.site import Site
 
 GROUP = "snappy.sources"
 
@@ -42,7 +47,7 @@ class Source(Protocol):
     Options: ClassVar[type[msgspec.Struct]]
     RestoreOptions: ClassVar[type[msgspec.Struct]]
 
-    def __init__(self, options: Any) -> None: ...
+    def __init__(self, options: Any, site: Site) -> None: ...
 
     def claims(self) -> list[str]:
         """What the backup reads, as absolute paths or URLs: compared with what the submitter may read, and written
@@ -58,13 +63,29 @@ class Source(Protocol):
         """Yield the entries, in the order that :class:`snappy.repository.entries.Entry` demands."""
 
     @classmethod
-    def restore_claims(cls, options: Any) -> list[str]:
+    def restore_claims(cls, options: Any, site: Site) -> list[str]:
         """The places the restore writes to, as absolute paths or URLs."""
 
     @classmethod
-    def import_(cls, options: Any, claims: Sequence[str]) -> Sink:
+    def import_(cls, options: Any, claims: Sequence[str], site: Site) -> Sink | StreamSink:
         """Open the place to restore to. ``claims`` are what :meth:`restore_claims` said and the rules let through: no
         symlink in them may be followed, for somebody may have put it there since."""
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """A plug-in with settings at the service. They are frozen structs that refuse unknown fields."""
+
+    Settings: ClassVar[type[msgspec.Struct]]
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A source, or the sink of a restore, that may wait long for something: a server, a program."""
+
+    def interrupt(self) -> None:
+        """The attempt is over: end all waiting, so that it can be cleaned up. Comes once, from any thread, and must
+        not block; what ``export`` or the sink raises then is of no interest."""
 
 
 @runtime_checkable
@@ -86,6 +107,11 @@ class Divisible(Protocol):
 
     def export_rest(self, frozen: Any, passed: Passed) -> Iterator[Exported]:
         """As :meth:`Source.export`, without what lies below the directories that are ``passed``."""
+
+
+def settings_of(plugin: type[Source]) -> type[msgspec.Struct] | None:
+    """What describes its settings at the service, if it has any."""
+    return plugin.Settings if isinstance(plugin, Configured) else None
 
 
 def names() -> list[str]:

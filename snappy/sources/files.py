@@ -21,9 +21,11 @@ from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
 from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink, Overwrite
 from snappy.sources.local_tree import LocalCensus, LocalTree, plan
+from snappy.sources.made_up import folders_above
 from snappy.sources.object_sink import ObjectSink
-from snappy.sources.object_tree import ObjectTree, folders_above
+from snappy.sources.object_tree import ObjectTree
 from snappy.sources.places import Local, Place, Remote, claimed_place, parse_place
+from snappy.sources.site import NOWHERE, Site
 
 Lines = tuple[str, ...]
 
@@ -69,7 +71,7 @@ class FilesSource:
     Options: ClassVar[type[msgspec.Struct]] = FilesOptions
     RestoreOptions: ClassVar[type[msgspec.Struct]] = FilesRestore
 
-    def __init__(self, options: FilesOptions) -> None:
+    def __init__(self, options: FilesOptions, site: Site = NOWHERE) -> None:
         self._options = options
         self._places = [parse_place(path) for path in options.paths]
         self._exclusion = _exclusion(options)
@@ -144,7 +146,7 @@ class FilesSource:
                 raise BadOptions(f"{os.fsdecode(path)} lies inside {os.fsdecode(former)}: name only one of them")
 
     @classmethod
-    def restore_claims(cls, options: FilesRestore) -> list[str]:
+    def restore_claims(cls, options: FilesRestore, site: Site = NOWHERE) -> list[str]:
         """The one place that the restore writes to, symlinks resolved."""
         place = parse_place(options.to)
         if isinstance(place, Remote) and options.overwrite not in ("always", "never"):
@@ -152,7 +154,7 @@ class FilesSource:
         return [os.path.realpath(place.claim) if isinstance(place, Local) else place.claim]
 
     @classmethod
-    def import_(cls, options: FilesRestore, claims: Sequence[str]) -> Sink:
+    def import_(cls, options: FilesRestore, claims: Sequence[str], site: Site = NOWHERE) -> Sink:
         """Open the place, creating it. Raises :class:`snappy.errors.UnsafePath` for a symlink on the way."""
         place = claimed_place(claims[0])
         if isinstance(place, Remote):

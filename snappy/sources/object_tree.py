@@ -17,8 +17,9 @@ from typing import Any, BinaryIO, cast
 
 from snappy.errors import SourceMissing, UnsafePath
 from snappy.repository.entries import Entry, Node
-from snappy.repository.paths import ROOT, check_name, join, split
+from snappy.repository.paths import check_name, join
 from snappy.sources.exclusion import Exclusion
+from snappy.sources.made_up import folder_node
 
 WHOLE = 16 << 20
 """Objects up to this many bytes are read with one request, which cannot tear."""
@@ -123,19 +124,6 @@ class ObjectTree:
             return "it vanished while it was read"
         same = (now.get("size"), identity(now)) == (info.get("size"), identity(info))
         return "" if same else "it changed while it was read"
-
-
-def folder_node(name: bytes) -> Node:
-    """The node of a directory that exists only as part of its objects' names."""
-    return Node(name=name, type="dir", mode=0o755)
-
-
-def folders_above(path: bytes) -> Iterator[Entry]:
-    """The directories on the way from the root to ``path``."""
-    here = ROOT
-    for name in split(path)[:-1]:
-        here = join(here, name)
-        yield Entry(path=here, node=folder_node(name))
 
 
 def modified_ns(info: Info) -> int:

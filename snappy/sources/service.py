@@ -6,7 +6,7 @@ import asyncio
 import secrets as random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from snappy.errors import (
     JobCancelled,
     SnappyError,
     UnknownKey,
+    UnknownPlugin,
     UsageError,
 )
 from snappy.jobs.command import Command
@@ -50,6 +51,7 @@ from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
 from snappy.sources.questions import Questions
 from snappy.sources.reading import ReadPermit
+from snappy.sources.site import Site
 from snappy.sources.workshop import Origin, Workshop
 
 ANSWER_SECONDS = 5.0
@@ -70,6 +72,7 @@ class SourceService:
     what the settings say; ``rules`` takes the place of the settings' rules for every submitter.
     ``private_inboxes``: the NATS server authenticates, and each user has an inbox of its own.
     ``index_cache``: the folder in which what repositories' index files say is kept from job to job; None for none.
+    ``work``: the folder in which plug-ins work, unless the settings name one.
     """
 
     def __init__(
@@ -83,11 +86,13 @@ class SourceService:
         rules: Allow | None = None,
         private_inboxes: bool = True,
         index_cache: Path | None = None,
+        work: str = "",
     ) -> None:
         self._bus, self.name, self._settings, self._nats = bus, name, settings, nats
         self.replica = settings.replica or random.token_hex(4)
         self._passwords = passwords or self._configured_password
         self._rules = rules
+        self._site = Site(name, settings.plugins, settings.work or work)
         self._index_cache = index_cache
         self._holds: dict[str, Hold] = {}
         self._slots = asyncio.Semaphore(settings.concurrent_jobs)
@@ -106,7 +111,8 @@ class SourceService:
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until cancelled; jobs under way are then given back."""
+        """Serve until cancelled; jobs under way are then given back. Raises UsageError for settings of plug-ins."""
+        _check_plugins(self._settings.plugins, self._site)
         _configure_storage(self._settings.storage_options)
         subjects = self._bus.subjects
         micro = MicroService(
@@ -237,7 +243,7 @@ class SourceService:
         rules = self._rules_for(hold.job.submitter)
         named = allow.Ask(kind=hold.job.kind, target=command.target, plugin=getattr(command, "plugin", ""))
         allow.check(named, rules, hold.job.submitter)
-        task = await asyncio.to_thread(tasks.prepare, hold.job.kind, command)
+        task = await asyncio.to_thread(tasks.prepare, hold.job.kind, command, self._site)
         await asyncio.to_thread(allow.check, task.asks, rules, hold.job.submitter)
         password = await asyncio.to_thread(self._passwords, command.key)
         async with self._files(command.target, hold.grant) as files, self._origin(command, hold) as origin:
@@ -331,6 +337,15 @@ def _configure_storage(options: dict[str, dict[str, Any]]) -> None:
     """A job names a URL and never how it is opened; fsspec finds that here."""
     for protocol, chosen in options.items():
         fsspec.config.conf.setdefault(protocol, {}).update(chosen)
+
+
+def _check_plugins(plugins: Iterable[str], site: Site) -> None:
+    for name in plugins:
+        try:
+            schema = base.settings_of(base.load(name))
+        except UnknownPlugin as error:
+            raise UsageError(f"source.{site.name}.plugins: {error.message}", hint=error.hint) from error
+        site.check(name, schema)
 
 
 def _plugin_schemas() -> dict[str, dict[str, Any]]:

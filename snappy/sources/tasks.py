@@ -26,7 +26,7 @@ from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, KeyComm
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
-from snappy.repository.entries import Exported, Sink
+from snappy.repository.entries import Exported, Sink, StreamSink
 from snappy.repository.journal import Journal
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
@@ -34,9 +34,11 @@ from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
+from snappy.repository.stream_restorer import StreamRestorer
 from snappy.sources import base, checks, copies, forgets, keys, prunes, repairs, telling
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
+from snappy.sources.site import NOWHERE, Site
 from snappy.sources.workshop import (
     JOB_TAG,
     Task,
@@ -56,13 +58,13 @@ CENSUS_AFTER = 10.0
 _log = log.get(__name__)
 
 
-def prepare(kind: str, command: Command) -> Task:
-    """Load the plug-in and check its options. Raises UnknownPlugin or BadOptions."""
+def prepare(kind: str, command: Command, site: Site = NOWHERE) -> Task:
+    """Load the plug-in, for that site, and check its options. Raises UnknownPlugin or BadOptions."""
     asks = Ask(kind=kind, target=command.target, plugin=getattr(command, "plugin", ""))
     if isinstance(command, BackupCommand):
-        return _prepare_backup(command, asks)
+        return _prepare_backup(command, asks, site)
     if isinstance(command, RestoreCommand):
-        return _prepare_restore(command, asks)
+        return _prepare_restore(command, asks, site)
     if isinstance(command, CheckCommand):
         return checks.prepare(command, asks)
     if isinstance(command, PruneCommand):
@@ -107,10 +109,10 @@ def _init_blocking(shop: Workshop) -> Result:
 # ---- backup ------------------------------------------------------------------------------------------------------
 
 
-def _prepare_backup(command: BackupCommand, asks: Ask) -> Task:
+def _prepare_backup(command: BackupCommand, asks: Ask, site: Site) -> Task:
     _check_tags(command.tags)
     plugin = base.load(command.plugin)
-    source = plugin(base.parse(plugin.Options, command.options))
+    source = plugin(base.parse(plugin.Options, command.options), site)
     reads = msgspec.structs.replace(asks, reads=source.claims())
     return Task(reads, lambda shop: _backup(shop, command, source))
 
@@ -126,11 +128,32 @@ async def _backup(shop: Workshop, command: BackupCommand, source: base.Source) -
             if repository is None:
                 made = partial(Repository.init, shop.store, shop.password, options=options, cache=shop.index_cache)
                 repository = await asyncio.to_thread(made)
-            done = await asyncio.to_thread(_backup_blocking, shop, command, source, frozen, repository)
+            with _interrupting(source, shop.hold):
+                done = await asyncio.to_thread(_backup_blocking, shop, command, source, frozen, repository)
             return msgspec.structs.replace(done, seconds=time.monotonic() - began)
     finally:
         if repository is not None:
             await asyncio.to_thread(repository.close)
+
+
+@contextmanager
+def _interrupting(waiting: object, hold: Hold) -> Iterator[None]:
+    """Once the attempt is over, a plug-in that waits for something hears of it."""
+    if not isinstance(waiting, base.Interruptible):
+        yield
+        return
+    told = threading.Event()
+
+    def listen(_: bytes) -> None:
+        if hold.ended and not told.is_set():
+            told.set()
+            waiting.interrupt()
+
+    forget = hold.watch(listen)
+    try:
+        yield
+    finally:
+        forget()
 
 
 def _open_unless_missing(shop: Workshop, command: BackupCommand, options: Options) -> Repository | None:
@@ -288,12 +311,12 @@ def _backup_result(done: BackupResult, repository: Repository) -> Result:
 # ---- restore -----------------------------------------------------------------------------------------------------
 
 
-def _prepare_restore(command: RestoreCommand, asks: Ask) -> Task:
+def _prepare_restore(command: RestoreCommand, asks: Ask, site: Site) -> Task:
     plugin = base.load(command.plugin)
     options = base.parse(plugin.RestoreOptions, command.options)
     _check_patterns(command)
-    writes = msgspec.structs.replace(asks, writes=plugin.restore_claims(options))
-    open_sink = partial(plugin.import_, options, writes.writes)
+    writes = msgspec.structs.replace(asks, writes=plugin.restore_claims(options, site))
+    open_sink = partial(plugin.import_, options, writes.writes, site)
     return Task(writes, lambda shop: asyncio.to_thread(_restore_blocking, shop, command, open_sink))
 
 
@@ -304,20 +327,25 @@ def _check_patterns(command: RestoreCommand) -> None:
         raise BadOptions(f"a pattern cannot be read: {error}") from error
 
 
-def _restore_blocking(shop: Workshop, command: RestoreCommand, open_sink: Callable[[], Sink]) -> Result:
+def _restore_blocking(shop: Workshop, command: RestoreCommand, open_sink: Callable[[], Sink | StreamSink]) -> Result:
     began = time.monotonic()
     opened = Repository.open(shop.store, shop.password, cache=shop.index_cache)
     with opened as repository, locked_if_allowed(repository, shop):
         hosts = [command.host] if command.host else []
         snapshot = repository.find_snapshot(command.snapshot, hosts=hosts, paths=command.paths)
         repository.load_index()
-        with closing(open_sink()) as sink:
-            restorer = Restorer(
-                repository, sink, progress=shop.progress, cancelled=shop.hold.check, workers=shop.workers
-            )
+        with closing(open_sink()) as sink, _interrupting(sink, shop.hold):
+            restorer = _restorer(repository, sink, shop)
             done = restorer.restore(snapshot, include=command.include, exclude=command.exclude)
         _raise_failure(done)
         return _restore_result(done, snapshot, repository, time.monotonic() - began)
+
+
+def _restorer(repository: Repository, sink: Sink | StreamSink, shop: Workshop) -> Restorer | StreamRestorer:
+    progress, cancelled = shop.progress, shop.hold.check
+    if isinstance(sink, StreamSink):
+        return StreamRestorer(repository, sink, progress=progress, cancelled=cancelled)
+    return Restorer(repository, sink, progress=progress, cancelled=cancelled, workers=shop.workers)
 
 
 def _raise_failure(done: RestoreResult) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import msgspec
 import pytest
@@ -20,9 +22,11 @@ from snappy.errors import (
     AttemptOver,
     BadOptions,
     Damaged,
+    JobCancelled,
     NotARepository,
     RepositoryExists,
     SnapshotNotFound,
+    SourceError,
     SourceMissing,
     UnknownPlugin,
     UnsafePath,
@@ -43,6 +47,8 @@ from snappy.repository.store import FileType, Store
 from snappy.sources import tasks, telling
 from snappy.sources.allow import check
 from snappy.sources.files import FilesSource
+from snappy.sources.permit import Permit
+from snappy.sources.plugins.null import NullSource
 from snappy.sources.tasks import prepare
 from snappy.sources.workshop import Workshop
 
@@ -386,3 +392,43 @@ def test_a_census_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(tasks, "CENSUS_AFTER", 0.0)
     tasks._count(progress, sizes(), threading.Event())
     assert (progress.files_total, progress.bytes_total) == (0, 0)
+
+
+async def test_what_is_made_up_is_stored_and_thrown_away(store: Store) -> None:
+    options = {"size": 3 * MIB, "files": 3, "compressible": 0.25, "seed": 7}
+    made = await run(BackupCommand(**NAMES, plugin="null", options=options, init=True), shop(store))
+    assert (made.files, made.bytes_processed, made.bytes_read) == (3, 9 * MIB, 9 * MIB)
+    assert 0.7 < made.bytes_stored / made.bytes_processed < 0.8
+    again = await run(BackupCommand(**NAMES, plugin="null", options=options), shop(store, Hold(job="job-2")))
+    assert (again.bytes_read, again.bytes_new < MIB) == (9 * MIB, True)
+    back = await run(RestoreCommand(**NAMES, plugin="null"), shop(store))
+    assert (back.files, back.bytes_processed) == (3, 9 * MIB)
+    assert prepare("restore", RestoreCommand(**NAMES, plugin="null")).asks.writes == ["null://"]
+
+
+class Waiting(NullSource):
+    """A source whose content never comes, until it is interrupted."""
+
+    interrupted: ClassVar[threading.Event]
+
+    def _open(self, number: int) -> BinaryIO:
+        assert self.interrupted.wait(20)
+        raise SourceError("interrupted")
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+async def test_a_source_that_waits_hears_that_the_attempt_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Waiting.interrupted = threading.Event()
+    monkeypatch.setattr(tasks.base, "load", lambda _: Waiting)
+    permit: Any = Permit()
+    permit.job, permit.attempt = Hold().job, 1
+    permit.extend("grant", time.monotonic() + 1000)
+    asyncio.get_running_loop().call_later(0.3, permit.end, JobCancelled())
+    with pytest.raises((SourceError, JobCancelled)):
+        await run(BackupCommand(**NAMES, plugin="null", init=True), shop(store, permit))
+    assert Waiting.interrupted.is_set()
+    assert snapshots(store) == []

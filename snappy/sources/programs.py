@@ -1,0 +1,224 @@
+"""Programs that a plug-in runs: one whose output is a backup, one whose input is a restore, and short ones.
+
+They get no more of the service's environment than they need to run at all: its secrets are not theirs. What they write
+to stderr goes to the log, and its end into the error.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from snappy import log
+from snappy.errors import ProgramFailed, ProgramMissing, SourceError
+
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+PIPE_BYTES = 1 << 20
+LAST_LINES = 5
+LONGEST_LINE = 500
+END_SECONDS = 10.0
+"""How long a program that is to end may take before it is killed."""
+
+_log = log.get(__name__)
+
+
+class Program:
+    """A program that runs, in a session of its own. Raises :class:`ProgramMissing` and :class:`ProgramFailed`."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        stdin: int | None = subprocess.DEVNULL,
+        stdout: int | None = subprocess.PIPE,
+        folder: str | None = None,
+    ) -> None:
+        self.name = os.path.basename(arguments[0])
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        try:
+            self.process = subprocess.Popen(
+                arguments,
+                env=surroundings() | dict(environment or {}),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                cwd=folder,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise missing(arguments[0]) from error
+        except OSError as error:
+            raise ProgramFailed(f"{self.name} cannot be started: {error.strerror}") from error
+        self._listener = threading.Thread(target=self._listen, name="stderr", daemon=True)
+        self._listener.start()
+
+    def wait(self) -> None:
+        """Until it has ended. Raises :class:`ProgramFailed` unless all went well."""
+        code = self.process.wait()
+        self._listener.join(END_SECONDS)
+        if code:
+            raise ProgramFailed(f"{self.name} {_ending(code)}{self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of what it said, as the end of a sentence."""
+        return ": " + " / ".join(self._lines) if self._lines else ""
+
+    def end(self) -> None:
+        """End it and all that it started, if it still runs. From any thread; does not wait."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGTERM)
+            threading.Thread(target=self._make_sure, name="killing", daemon=True).start()
+
+    def kill(self) -> None:
+        """End it before it can do anything else. Waits."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _make_sure(self) -> None:
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _listen(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as stderr:
+            for line in _lines(stderr):
+                self._lines.append(line)
+                _log.info("a program says", program=self.name, line=line)
+
+
+class Output(io.RawIOBase):
+    """What a program writes, as a file that can be read once. Its end is reached only if the program ended well: else
+    ``read`` raises :class:`ProgramFailed`. To close it ends the program."""
+
+    def __init__(self, program: Program) -> None:
+        assert program.process.stdout
+        self._program, self._pipe = program, program.process.stdout
+        _widen(self._pipe.fileno())
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = os.readv(self._pipe.fileno(), [buffer])
+        if not size and len(buffer):
+            self._program.wait()
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            self._program.end()
+            self._pipe.close()
+        super().close()
+
+
+class Input:
+    """What a program reads. Only :meth:`finish` lets it see the end of its input: a program that was fed a part must
+    not take it for all, so :meth:`close` kills it before."""
+
+    def __init__(self, program: Program) -> None:
+        assert program.process.stdin
+        self._program, self._pipe = program, program.process.stdin
+        self._done = False
+        _widen(self._pipe.fileno())
+
+    def write(self, data: bytes) -> None:
+        """Raises :class:`ProgramFailed` when the program has ended."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._pipe.fileno(), view) :]
+        except BrokenPipeError:
+            self._done = True
+            self._program.wait()
+            raise ProgramFailed(f"{self._program.name} did not want all of it{self._program.last_words()}") from None
+
+    def finish(self) -> None:
+        """That was all. Returns when the program has ended well, or raises :class:`ProgramFailed`."""
+        self._done = True
+        with suppress(BrokenPipeError):
+            self._pipe.close()
+        self._program.wait()
+
+    def close(self) -> None:
+        """Give up, unless all was given; may be called twice."""
+        if not self._done:
+            self._done = True
+            self._program.kill()
+        with suppress(BrokenPipeError):
+            self._pipe.close()
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    given: bytes = b"",
+    seconds: float = 60.0,
+    folder: str | None = None,
+) -> bytes:
+    """What a short program writes that is ``given`` some bytes. Raises :class:`ProgramMissing` and
+    :class:`ProgramFailed`, also when it takes longer than so many seconds."""
+    name = os.path.basename(arguments[0])
+    try:
+        done = subprocess.run(
+            arguments,
+            env=surroundings() | dict(environment or {}),
+            input=given,
+            capture_output=True,
+            timeout=seconds,
+            cwd=folder,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise missing(arguments[0]) from error
+    except subprocess.TimeoutExpired as error:
+        raise ProgramFailed(f"{name} did not end within {seconds:g} seconds") from error
+    except OSError as error:
+        raise ProgramFailed(f"{name} cannot be started: {error.strerror}") from error
+    if done.returncode:
+        words = " / ".join(deque(_lines(io.BytesIO(done.stderr)), LAST_LINES))
+        raise ProgramFailed(f"{name} {_ending(done.returncode)}" + (f": {words}" if words else ""))
+    return done.stdout
+
+
+def surroundings() -> dict[str, str]:
+    """The environment that every program gets."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
+
+
+def missing(program: str) -> SourceError:
+    """The error for a program that is not there."""
+    return ProgramMissing(
+        f"{program} is not installed where the source service runs", hint="`snappy plugins check` says what is missing"
+    )
+
+
+def _ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+def _lines(stderr: Iterable[bytes]) -> Iterable[str]:
+    for line in stderr:
+        text = line.decode(errors="replace").rstrip()[:LONGEST_LINE]
+        if text:
+            yield text
+
+
+def _widen(pipe: int) -> None:
+    """The system may refuse to a user with many pipes; then it is slower."""
+    with suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
