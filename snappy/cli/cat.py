@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from snappy.cli import options, output
+from snappy.cli import options, output, ranges
 from snappy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def register(commands: options.Commands) -> None:
     cat.add_argument("snapshot", metavar="SNAPSHOT[:FOLDER]", help="an id, its first letters, or latest")
     cat.add_argument("paths", metavar="PATH", nargs="+", help="a file, or a link to one")
     options.browsing(cat)
+    ranges.register(cat)
     cat.epilog = (
         "`cat snapshot ID` and `cat tree ID:FOLDER` print the JSON of a snapshot, or of one of its directories."
     )
@@ -36,7 +37,7 @@ def _cat(arguments: argparse.Namespace) -> int:
             return 0
         tree = browsing.tree(view, arguments.snapshot, arguments)
         for path in arguments.paths:
-            output.raw(view.file(tree.file(words.raw(path))).stream())
+            output.raw(ranges.stream(view.file(tree.file(words.raw(path))), arguments))
     return 0
 
 
@@ -46,6 +47,7 @@ def _object(view: View, arguments: argparse.Namespace) -> None:
     from snappy.cli import browsing
     from snappy.repository.format import BlobType
 
+    ranges.refuse(arguments, f"a {arguments.snapshot}")
     if len(arguments.paths) != 1:
         raise UsageError(f"which {arguments.snapshot}?", hint=f"for example `snappy cat {arguments.snapshot} latest`")
     snapshot = browsing.tree(view, arguments.paths[0], arguments).snapshot

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from snappy.cli import options, output
+from snappy.cli import options, output, ranges
 from snappy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def register(commands: options.Commands) -> None:
     dump.add_argument("snapshot", metavar="SNAPSHOT[:FOLDER]", help="an id, its first letters, or latest")
     dump.add_argument("file", metavar="PATH", help="a file, or a directory (/ for all)")
     options.browsing(dump)
+    ranges.register(dump)
     dump.add_argument("--archive", "-a", choices=("tar", "zip"), default="tar", help="for a directory (default: tar)")
     dump.add_argument("--to", "--output", "-t", metavar="FILE", help="write there (default: standard output)")
     dump.set_defaults(run=_dump)
@@ -49,8 +50,9 @@ def _write(view: View, tree: SnapshotTree, arguments: argparse.Namespace, out: B
 
     path = b"/" + words.raw(arguments.file).strip(b"/")
     if tree.node(path, follow=True).type == "dir":
+        ranges.refuse(arguments, arguments.file)
         write = archives.write_zip if arguments.archive == "zip" else archives.write_tar
         write(view, browsing.walk(view, tree.snapshot, path), out)
     else:
-        for piece in view.file(tree.file(path)).stream():
+        for piece in ranges.stream(view.file(tree.file(path)), arguments):
             out.write(piece)

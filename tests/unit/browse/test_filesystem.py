@@ -25,9 +25,8 @@ from snappy.repository.stored_file import WINDOW
 from tests.support import engine
 from tests.support.backups import back_up
 from tests.support.odd_tree import HOLE, make_odd_tree
+from tests.support.random_reads import random_reads
 from tests.support.snapshots import save_snapshot
-
-RANGES = 1000
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +81,8 @@ class Counting(engine.PrivateMemory):
 
 
 def test_any_range_of_any_file_is_the_sources(fs: SnapshotFileSystem, tree: Path, top: str) -> None:
-    chance = random.Random(5)
-    files = [path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
-    sizes = {path: path.stat().st_size for path in files}
-    large = [path for path in files if sizes[path] > 100_000]
-    for number in range(RANGES):
-        path = chance.choice(large if number % 2 else files)
-        offset = chance.randrange(sizes[path] + 2)
-        length = chance.choice((0, 1, 4096, 65_536, 300_000))
-        with path.open("rb") as file:
-            file.seek(offset)
-            wanted = file.read(length)
-        name = top + os.fsencode(path).removeprefix(os.fsencode(tree)).decode("utf-8", "surrogateescape")
-        assert fs.cat_file(name, offset, offset + length) == wanted, (path, offset, length)
+    for below, offset, length, wanted in random_reads(tree, seed=5):
+        assert fs.cat_file(f"{top}/{below}", offset, offset + length) == wanted, (below, offset, length)
 
 
 def test_a_whole_tree_is_fetched(fs: SnapshotFileSystem, tree: Path, top: str, tmp_path: Path) -> None:
@@ -155,29 +143,6 @@ def test_a_small_read_fetches_the_blobs_that_hold_it_and_no_more() -> None:
     before = storage.read
     assert fs.cat_file("latest/file", (20 << 20) + 100, (20 << 20) + 200) == noise[(20 << 20) + 100 :][:100]
     assert storage.read == before
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_64_kib_out_of_4_gib_fetch_under_16_mib(tmp_path: Path) -> None:
-    size = 4 << 30
-    spots = [random.Random(9).randrange(size - (1 << 20)) for _ in range(64)]
-    with (tmp_path / "image").open("wb") as image:
-        image.truncate(size)
-        for spot in spots:
-            image.seek(spot)
-            image.write(random.Random(spot).randbytes(1 << 20))
-    storage = Counting()
-    with engine.new_repository(engine.memory_store(storage)) as repository:
-        back_up(repository, tmp_path / "image")
-    for spot in spots[:4]:
-        storage.read = 0
-        fs = SnapshotFileSystem(library=Repository.open(repository.store, engine.PASSWORD))
-        got = fs.cat_file(f"latest{os.path.realpath(tmp_path)}/image", spot + 1000, spot + 1000 + 65_536)
-        with (tmp_path / "image").open("rb") as image:
-            image.seek(spot + 1000)
-            assert got == image.read(65_536)
-        assert storage.read < 16 << 20
 
 
 def test_a_long_stream_is_whole_and_in_order(repository: Repository) -> None:

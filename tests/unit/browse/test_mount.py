@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from tests.support import engine
 from tests.support.backups import back_up
 from tests.support.compare import compare
 from tests.support.odd_tree import make_odd_tree
+from tests.support.random_reads import random_reads
 
-READS = 1000
 WAIT_SECONDS = 30.0
 
 
@@ -76,17 +75,11 @@ def test_what_is_mounted_is_what_was_backed_up(mounted: Path, tree: Path) -> Non
 
 @pytest.mark.fuse
 def test_any_range_read_from_the_mount_is_the_sources(mounted: Path, tree: Path) -> None:
-    chance = random.Random(11)
     here = Path(f"{mounted}/snapshots/latest{tree}")
-    files = [path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
-    large = [path for path in files if path.stat().st_size > 100_000]
-    for number in range(READS):
-        path = chance.choice(large if number % 2 else files)
-        offset, length = chance.randrange(path.stat().st_size + 2), chance.choice((1, 4096, 65_536))
-        with path.open("rb") as one, (here / path.relative_to(tree)).open("rb") as other:
-            one.seek(offset)
-            other.seek(offset)
-            assert one.read(length) == other.read(length), (path, offset, length)
+    for below, offset, length, wanted in random_reads(tree, seed=11):
+        with open(os.fsencode(here) + b"/" + below.encode("utf-8", "surrogateescape"), "rb") as file:
+            file.seek(offset)
+            assert file.read(length) == wanted, (below, offset, length)
 
 
 @pytest.mark.fuse
