@@ -322,7 +322,7 @@ class Archiver:
         if tree is None:
             return Before()
         try:
-            return Before(self._trees.load_stored(tree, siblings))
+            return Before(self._trees.load_plain(tree, siblings))
         except Damaged as error:
             self._tell_damage(path, error)
             return Before()

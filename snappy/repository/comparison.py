@@ -34,6 +34,9 @@ from snappy.repository.worker_process import listen
 
 FOUND_TOGETHER = 16
 """Directories that are told of together."""
+MOST_IN_VAIN = 10_000
+"""So many files more in directories that have changed, which the backup has to look at again, than in others, and a
+scout is of no use."""
 
 
 class Mission(msgspec.Struct, array_like=True, frozen=True):
@@ -65,6 +68,8 @@ class _Folder:
         """What did not come yet."""
         self.is_same = bool(tree) and len(self.left) == len(nodes)
         self.below = Below(tree, 0, 0, 0)
+        self.looks = 0
+        """At what is right in it."""
 
     def add(self, files: int, size: int, folders: int = 0) -> None:
         below = self.below
@@ -78,6 +83,7 @@ class Comparison:
 
     def __init__(self, trees: TreeReader, has: Callable[[Iterable[BlobId]], bool], tree: BlobId, tell: Tell) -> None:
         self._trees, self._has, self._tell = trees, has, tell
+        self._in_vain = 0
         self._stack = [self._folder(ROOT, tree.hex())]
 
     def take(self, one: Exported) -> None:
@@ -94,14 +100,20 @@ class Comparison:
         """That was all."""
         self._open(ROOT)
 
+    def is_in_vain(self) -> bool:
+        """Whether nearly everything has changed."""
+        return self._in_vain > MOST_IN_VAIN
+
     def _take_siblings(self, siblings: Siblings) -> None:
         folder = self._open(siblings.folder)
+        folder.looks += len(siblings.looks)
         files = size = 0
-        for name, found in siblings.looks:
+        for name, found in siblings.looks if folder.is_same else ():
             stored = folder.left.pop(name, None)
             if stored is None or not says_same(stored, found) or not self._is_whole(stored):
                 folder.is_same = False
-            elif stored.type == "file":
+                break
+            if stored.type == "file":
                 files += 1
                 size += stored.size
         folder.add(files, size)
@@ -143,7 +155,9 @@ class Comparison:
         above = self._stack[-1]
         if not folder.is_same or folder.left:
             above.is_same = False
+            self._in_vain += folder.looks
             return
+        self._in_vain -= folder.looks
         below = folder.below
         above.add(below.files, below.size, below.folders + 1)
         self._tell(folder.path, below)
@@ -194,7 +208,10 @@ class _Scout:
         comparison = Comparison(trees, partial(index.has_all, BlobType.DATA), mission.tree, self._tell)
         for one in makers.find(mission.maker)(*mission.arguments):
             comparison.take(one)
-        comparison.finish()
+            if comparison.is_in_vain():
+                break
+        else:
+            comparison.finish()
         self._send()
 
     def _tell(self, path: bytes, below: Below) -> None:

@@ -159,6 +159,10 @@ class _TreeIn(msgspec.Struct):
     nodes: list[StoredNode] | None
 
 
+class _Documents(msgspec.Struct):
+    nodes: list[msgspec.Raw] | None
+
+
 def encode_node(node: Node) -> EncodedNode:
     """The node, for :func:`encode_tree`."""
     return EncodedNode(node.name, _common_file(node).encode() or encode_json(_encode(node)))
@@ -219,6 +223,11 @@ def decode_tree(data: bytes) -> list[Node]:
 def read_tree(data: bytes) -> list[StoredNode]:
     """The same, without a look at what its nodes say. Raises :class:`Damaged`."""
     return decode_json(data, _TreeIn, "a tree").nodes or []
+
+
+def documents(data: bytes) -> list[bytes]:
+    """Each node's own JSON, in the order stored. Raises :class:`Damaged`."""
+    return [bytes(node) for node in decode_json(data, _Documents, "a tree").nodes or []]
 
 
 def _encode(node: Node) -> _NodeOut:

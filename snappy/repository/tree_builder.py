@@ -18,7 +18,7 @@ from snappy.repository.gotext import unquote
 from snappy.repository.paths import ROOT, check_name, parent, shown
 from snappy.repository.repo import Repository
 from snappy.repository.tally import Tally
-from snappy.repository.tree import EncodedNode, StoredNode, encode_tree
+from snappy.repository.tree import EncodedNode, StoredNode, documents, encode_tree, read_tree
 from snappy.repository.tree_reader import stored_subtrees
 
 Child = Node | StoredNode
@@ -28,12 +28,26 @@ Delivery = Child | list[EncodedNode] | None
 
 
 class Before:
-    """What the parent snapshot says of a directory: its nodes in order, and by the bytes of their names. Raises
-    :class:`snappy.errors.Damaged` for a name that is none."""
+    """What the parent snapshot says of a directory: its nodes in order, and by the bytes of their names. ``data`` is
+    the tree as it is stored. Raises :class:`snappy.errors.Damaged` for what is none, and for a name that is none."""
 
-    def __init__(self, nodes: Sequence[StoredNode] = ()) -> None:
-        self.nodes = nodes
-        self.by_name = {unquote(node.name): node for node in nodes}
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+        self.nodes: Sequence[StoredNode] = read_tree(data) if data else ()
+        self.by_name = {unquote(node.name): node for node in self.nodes}
+
+    def encoded(self, children: Iterable[Child | EncodedNode]) -> list[Node | EncodedNode]:
+        """The same children, to be stored; what stands as it was is not written anew."""
+        old: dict[int, bytes] = {}
+        if self._data:
+            old = {id(node): document for node, document in zip(self.nodes, documents(self._data), strict=True)}
+        return [
+            EncodedNode(unquote(child.name), old[id(child)]) if isinstance(child, StoredNode) else child
+            for child in children
+        ]
+
+
+_NOTHING = Before()
 
 
 class Folder:
@@ -42,7 +56,7 @@ class Folder:
 
     def __init__(self, path: bytes, node: Child, above: Folder | None, old: StoredNode | None, before: Before) -> None:
         self.path, self.node, self.above, self.old = path, node, above, old
-        self.before, self.known = before.nodes, before.by_name
+        self.before, self.known = before, before.by_name
         self._old_subtrees: deque[BlobId] | None = None
         self.slot = above.reserve() if above else 0
         self.children: list[Delivery] = []
@@ -59,7 +73,7 @@ class Folder:
         """The parent snapshot's directories that come after the one with ``tree``, here and then in each directory
         above; ask in their order."""
         if self._old_subtrees is None:
-            self._old_subtrees = deque(stored_subtrees(self.before))
+            self._old_subtrees = deque(stored_subtrees(self.before.nodes))
         while self._old_subtrees and self._old_subtrees.popleft() != tree:
             pass
         return self._ahead()
@@ -172,8 +186,8 @@ class TreeBuilder:
 
     def _store(self, folder: Folder) -> Child:
         children = list(_each(folder.children))
-        tree = self._stored_before(folder, children) or self._save(children)
-        folder.children, folder.before = [], []
+        tree = self._stored_before(folder, children) or self._save(folder.before.encoded(children))
+        folder.children, folder.before = [], _NOTHING
         node = _with_tree(folder.node, folder.old, tree)
         if folder.above is None:
             self.root = tree
@@ -183,15 +197,16 @@ class TreeBuilder:
 
     def _stored_before(self, folder: Folder, children: list[Child | EncodedNode]) -> BlobId | None:
         """The parent snapshot's tree, if nothing in it changed: comparing costs less than writing it again."""
-        if not children or folder.old is None or len(children) != len(folder.before):
+        before = folder.before.nodes
+        if not children or folder.old is None or len(children) != len(before):
             return None
-        if children != folder.before and not all(map(_is_same, folder.before, children)):
+        if children != before and not all(map(_is_same, before, children)):
             return None
         tree = bytes.fromhex(folder.old.subtree or "")
         return tree if self._repo.has_blob(BlobType.TREE, tree) else None
 
-    def _save(self, children: list[Child | EncodedNode]) -> BlobId:
-        data = encode_tree([child.node() if isinstance(child, StoredNode) else child for child in children])
+    def _save(self, children: list[Node | EncodedNode]) -> BlobId:
+        data = encode_tree(children)
         saved = self._repo.save_blob(BlobType.TREE, data)
         if saved.new:
             self._tally.blob(BlobType.TREE, len(data), saved.stored)

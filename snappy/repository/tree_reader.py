@@ -70,9 +70,13 @@ class TreeReader:
 
     def load_stored(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> list[StoredNode]:
         """The same as they are stored: what is wrong within a node shows only when somebody looks at it."""
+        return read_tree(self.load_plain(tree, siblings))
+
+    def load_plain(self, tree: BlobId, siblings: Iterable[BlobId] = ()) -> bytes:
+        """The same as bytes."""
         place = self._library.location(BlobType.TREE, tree)
         data = self._open(place, siblings) if place else None
-        return read_tree(self._library.load_blob(BlobType.TREE, tree) if data is None else data)
+        return self._library.load_blob(BlobType.TREE, tree) if data is None else data
 
     def _open(self, place: BlobLocation, siblings: Iterable[BlobId]) -> bytes | None:
         """The plain bytes of a tree; ``None`` if that copy is damaged: there may be another."""

@@ -190,6 +190,23 @@ def test_what_the_source_remarks_on_is_not_told(repository: Repository, tree: Pa
     assert os.fsencode(tree / "c" / "y") in told
 
 
+@pytest.mark.parametrize(("changed", "gives_up"), [("abcd", True), ("ab", False), ("", False)])
+def test_it_gives_up_where_nearly_everything_has_changed(
+    repository: Repository, tree: Path, changed: str, gives_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snappy.repository.comparison.MOST_IN_VAIN", 10)
+    first = back_up(repository, tree)
+    for folder in changed:
+        for inner in "xy":
+            (tree / folder / inner / "file").write_bytes(b"another")
+    comparison = Comparison(TreeReader(repository), lambda _: True, first.snapshot.tree_id, lambda *_: None)
+    in_vain = []
+    for one in source_of(tree).entries_backwards():
+        comparison.take(one)
+        in_vain.append(comparison.is_in_vain())
+    assert any(in_vain) == gives_up
+
+
 def test_entries_in_no_order_are_refused(repository: Repository, tree: Path) -> None:
     first = back_up(repository, tree)
     comparison = Comparison(TreeReader(repository), lambda _: True, first.snapshot.tree_id, lambda *_: None)
