@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, inspect
 
+from snappy import durations
 from snappy.bandwidth import Timetable
 from snappy.decoding import converted
 from snappy.errors import UsageError
@@ -104,6 +105,26 @@ class Deletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hours that such a job waits after it was announced; whoever may cancel it can do so meanwhile."""
 
 
+class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How old the newest good backup, and the newest good drill, of some sources may be: ``26h``, ``30d``. ``*`` stands
+    for all."""
+
+    source: str = "*"
+    """A source service."""
+    target: str = "*"
+    host: str = "*"
+    """As snapshots have it."""
+    paths: list[str] = []
+    """Exactly these; none: whatever they are. With names for source and target, a source that was never backed up is
+    known by them."""
+    max_age: str = ""
+    max_drill_age: str = ""
+
+    def __post_init__(self) -> None:
+        for age in filter(None, (self.max_age, self.max_drill_age)):
+            durations.seconds(age)
+
+
 class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats: Nats | None = None
     """Its own way to the bus, where several roles run from one file; by default ``[nats]``. So in each role."""
@@ -119,6 +140,8 @@ class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     may_delete: list[str] = []
     """Submitters whose forget, prune and repair jobs may delete at every target that lets them."""
     targets: dict[ServiceName, Deletion] = {}
+    promises: list[Promise] = []
+    """The first that names a source counts for it, beside those of its schedules."""
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
 
 

@@ -35,6 +35,7 @@ from snappy.cli import (
     services,
     snapshots,
     stats,
+    status,
     up,
 )
 from snappy.errors import InternalError, Interrupted, SnappyError
@@ -54,11 +55,12 @@ exit codes:
   10  no repository there, or one where none should be
   11  the repository is locked
   12  wrong password
+  13  `snappy status`: a promise is broken, or a repository damaged
   130 interrupted (Ctrl-C)
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
 UPKEEP = (check, forget, prune, repair, copy, key)
-GROUPS = (up, services, backup, restore, *UPKEEP, *LOOKING, jobs, events, schedules, audit, keys)
+GROUPS = (up, services, backup, restore, *UPKEEP, *LOOKING, status, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from snappy import durations
 from snappy.cli import backup, check, copy, follow, forget, options, output, prune, restore
 from snappy.errors import UsageError
 from snappy.jobs.states import State
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  snappy schedule add nightly --cron '0 2 * * *' --time-zone Europe/Berlin --jitter 10m \\
+  snappy schedule add nightly --cron '0 2 * * *' --time-zone Europe/Berlin --jitter 10m --max-age 26h \\
       -- backup /srv --source site1 --to vault
   snappy schedule add often --every 6h --missed skip -- backup /srv --source site1 --to vault
   snappy schedule add drill --at 2027-01-01T02:00:00Z -- restore latest --from vault --to /srv/drill
 """
 JOBS = {"backup": backup, "restore": restore, "check": check, "forget": forget, "prune": prune, "copy": copy}
-UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-DURATION = re.compile(r"(?:[0-9]{1,9}[dhms])+\Z")
 
 
 def register(commands: options.Commands) -> None:
@@ -60,6 +58,9 @@ def _register_add(verbs: options.Commands) -> None:
     add.add_argument("--time-zone", metavar="NAME", default="", help="for --cron (default: UTC)")
     add.add_argument("--jitter", metavar="TIME", type=seconds, default=0, help="each run waits a part of it")
     add.add_argument("--missed", choices=["run-once", "skip"], default="run-once", help="if its time passed unserved")
+    add.add_argument(
+        "--max-age", metavar="TIME", type=seconds, default=0, help="promise: the newest good one is no older (26h)"
+    )
     add.add_argument("--replace", action="store_true", help="take the place of your schedule of that name")
     add.add_argument("job", metavar="-- JOB", nargs="+", help=f"{', '.join(JOBS)}: one of them, with its options")
     add.set_defaults(run=lambda arguments: asyncio.run(_add(arguments)))
@@ -67,9 +68,10 @@ def _register_add(verbs: options.Commands) -> None:
 
 def seconds(text: str) -> int:
     """``6h``, ``90m``, ``1d12h``, as seconds."""
-    if not DURATION.match(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; for example 6h, 90m or 1d12h")
-    return sum(int(number) * UNITS[unit] for number, unit in re.findall(r"([0-9]+)([dhms])", text))
+    try:
+        return durations.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 async def _add(arguments: argparse.Namespace) -> int:
@@ -92,6 +94,7 @@ async def _add(arguments: argparse.Namespace) -> int:
             at=arguments.at,
             jitter=arguments.jitter,
             missed=arguments.missed,
+            max_age=arguments.max_age,
             replace=arguments.replace,
         )
     output.result(schedule, f"schedule {schedule.name}: next {_next(schedule)}", as_json=arguments.json)

@@ -6,10 +6,7 @@ import time
 
 from snappy.errors import UsageError
 from snappy.frontend.api import Client
-from snappy.jobs.messages import Beat
-
-ALIVE_SECONDS = 20.0
-"""After four heartbeats that nobody heard, a service counts as dead."""
+from snappy.jobs.messages import ALIVE_SECONDS, Beat
 
 
 def is_alive(beat: Beat) -> bool:

@@ -46,6 +46,7 @@ from snappy.jobs.messages import (
     Progress,
     read_answer,
 )
+from snappy.jobs.protection_words import Status, StatusRequest
 from snappy.jobs.repository_words import RepositoryState
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.verbs import Verb
@@ -159,6 +160,15 @@ class Client:
     async def repositories(self) -> Conditions:
         """What checks found of the repositories that were ever checked."""
         return _present((await self._call(verbs.REPOSITORIES_LIST, RepositoriesRequest())).repositories)
+
+    async def status(self) -> Status:
+        """What is protected, how fresh and how proven it is, and what is wrong."""
+        status = _present((reply := await self._call(verbs.STATUS_GET, StatusRequest())).status)
+        while reply.more:
+            reply = await self._call(verbs.STATUS_GET, StatusRequest(after=status.sources[-1].known.id))
+            more = _present(reply.status).sources
+            status = msgspec.structs.replace(status, sources=[*status.sources, *more])
+        return status
 
     async def services(self, role: str = "") -> Beats:
         """The replicas that were seen, dead ones too: look at ``seen``. ``role`` is source, target or both."""

@@ -47,10 +47,12 @@ class Schedules:
         at: str | None = None,
         jitter: int = 0,
         missed: Missed = "run-once",
+        max_age: int = 0,
         replace: bool = False,
     ) -> Schedule:
         """Submit ``command`` whenever ``cron`` (five fields) says, ``every`` so many seconds, or once, ``at`` an RFC
-        3339 time; each run waits a part of ``jitter`` seconds. Raises what it is refused for."""
+        3339 time; each run waits a part of ``jitter`` seconds. ``max_age`` promises that the newest good
+        backup, or drill, is no older. Raises what it is refused for."""
         request = ScheduleAddRequest(
             name=name,
             kind=kind,
@@ -61,6 +63,7 @@ class Schedules:
             at=at,
             jitter=jitter,
             missed=missed,
+            max_age=max_age,
             replace=replace,
         )
         return _present((await self._ask(verbs.SCHEDULE_ADD, request)).schedule)

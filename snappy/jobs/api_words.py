@@ -13,6 +13,7 @@ from msgspec import Meta
 from snappy.jobs.audit_words import AuditExtract, AuditState, Memory
 from snappy.jobs.command import VERSION, Name
 from snappy.jobs.messages import Beat, ErrorInfo, JobRecord
+from snappy.jobs.protection_words import Status
 from snappy.jobs.repository_words import RepositoryState
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.states import State
@@ -148,6 +149,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     schedules: list[Schedule] | None = None
     services: list[Beat] | None = None
     repositories: list[RepositoryState] | None = None
+    status: Status | None = None
     snapshots: list[dict[str, Any]] | None = None
     places: list[Place | None] | None = None
     """In the order of the blobs asked for; null for one that is unknown."""

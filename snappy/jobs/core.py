@@ -26,6 +26,7 @@ from snappy.jobs.attempts import Attempts
 from snappy.jobs.calls import Calls
 from snappy.jobs.commands import Reception
 from snappy.jobs.endpoints import Endpoints
+from snappy.jobs.freshness import Freshness
 from snappy.jobs.holds import HoldDesk
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.limits import Limits
@@ -41,6 +42,7 @@ from snappy.jobs.schedules.desk import ScheduleDesk
 from snappy.jobs.schedules.firing import ScheduleFiring
 from snappy.jobs.schedules.post import SchedulePost
 from snappy.jobs.states import FINAL, Event
+from snappy.jobs.status import StatusDesk
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob
 from snappy.jobs.sweep import Sweep
@@ -53,6 +55,8 @@ QUEUE = "core"
 SERVICE = "snappy-core"
 HOLDS_AT_ONCE = 64
 RECENT_SECONDS = 3600.0
+LOOKS = 5
+"""The sweep looks so often between two looks at what is protected."""
 
 
 class Core:
@@ -100,6 +104,9 @@ class Core:
         self.recall = Recall(bus, self.store, self.ledger, book, settings, self._end_gone, clock)
         self.schedules = ScheduleFiring(bus, book, post, self.reception, self._refusals, clock)
         self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, line, stopper, settings, clock)
+        watching = self.sweep.may_judge
+        self.freshness = Freshness(bus, self.store, book, settings, self._is_gone, watching, clock)
+        self._status = StatusDesk(bus, self.store, self.freshness, repositories, clock)
         self._desk = HoldDesk(
             bus,
             self.store,
@@ -130,6 +137,7 @@ class Core:
                 group.create_task(self.schedules.run())
                 group.create_task(self.recall.run())
                 group.create_task(self.sweep.run(self._sweep_seconds))
+                group.create_task(self.freshness.run(LOOKS * self._sweep_seconds))
                 self.ready.set()
         finally:
             self.ready.clear()
@@ -148,6 +156,9 @@ class Core:
         self._gone = of
         leftovers = [stored for stored in self.store.records.unfinished() if of(stored.value.source)]
         return [(await self._interrupt(stored)).value for stored in leftovers]
+
+    def _is_gone(self, source: str) -> bool:
+        return self._gone is not None and self._gone(source)
 
     async def _end_gone(self) -> None:
         """Of what was put back, end what :meth:`end_leftovers` would have."""
@@ -184,7 +195,8 @@ class Core:
         return service
 
     def _handlers(self) -> list[tuple[Verb, Handler]]:
-        return [*self._endpoints.handlers(), *self._schedule_desk.handlers(), *self._observers.handlers()]
+        desks = (self._endpoints, self._schedule_desk, self._observers, self._status)
+        return [handler for desk in desks for handler in desk.handlers()]
 
     async def _consume(self, stream: str, receive: Callable[[list[Msg]], Awaitable[None]]) -> None:
         puller = Puller(self.bus, stream, self.bus.subjects.core_durable, repair=self._repair)

@@ -98,7 +98,7 @@ class Ledger:
         """Where the record's event stands in the stream; it is published if it does not."""
         known = self._published.get(record.id)
         if known is None or known.number < record.event_number:
-            known = await self._newest(record.id)
+            known = await newest_event(self._bus, record.id)
         if known is None or known.number < record.event_number:
             known = await self._publish(record, known.sequence if known else 0)
         return known.sequence
@@ -111,7 +111,7 @@ class Ledger:
         try:
             ack = await self._bus.store(subject, msgspec.json.encode(event), message_id=event.id, headers=headers)
         except WrongSequence:
-            found = await self._newest(record.id)
+            found = await newest_event(self._bus, record.id)
             if found is None or found.number < record.event_number:
                 raise
             return found
@@ -126,18 +126,23 @@ class Ledger:
             self._published.pop(next(iter(self._published)))
         return published
 
-    async def _newest(self, job: str) -> Published | None:
-        """The job's last event in the stream, whatever its kind."""
-        subjects = self._bus.subjects
-        body = json.dumps({"last_by_subj": subjects.events_of(job)}).encode()
-        call = f"$JS.API.STREAM.MSG.GET.{subjects.events_stream}"
-        answer = json.loads(await self._bus.request(call, body, timeout=5.0))
-        if answer.get("error", {}).get("err_code") == NOT_FOUND:
-            return None
-        if "error" in answer:
-            raise BusError(f"the events cannot be read: {answer['error'].get('description', '')}")
-        event = from_json(base64.b64decode(answer["message"]["data"]), CloudEvent)
-        return Published(int(event.id.rpartition("/")[2]), answer["message"]["seq"])
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+async def newest_event(bus: Bus, subject: str) -> Published | None:
+    """The last event in the stream of a job, or of what else counts its events, whatever its kind."""
+    subjects = bus.subjects
+    body = json.dumps({"last_by_subj": subjects.events_of(subject)}).encode()
+    call = f"$JS.API.STREAM.MSG.GET.{subjects.events_stream}"
+    answer = json.loads(await bus.request(call, body, timeout=5.0))
+    if answer.get("error", {}).get("err_code") == NOT_FOUND:
+        return None
+    if "error" in answer:
+        raise BusError(f"the events cannot be read: {answer['error'].get('description', '')}")
+    event = from_json(base64.b64decode(answer["message"]["data"]), _Identified)
+    return Published(int(event.id.rpartition("/")[2]), answer["message"]["seq"])
 
 
 def cloud_event(record: JobRecord, prefix: str) -> CloudEvent:

@@ -150,6 +150,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
 
     snapshot: str = ""
+    host: str = ""
+    """Of the snapshot that was made, or drilled; so for its ``paths``, and its ``time`` in Unix seconds."""
+    paths: list[str] = []
+    time: float = 0.0
     repository: str = ""
     files: int = 0
     files_new: int = 0
@@ -269,6 +273,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # ---- core and workers --------------------------------------------------------------------------------------------
+
+
+ALIVE_SECONDS = 20.0
+"""After four heartbeats that nobody heard, a service counts as dead."""
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):

@@ -170,8 +170,13 @@ def _error(report: Report) -> ErrorInfo:
 
 
 def _short(result: Result) -> Result:
-    """The same with fewer warnings and findings, if they would not fit."""
-    return msgspec.structs.replace(result, warnings=_fitting(result.warnings), findings=_fitting(result.findings))
+    """The same with fewer warnings, findings and paths, if they would not fit."""
+    return msgspec.structs.replace(
+        result,
+        warnings=_fitting(result.warnings),
+        findings=_fitting(result.findings),
+        paths=_fitting(result.paths),
+    )
 
 
 def _fitting(details: list[Detail]) -> list[Detail]:

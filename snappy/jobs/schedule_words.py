@@ -38,6 +38,9 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds. Each run waits a part of it, always the same for one name."""
     missed: Missed = "run-once"
     """What is done once the server is back, if runs were missed."""
+    max_age: int = 0
+    """Of backups and drills: the newest good one of what they are for may be so many seconds old; 0: nothing is
+    promised."""
     state: Literal["active", "paused", "done"] = "active"
     """``done``: the one run of an ``at`` was."""
     created: float = 0.0
@@ -88,6 +91,8 @@ class ScheduleAddRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     jitter: Annotated[int, Meta(ge=0, le=LONGEST_JITTER)] = 0
     """Seconds."""
     missed: Missed = "run-once"
+    max_age: Annotated[int, Meta(ge=0, le=LONGEST_SECONDS)] = 0
+    """Seconds. For backups and drills: once the newest good one is older, an event tells it."""
     replace: bool = False
     """Take the place of one's own schedule of that name."""
     v: int = VERSION

@@ -74,6 +74,11 @@ class Mirror(Generic[Value]):
             await asyncio.sleep(SYNC_SECONDS)
         raise BusUnavailable("the bucket's replicas are behind")
 
+    @property
+    def synced(self) -> int:
+        """The revision up to which all is known."""
+        return self._synced
+
     def start_over(self) -> None:
         """Forget all: the bucket was made anew, and counts from the beginning."""
         for key in list(self.kept):

@@ -135,12 +135,13 @@ class Sweep:
         if self._watching_since is None:
             self._watching_since = now
 
-    def _may_judge(self) -> bool:
+    def may_judge(self) -> bool:
+        """Whether this core has seen its buckets for a whole hold without a pause."""
         since = self._watching_since
         return since is not None and self._clock() - since >= max(self._settings.hold_seconds, RETURN_SECONDS)
 
     async def _end_lost_attempts(self) -> None:
-        if not self._may_judge():
+        if not self.may_judge():
             return
         for stored in self._store.records.unfinished():
             if stored.value.state is State.RUNNING and self._ran_out(stored.value):

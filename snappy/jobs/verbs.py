@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from snappy.jobs import api_words, audit_words, schedule_words
+from snappy.jobs import api_words, audit_words, protection_words, schedule_words
 
 
 class Verb(NamedTuple):
@@ -33,6 +33,7 @@ JOB_LIST = Verb("job", "list", api_words.ListRequest, "jobs", "core")
 JOB_CANCEL = Verb("job", "cancel", api_words.CancelRequest, "job", "core")
 SERVICES_LIST = Verb("services", "list", api_words.ServicesRequest, "services", "core")
 REPOSITORIES_LIST = Verb("repositories", "list", api_words.RepositoriesRequest, "repositories", "core")
+STATUS_GET = Verb("status", "get", protection_words.StatusRequest, "status", "core")
 SCHEDULE_ADD = Verb("schedule", "add", schedule_words.ScheduleAddRequest, "schedule", "core")
 SCHEDULE_LIST = Verb("schedule", "list", schedule_words.ScheduleListRequest, "schedules", "core")
 SCHEDULE_GET = Verb("schedule", "get", schedule_words.ScheduleRequest, "schedule", "core")
@@ -64,4 +65,4 @@ SCHEDULES = (
 EVENTS = (EVENTS_SUBSCRIBE, EVENTS_SUBSCRIPTION, EVENTS_UNSUBSCRIBE)
 AUDIT = (AUDIT_QUERY, AUDIT_VERIFY, AUDIT_EXPORT, AUDIT_RECALL)
 BROWSING = (SNAPSHOTS_LIST, BLOBS_LOCATE, BLOBS_GET)
-VERBS = (*JOBS, *SCHEDULES, *EVENTS, SERVICES_LIST, REPOSITORIES_LIST, *BROWSING, *AUDIT)
+VERBS = (*JOBS, *SCHEDULES, *EVENTS, SERVICES_LIST, REPOSITORIES_LIST, STATUS_GET, *BROWSING, *AUDIT)

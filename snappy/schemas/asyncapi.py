@@ -13,7 +13,16 @@ from typing import Literal, NamedTuple
 from snappy import __version__
 from snappy.bus import protocol
 from snappy.bus.subjects import Subjects
-from snappy.jobs import api_words, audit_words, kinds, messages, refusal_words, repository_words, schedule_words
+from snappy.jobs import (
+    api_words,
+    audit_words,
+    kinds,
+    messages,
+    protection_words,
+    refusal_words,
+    repository_words,
+    schedule_words,
+)
 from snappy.jobs.states import Event
 from snappy.jobs.verbs import VERBS, Verb
 from snappy.schemas.structs import Document, Struct, all_structs, file_name, file_structs
@@ -33,6 +42,8 @@ PARAMETERS = {
     "happening": "what happened to the schedule",
     "refusal": "a random id",
     "condition": "how the repository is",
+    "promise": "whether a promise holds",
+    "protection": "the source's id, 32 hexadecimal digits",
     "name": "the schedule's name",
     "lock": "a lock's name, 64 hexadecimal digits",
     "target": "the target's name",
@@ -44,6 +55,7 @@ VALUES = {
     "event": [event.value for event in Event if event is not Event.CHECKPOINT],
     "happening": [*schedule_words.HAPPENINGS],
     "condition": [*repository_words.CONDITIONS],
+    "promise": [*protection_words.PROMISES],
     "verb": ["claim", "renew", "release", "read", "beat"],
     "op": [*protocol.OPERATIONS],
 }
@@ -163,6 +175,14 @@ CHANNELS = [
         NAMES.event("repository", "{condition}", "{target}"),
         "A check found damage in a target's repository, or no longer does, as CloudEvents 1.0.",
         (repository_words.RepositoryEvent,),
+        "send",
+        stream=NAMES.events_stream,
+    ),
+    Channel(
+        "source",
+        NAMES.event("source", "{promise}", "{protection}"),
+        "The newest good backup, or drill, of a source is older than promised, or no longer is, as CloudEvents 1.0.",
+        (protection_words.ProtectionEvent,),
         "send",
         stream=NAMES.events_stream,
     ),

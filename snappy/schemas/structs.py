@@ -21,6 +21,7 @@ from snappy.jobs import (
     command,
     kinds,
     messages,
+    protection_words,
     refusal_words,
     repository_words,
     schedule_words,
@@ -37,7 +38,17 @@ BASES = (command.Command, upkeep.RepackingCommand, protocol.Request, audit_words
 
 def job_structs() -> list[Struct]:
     """Every message about jobs, in the order of the modules."""
-    modules = (kinds, upkeep, messages, api_words, refusal_words, schedule_words, repository_words, audit_words)
+    modules = (
+        kinds,
+        upkeep,
+        messages,
+        api_words,
+        refusal_words,
+        schedule_words,
+        repository_words,
+        protection_words,
+        audit_words,
+    )
     return [struct for module in modules for struct in _structs_of(module)]
 
 

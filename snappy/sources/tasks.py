@@ -281,12 +281,18 @@ def _parent(repository: Repository, command: BackupCommand, host: str, paths: li
 
 
 def _adopted(snapshot: Snapshot, repository: Repository) -> Result:
+    made = Result(
+        snapshot=snapshot.id,
+        host=snapshot.hostname,
+        paths=snapshot.paths or [],
+        time=snapshot.time.timestamp(),
+        repository=repository.id,
+    )
     summary = snapshot.summary
     if summary is None:
-        return Result(snapshot=snapshot.id, repository=repository.id)
-    return Result(
-        snapshot=snapshot.id,
-        repository=repository.id,
+        return made
+    return msgspec.structs.replace(
+        made,
         files=summary.total_files_processed,
         files_new=summary.files_new,
         files_changed=summary.files_changed,

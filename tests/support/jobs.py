@@ -200,13 +200,18 @@ class Stack:
 
     async def all_events(self) -> list[CloudEvent]:
         found = [json.loads(body) for body in await self._stored(self.core.bus.subjects.events_stream)]
-        others = ("io.snappy.security.", "io.snappy.schedule.")
+        others = ("io.snappy.security.", "io.snappy.schedule.", "io.snappy.source.")
         return [msgspec.convert(event, CloudEvent) for event in found if not event["type"].startswith(others)]
 
     async def schedule_events(self) -> list[str]:
         """What happened to schedules, in order."""
         found = [json.loads(body)["type"] for body in await self._stored(self.core.bus.subjects.events_stream)]
         return [name.rpartition(".")[2] for name in found if ".schedule." in name]
+
+    async def source_events(self) -> list[str]:
+        """Which promises were broken, or hold again, in order."""
+        found = [json.loads(body)["type"] for body in await self._stored(self.core.bus.subjects.events_stream)]
+        return [name.rpartition(".")[2] for name in found if ".source." in name]
 
     async def refusals(self) -> list[str]:
         """The reasons of the messages that the core dropped."""

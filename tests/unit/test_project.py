@@ -124,7 +124,8 @@ def test_the_example_of_a_configuration_is_one_and_names_every_key() -> None:
     settings = msgspec.convert(tomllib.loads(example), config.Config)
     assert settings.core
     assert settings.source["site1"].allow["alice"].targets == ["vault"]
-    sections = (config.Config, config.Nats, config.Core, config.Deletion, config.Limits, config.Audit, config.Allow)
-    for section in (*sections, config.SourceService, config.TargetService):
+    core = (config.Core, config.Deletion, config.Promise, config.Limits)
+    services = (config.Audit, config.Allow, config.SourceService, config.TargetService)
+    for section in (config.Config, config.Nats, *core, *services):
         missing = [name for name in section.__struct_fields__ if not re.search(rf"\b{name}\b", example)]
         assert missing == [], section.__name__

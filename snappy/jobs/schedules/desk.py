@@ -20,6 +20,7 @@ from snappy.jobs.answering import Handler
 from snappy.jobs.api_words import Reply
 from snappy.jobs.commands import Reception
 from snappy.jobs.kinds import AnyCommand
+from snappy.jobs.protection import BACKUP, DRILL
 from snappy.jobs.schedule_words import (
     Schedule,
     ScheduleAddRequest,
@@ -43,7 +44,7 @@ from snappy.jobs.verbs import (
 
 SCHEDULES_PER_OWNER = 1000
 ENVELOPE_BYTES = 64 << 10
-DEFINITION = ("owner", "kind", "command", "cron", "time_zone", "every", "at", "jitter", "missed")
+DEFINITION = ("owner", "kind", "command", "cron", "time_zone", "every", "at", "jitter", "missed", "max_age")
 """The fields that its owner chose."""
 
 
@@ -99,6 +100,8 @@ class ScheduleDesk:
         when: dict[str, Any] = plan.timing(request, now)
         command = await self._reception.checked(request.kind, caller, bytes(request.command))
         _check(command, len(request.command))
+        if request.max_age and request.kind not in (BACKUP, DRILL):
+            raise InvalidCommand(f"max_age says nothing of a {request.kind}", hint="it is for backups and drills")
         schedule = Schedule(
             name=request.name,
             id=uuid.uuid4().hex,
@@ -107,6 +110,7 @@ class ScheduleDesk:
             command=msgspec.to_builtins(command),
             jitter=request.jitter,
             missed=request.missed,
+            max_age=request.max_age,
             created=now,
             **when,
         )

@@ -76,6 +76,7 @@ async def test_each_verb_is_asked_where_the_table_says() -> None:
         "events-unsubscribe": lambda c: c.subscriptions.remove(),
         "services-list": lambda c: c.services("source"),
         "repositories-list": lambda c: c.repositories(),
+        "status-get": lambda c: c.status(),
         "snapshots-list": lambda c: c.snapshots("site1", "vault"),
         "blobs-locate": lambda c: c.locate("site1", "vault", "default", "data", ["0" * 64]),
         "blobs-get": lambda c: c.blob("site1", "vault", "default", "tree", "0" * 64),
