@@ -132,4 +132,4 @@ def parse(schema: type[msgspec.Struct], options: dict[str, Any]) -> Any:
     try:
         return converted(options, schema)
     except msgspec.ValidationError as error:
-        raise BadOptions(str(error)) from error
+        raise BadOptions(str(error), hint="`snappy plugins show` lists a plug-in's options") from error

@@ -92,7 +92,10 @@ def _open_place(place: bytes) -> int:
             handle = _step(name, handle)
     except OSError as error:
         os.close(handle)
-        raise SourceError(f"cannot restore to {shown(place)}: {error.strerror}") from error
+        raise SourceError(
+            f"cannot restore to {shown(place)}: {error.strerror}",
+            hint="name a folder that the source service may make, or may write to",
+        ) from error
     except UnsafePath:
         os.close(handle)
         raise
