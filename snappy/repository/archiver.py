@@ -221,7 +221,7 @@ class Archiver:
     ) -> None:
         node = entry.node
         if node.type == "file" and (force or not self._is_unchanged(entry.path, old, node)):
-            self._read(builder, files, folder, entry, old)
+            self._read(builder, files, folder, entry, old, force)
         else:
             if node.type == "file" and old is not None:
                 self._keep_content(old, node)
@@ -279,7 +279,9 @@ class Archiver:
         self._tally.kept(files=1, size=node.size)
         self._progress.add(files=1, size=node.size)
 
-    def _read(self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None) -> None:
+    def _read(
+        self, builder: TreeBuilder, files: FileStorer, folder: Folder, entry: Entry, old: Node | None, force: bool
+    ) -> None:
         """Have the file stored, but for what an earlier attempt at this backup stored of it."""
         node = entry.node
         known = self._journal.known(entry) if self._journal else UNKNOWN
@@ -297,7 +299,10 @@ class Archiver:
             self._progress.add(files=1)
             builder.deliver(folder, slot, node)
 
-        files.submit(entry, stored, known)
+        if entry.image is None:
+            files.submit(entry, stored, known)
+        else:
+            files.submit_image(entry, entry.image, None if force else old, stored, known)
 
     def _is_unchanged(self, path: bytes, old: Node | None, node: Node) -> bool:
         """Whether the parent's content stands for the file's: all that the system says of it is the same."""

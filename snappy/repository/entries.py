@@ -65,6 +65,29 @@ class Content(Protocol):
     def changed(self) -> str: ...
 
 
+class Extent(NamedTuple):
+    """Bytes of an image that follow each other."""
+
+    offset: int
+    length: int
+
+
+class Image(Protocol):
+    """What there is to know of a disk's image before it is read. What ``open`` of its entry gives can ``seek``. Each
+    may raise ``OSError``, as ``open`` may."""
+
+    point: str
+    """The moment that the image shows, named so that no other ever has that name; empty: nothing is known of changes
+    between two moments, and no later backup need ask."""
+
+    def allocated(self) -> Iterable[Extent]:
+        """In any order, all that may be other than zeros."""
+
+    def changed_since(self, point: str) -> Iterable[Extent] | None:
+        """In any order, all that may be other than it was at that moment, up to the end that it had then; ``None`` if
+        nobody knows. What is left out here is not read, and is lost if it was changed."""
+
+
 class Entry(msgspec.Struct, kw_only=True):
     """One object that a source yields. ``open`` is given for files and is called only if the content is needed.
 
@@ -81,6 +104,8 @@ class Entry(msgspec.Struct, kw_only=True):
     """Called when the content was read: why it may be torn (the file changed meanwhile), or an empty string."""
     recipe: Recipe | None = None
     """Stands for ``open`` and ``changed`` where another process does the reading; ``None`` where only this one can."""
+    image: Image | None = None
+    """Given for a file that is a disk's image, of the size that its node says."""
     error: str = ""
     """Why the object (or the inside of a directory) could not be read; the backup goes on with a warning. The
     object is left out; a directory is kept, empty."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import BinaryIO, Protocol
 
 from snappy.errors import SnappyError
+from snappy.repository.blocks import Cut, blocks
 from snappy.repository.chunker import name_of
 from snappy.repository.contents import passed_over, unreadable
 from snappy.repository.entries import Entry
@@ -33,6 +34,8 @@ class Order(Told, Protocol):
     """A file that is to be stored, and who is told of it."""
 
     entry: Entry
+    cut: Cut | None
+    """The blocks that are wanted of an image; ``None``: all of the file, cut where its content says."""
 
 
 @dataclass(slots=True)
@@ -91,7 +94,7 @@ class FileReader:
     def _read_chunks(self, order: Order, file: BinaryIO) -> bytes | None:
         """Have them sealed, but for those of a small file: that is returned."""
         found = False
-        for chunk in self._repo.chunks(file):
+        for chunk in blocks(file, order.cut) if order.cut else self._repo.chunks(file):
             if len(chunk) < SMALL and not found:
                 return chunk
             found = True
@@ -103,9 +106,10 @@ class FileReader:
             self._settle()
         self._check()
         self._in_flight += len(chunk)
-        self._sealing.append(_Sealing(order, self._sealers.submit(self._save, chunk), len(chunk)))
+        self._sealing.append(_Sealing(order, self._sealers.submit(self.save, chunk), len(chunk)))
 
-    def _save(self, chunk: bytes) -> BlobId:
+    def save(self, chunk: bytes) -> BlobId:
+        """Store a chunk now, unless it is there."""
         saved = self._repo.save_blob(BlobType.DATA, chunk, name_of(chunk))
         if saved.new:
             self._tally.blob(BlobType.DATA, len(chunk), saved.stored)

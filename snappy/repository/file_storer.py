@@ -11,15 +11,18 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from snappy import log
+from snappy.errors import SnappyError
 from snappy.repository import worker
+from snappy.repository.blocks import Cut
 from snappy.repository.bunch import Bunch, BunchReader
-from snappy.repository.contents import torn
+from snappy.repository.contents import torn, unreadable
 from snappy.repository.crew import Crew, Stored
-from snappy.repository.entries import Entry, Look, Node, Recipe
+from snappy.repository.entries import Entry, Image, Look, Node, Recipe
 from snappy.repository.file_reader import FileReader
 from snappy.repository.format import MIB, BlobId, BlobType
 from snappy.repository.journal import UNKNOWN, Journal, Known, entry_id
 from snappy.repository.link import BunchRead
+from snappy.repository.mosaic import Moment, Mosaic, Stretch, mark
 from snappy.repository.progress import Problems, Progress
 from snappy.repository.relay import WORTH_PARTS
 from snappy.repository.repo import Repository
@@ -62,12 +65,14 @@ class _Order:
     """A file that is to be stored: its blobs in their order, as they come in. One thread at a time may use it."""
 
     files = 1
+    cut: Cut | None = None
 
     def __init__(self, entry: Entry, deliver: Delivered, known: Known, ledgers: Ledgers) -> None:
         self.entry, self.known, self._deliver, self._ledgers = entry, known, deliver, ledgers
         self.recipe = entry.recipe or Recipe("", ())
         self.size, self.skip = entry.node.size, known.size
         self._file = entry_id(entry) if ledgers.journal else b""
+        self.moment: Moment | None = None
         self._blobs: list[BlobId] = []
         self._bytes = 0
 
@@ -85,12 +90,22 @@ class _Order:
         self._blobs.append(blob)
         self._bytes += size
 
+    def kept(self, blob: BlobId, size: int) -> None:
+        """The next blob of an image, which was not read."""
+        self._ledgers.progress.add(size=size)
+        if self._ledgers.journal:
+            self._ledgers.journal.note(self._file, len(self._blobs), blob, 0)
+        self._blobs.append(blob)
+        self._bytes += size
+
     def done(self, changed: str) -> None:
         node = self.entry.node
         doubt = torn(changed, node.size, self._bytes)
         if doubt:
             self._ledgers.problems.add(self.entry.path, doubt)
         node.content, node.size = self._blobs, self._bytes
+        if self.moment and not doubt:
+            mark(node, self.moment)
         self._deliver(node)
 
     def lost(self, why: str) -> None:
@@ -98,15 +113,18 @@ class _Order:
         self._deliver(None)
 
 
+_Work = _Order | Stretch | Bunch
+
+
 class _Batch:
     """Files that are handed over together."""
 
     def __init__(self, files: int, size: int) -> None:
         self._files, self._size = files, size
-        self._orders: list[_Order | Bunch] = []
+        self._orders: list[_Work] = []
         self._count = self._bytes = 0
 
-    def add(self, order: _Order | Bunch) -> None:
+    def add(self, order: _Work) -> None:
         self._orders.append(order)
         self._count += order.files
         self._bytes += order.size
@@ -114,7 +132,7 @@ class _Batch:
     def is_full(self) -> bool:
         return self._bytes >= self._size or self._count >= self._files
 
-    def take(self) -> list[_Order | Bunch]:
+    def take(self) -> list[_Work]:
         orders, self._orders, self._count, self._bytes = self._orders, [], 0, 0
         return orders
 
@@ -165,8 +183,26 @@ class FileStorer:
         """Store the file, but for what is ``known``, some time soon, then call ``stored`` from some thread. What only
         this process can read is read by another thread, for the source may wait until it is read; blocks while much
         of that waits."""
+        self._have_read(_Order(entry, stored, known, self._ledgers))
+
+    def submit_image(
+        self, entry: Entry, image: Image, old: Node | None, stored: Delivered, known: Known = UNKNOWN
+    ) -> None:
+        """The same of a disk's image, without what cannot have changed since ``old``."""
         order = _Order(entry, stored, known, self._ledgers)
-        if entry.recipe is None:
+        lost = order.lost
+        try:
+            mosaic = Mosaic(self._repo, order, image, old, self._reader.save)
+            lost = mosaic.lost
+            for stretch in mosaic.stretches():
+                self._have_read(stretch)
+        except SnappyError:
+            raise  # some of them are an OSError too
+        except OSError as error:
+            lost(unreadable(error))
+
+    def _have_read(self, order: _Order | Stretch) -> None:
+        if order.entry.recipe is None:
             self._hand_over(order)
         elif crew := self._ready_crew(order, _patience(order)):
             self._submit(crew, order)
@@ -181,11 +217,11 @@ class FileStorer:
         else:
             self._store_here(bunch)
 
-    def _ready_crew(self, order: _Order | Bunch, seconds: float = 0.0) -> Crew | None:
+    def _ready_crew(self, order: _Work, seconds: float = 0.0) -> Crew | None:
         crew = self._crew or self._crew_if_worth(order)
         return crew if crew and crew.is_ready(seconds) else None
 
-    def _submit(self, crew: Crew, order: _Order | Bunch) -> None:
+    def _submit(self, crew: Crew, order: _Work) -> None:
         self._leave_files()
         self._crew_batch.add(order)
         if self._crew_batch.is_full():
@@ -219,7 +255,7 @@ class FileStorer:
         if self._crew:
             self._crew.finish()
 
-    def _crew_if_worth(self, order: _Order | Bunch) -> Crew | None:
+    def _crew_if_worth(self, order: _Work) -> Crew | None:
         self._files += order.files
         self._bytes += order.size
         if self._may_have_crew and (self._files > FILES_FOR_WORKERS or self._bytes > BYTES_FOR_WORKERS):
@@ -247,11 +283,11 @@ class FileStorer:
     def _count(self, stored: Stored) -> None:
         self._ledgers.tally.blob(BlobType.DATA, stored.plain, stored.sealed, stored.blobs)
 
-    def _hand_over(self, order: _Order) -> None:
+    def _hand_over(self, order: _Order | Stretch) -> None:
         self._room.acquire()
         self._stream_readers.submit(self._read_stream, order)
 
-    def _read_stream(self, order: _Order) -> None:
+    def _read_stream(self, order: _Order | Stretch) -> None:
         try:
             reader = self._new_reader()
             reader.read(order)
@@ -269,6 +305,6 @@ class FileStorer:
         self._sealers.shutdown()
 
 
-def _patience(order: _Order) -> float:
+def _patience(order: _Order | Stretch) -> float:
     """Seconds to wait for workers that are not ready: a large file they do better, in parts."""
     return READY_SECONDS if order.size >= WORTH_PARTS else 0.0

@@ -115,4 +115,4 @@ class Hand(Member):
 
 def _order(number: int, file: Wanted) -> FileOrder:
     recipe = file.recipe
-    return FileOrder(number, recipe.maker, recipe.arguments, file.skip, isinstance(file, FilePart))
+    return FileOrder(number, recipe.maker, recipe.arguments, file.skip, isinstance(file, FilePart), file.cut)

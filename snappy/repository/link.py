@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from snappy.decoding import from_msgpack
+from snappy.repository.blocks import Cut
 from snappy.repository.entries import Seen
 from snappy.repository.format import BlobId, PackId
 from snappy.repository.tree import EncodedNode
@@ -39,13 +40,15 @@ class Setup(msgspec.Struct, array_like=True, frozen=True):
 
 
 class FileOrder(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A file to be read, but for its first ``skip`` bytes; or a ``part`` of it from there, if it lets us seek."""
+    """A file to be read, but for its first ``skip`` bytes; or a ``part`` of it from there, if it lets us seek; or the
+    blocks of an image that ``cut`` says."""
 
     number: int
     maker: str
     arguments: Sequence[Any]
     skip: int
     part: bool
+    cut: Cut | None = None
 
 
 class BunchOrder(msgspec.Struct, array_like=True, frozen=True):

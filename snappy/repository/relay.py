@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import Protocol
 
+from snappy.repository.blocks import Cut
 from snappy.repository.chunker import LARGEST
 from snappy.repository.entries import Recipe
 from snappy.repository.format import MIB, BlobId
@@ -38,6 +39,7 @@ class Wanted(Told, Protocol):
 
     recipe: Recipe
     size: int
+    cut: Cut | None
 
 
 class Relay:
@@ -90,6 +92,7 @@ class FilePart:
     def __init__(self, relay: Relay, file: Wanted, skip: int) -> None:
         self._relay = relay
         self.recipe: Recipe = file.recipe
+        self.cut: Cut | None = None
         self.skip = skip
         self.size = min(LARGEST, max(0, file.size - skip))
         self.blobs: list[tuple[BlobId, int]] = []

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from snappy import heap
 from snappy.errors import Interrupted, SnappyError
 from snappy.repository import makers
+from snappy.repository.blocks import blocks
 from snappy.repository.bunch import BunchReader
 from snappy.repository.chunker import SMALLEST, Chunker, name_of
 from snappy.repository.contents import passed_over, unreadable
@@ -164,10 +165,14 @@ class Worker:
         yield reading
 
     def _chunks(self, order: FileOrder, part: Part, file: BinaryIO) -> Iterator[bytes]:
-        cut = self._part(order, part, file) if order.part and file.seekable() else self._chunker.chunks(file)
-        for chunk in cut:
+        for chunk in self._cut(order, part, file):
             self._packs.raise_failure()
             yield chunk
+
+    def _cut(self, order: FileOrder, part: Part, file: BinaryIO) -> Iterator[bytes]:
+        if order.cut is not None:
+            return blocks(file, order.cut)
+        return self._part(order, part, file) if order.part and file.seekable() else self._chunker.chunks(file)
 
     def _part(self, order: FileOrder, part: Part, file: BinaryIO) -> Iterator[bytes]:
         """Cut it before anything else: meanwhile nobody can go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snappy.repository.blocks import Cut
 from snappy.repository.entries import Recipe
 from snappy.repository.format import MIB
 from snappy.repository.relay import FilePart, Relay
@@ -11,6 +12,7 @@ class File:
     """Notes what it is told."""
 
     recipe = Recipe("module:name", ())
+    cut: Cut | None = None
 
     def __init__(self, skip: int = 0) -> None:
         self.size, self.skip = 100 * MIB, skip
