@@ -1,0 +1,239 @@
+"""A restore into a PostgreSQL server: each dump into a new database with a name of ours, and when all are whole, one
+transaction gives them their names.
+
+What a restore that died left is known by its names, ``snappy_restore_...`` and ``snappy_replaced_...``, which no
+session speaks for any more; the next one removes it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Meta
+
+from snappy import log
+from snappy.decoding import from_json
+from snappy.errors import AttemptOver, BadOptions, SnappyError, SourceError, SourceMissing
+from snappy.repository.entries import Node
+from snappy.repository.format import MIB
+from snappy.repository.paths import shown
+from snappy.sources.plugins.postgres_database import (
+    Database,
+    Names,
+    column,
+    databases,
+    drop,
+    drop_left,
+    is_empty,
+    replace_all,
+)
+from snappy.sources.plugins.postgres_server import PLUGIN, Running, Server, explained
+from snappy.sources.programs import Input
+from snappy.sources.site import Site
+
+FOLDER = "/postgres/{}"
+ABOUT = "cluster/about.json"
+GLOBALS = "cluster/globals.sql"
+DUMP = "databases/{}.dump"
+LAYOUT = re.compile(r"/postgres/[^/]+/(?:(cluster/about\.json|cluster/globals\.sql)|databases/([^/]+)\.dump)")
+
+ANOTHER = "template1"
+"""Where a session can be while the database that it would be in is replaced."""
+MOST_WHOLE = 64 * MIB
+
+_log = log.get(__name__)
+
+
+class PostgresRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which databases are restored, and what they are called there."""
+
+    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
+        "default"
+    )
+    databases: Annotated[
+        dict[str, str], Meta(description='which, and under what names: {"old": "new"}; none: all, under their own')
+    ] = {}
+    overwrite: Annotated[
+        bool, Meta(description="replace databases of these names, ending their sessions; empty ones always make way")
+    ] = False
+    globals: Annotated[
+        bool, Meta(description="first make the roles and tablespaces that there are not; with overwrite alter the rest")
+    ] = False
+    owners: Annotated[bool, Meta(description="give objects to whom they belonged; else to the configured role")] = True
+    privileges: Annotated[bool, Meta(description="grant what was granted")] = True
+    locales: Annotated[bool, Meta(description="keep each database's encoding and locale; else the server's")] = True
+    analyze: Annotated[bool, Meta(description="count what is in the tables, for the planner, before they are used")] = (
+        True
+    )
+
+
+class DatabaseSink:
+    """See :class:`snappy.repository.entries.StreamSink`. Nothing has its name before :meth:`finish`."""
+
+    def __init__(self, server: Server, options: PostgresRestore, site: Site) -> None:
+        _check(options)
+        self._server, self._options = server, options
+        self._running = Running()
+        self._names = Names(site.name)
+        self._about: dict[str, Any] = {}
+        self._made: dict[str, str] = {}
+        """The names that databases will have, by those that they have."""
+        self._found: set[str] = set()
+        with ExitStack() as held:
+            self._environment = server.environment(held.enter_context(site.work_folder(PLUGIN)))
+            self._environment["PGAPPNAME"] = self._names.session
+            self._session = held.enter_context(closing(server.connect(application=self._names.session)))
+            server.check_program("pg_restore", self._session.info.server_version)
+            with explained():
+                drop_left(self._session, self._names)
+            for new in options.databases.values():
+                self._check_free(new)
+            self._held = held.pop_all()
+
+    def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
+        layout = LAYOUT.fullmatch(shown(path))
+        if layout is None:
+            raise BadOptions(
+                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
+                hint="restore it with the plug-in that it came from, or with `files`",
+            )
+        if layout[1] == ABOUT:
+            self._about = from_json(_whole(content)).get("databases", {})
+        elif layout[1] == GLOBALS:
+            if self._options.globals:
+                self._make_globals(_whole(content))
+        else:
+            return self._receive_dump(unquote(layout[2]), content)
+        return []
+
+    def _receive_dump(self, old: str, content: Iterator[bytes]) -> list[str]:
+        new = self._options.databases.get(old) if self._options.databases else old
+        if new is None:
+            return []
+        self._found.add(old)
+        self._check_free(new)
+        about = self._about.get(old) or {}
+        database = Database(self._names.unfinished(), about, locales=self._options.locales)
+        self._made[database.name] = new
+        with explained():
+            database.make(self._session)
+        self._fill(database.name, content)
+        if self._options.analyze:
+            self._analyze(database.name)
+        owner, privileges = self._options.owners, self._options.privileges
+        with closing(self._server.connect(database.name)) as session, explained():
+            remarks = database.apply(session, owner=owner, privileges=privileges)
+        return remarks if about else [*remarks, f"without {ABOUT} its encoding, owner and grants are not known"]
+
+    def _fill(self, database: str, content: Iterator[bytes]) -> None:
+        """Not in one transaction, which needs a lock for each table at once: what fails goes away as a whole."""
+        choices = {"--no-owner": self._options.owners, "--no-privileges": self._options.privileges}
+        arguments = [self._server.program("pg_restore"), "--exit-on-error", "--no-password", f"--dbname={database}"]
+        self._feed([*arguments, *(word for word, kept in choices.items() if not kept)], content)
+
+    def _analyze(self, database: str) -> None:
+        arguments = [self._server.program("vacuumdb"), "--analyze-only", "--quiet", "--no-password", database]
+        with explained():
+            self._running.start(arguments, environment=self._environment, stdout=subprocess.DEVNULL).wait()
+
+    def _make_globals(self, script: bytes) -> None:
+        """As far as they are not there. What is left of the script can be repeated at will."""
+        with explained():
+            roles = column(self._session, b"SELECT quote_ident(rolname) FROM pg_roles")
+            spaces = column(self._session, b"SELECT quote_ident(spcname) FROM pg_tablespace")
+        known = _statements(roles, spaces, altering=self._options.overwrite)
+        wanted = [line for line in script.splitlines(keepends=True) if not line.startswith(known)]
+        arguments = [self._server.program("psql"), "--no-psqlrc", "--quiet", "--no-password", "--file=-"]
+        self._feed([*arguments, "--set=ON_ERROR_STOP=1"], iter(wanted))
+
+    def _feed(self, arguments: list[str], content: Iterator[bytes]) -> None:
+        """Have a program read it all. Raises as :func:`explained`, and what ``content`` raises."""
+        with explained():
+            program = self._running.start(
+                arguments, environment=self._environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )
+            with closing(Input(program)) as fed:
+                for piece in content:
+                    fed.write(piece)
+                fed.finish()
+
+    def finish(self) -> list[str]:
+        lost = sorted(set(self._options.databases) - self._found)
+        if lost:
+            raise SourceMissing(f"the snapshot has no dump of {', '.join(lost)}", hint="`snappy ls` shows what it has")
+        for new in self._made.values():
+            self._check_free(new)
+        beside = ANOTHER if self._server.database in self._made.values() else ""
+        with closing(self._server.connect(beside, application=self._names.session)) as session, explained():
+            self._session.close()
+            replace_all(session, self._made, self._names, self._check_over)
+            self._made = {}
+        return []
+
+    def interrupt(self) -> None:
+        """End the programs."""
+        self._running.end()
+
+    def close(self) -> None:
+        self._running.end()
+        with self._held:
+            if self._made:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        made, self._made = self._made, {}
+        try:
+            with closing(self._server.connect()) as session, explained():
+                for name in made:
+                    drop(session, name)
+        except SnappyError as error:
+            _log.warning("unfinished databases stay until the next restore", reason=error.message)
+
+    def _check_over(self) -> None:
+        if self._running.is_over:
+            raise AttemptOver
+
+    def _check_free(self, new: str) -> None:
+        """Raise :class:`BadOptions` when the restore would replace what it may not."""
+        with explained():
+            if self._options.overwrite or new not in databases(self._session):
+                return
+        with closing(self._server.connect(new)) as session, explained():
+            if is_empty(session):
+                return
+        raise BadOptions(
+            f"the server {self._server.name} has a database {new!r}, and there is something in it",
+            hint='restore it under another name, databases: {"old": "new"}, or with overwrite',
+        )
+
+
+def _check(options: PostgresRestore) -> None:
+    names = list(options.databases.values())
+    if len(set(names)) < len(names):
+        raise BadOptions("two databases cannot be restored under one name")
+    if not {"template0", ANOTHER}.isdisjoint(names):
+        raise BadOptions("a template cannot be restored", hint="restore it under another name")
+
+
+def _whole(content: Iterator[bytes]) -> bytes:
+    """What is small. Raises :class:`SourceError` where it is not."""
+    found = bytearray()
+    for piece in content:
+        found += piece
+        if len(found) > MOST_WHOLE:
+            raise SourceError(f"a file that describes databases is larger than {MOST_WHOLE // MIB} MiB")
+    return bytes(found)
+
+
+def _statements(roles: set[str], spaces: set[str], *, altering: bool) -> tuple[bytes, ...]:
+    """How the lines of pg_dumpall begin that would make, or alter, what is there."""
+    begun = [f"CREATE ROLE {name};" for name in roles] + [f"CREATE TABLESPACE {name} " for name in spaces]
+    if not altering:
+        begun += [f"ALTER ROLE {name} WITH " for name in roles]
+    return tuple(text.encode() for text in begun)
