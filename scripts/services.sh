@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what pip cannot bring and the tests want: Debian's restic, the newest restic beside it, Node.js with npm,
-# and the tools for extended attributes and file systems. May be run again at any time; does nothing then.
+# the tools for extended attributes and file systems, and the servers that plug-ins back up. May be run again at any time; does nothing then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 NEWEST=.services/restic-newest
-PROGRAMS=(restic:restic setfattr:attr setfacl:acl node:nodejs npm:npm mkfs.ext4:e2fsprogs losetup:mount)
+PROGRAMS=(restic:restic setfattr:attr setfacl:acl node:nodejs npm:npm mkfs.ext4:e2fsprogs losetup:mount
+    pg_ctlcluster:postgresql)
 
 fail() {
     printf 'make services: %s\n' "$*" >&2
@@ -33,8 +34,20 @@ install_packages() {
     [ "${#packages[@]}" -gt 0 ] || return 0
     printf 'installing %s\n' "${packages[*]}"
     update_lists
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" \
-        >/dev/null || fail "apt-get could not install ${packages[*]}"
+    if [[ " ${packages[*]} " == *" postgresql "* ]]; then without_cluster; fi
+    apt_install "${packages[@]}"
+}
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
+        >/dev/null || fail "apt-get could not install $*"
+}
+
+# Tests start servers of their own: Debian shall make and start none.
+without_cluster() {
+    local settings=/etc/postgresql-common/createcluster.conf
+    apt_install postgresql-common
+    as_root sed -i 's/^#\?create_main_cluster *=.*/create_main_cluster = false/' "$settings"
 }
 
 # The mirror that this machine's own apt reads its main archive from.

@@ -42,6 +42,12 @@ def weed() -> str | None:
     return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 
 
+def postgres() -> Path | None:
+    """The folder of PostgreSQL's programs as the distribution packages them, the newest's."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 
@@ -70,6 +76,7 @@ NEEDS = (
     Need("restic_newest", newest_restic, MAKE_SERVICES),
     Need("node", has_node, MAKE_SERVICES),
     Need("fuse", has_fuse, "", "run the tests where /dev/fuse may be used and libfuse is installed"),
+    Need("postgres", postgres, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
     Need("needs_root", is_root, "", "run the tests as root"),
     Need("loop", has_loop_device, "", "run the tests as root where loop devices may be made"),
