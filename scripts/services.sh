@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what pip cannot bring and the tests want: Debian's restic, the newest restic beside it, Node.js with npm,
-# the tools for extended attributes and file systems, and the servers that plug-ins back up. May be run again at any time; does nothing then.
+# the tools for extended attributes and file systems, and the servers that plug-ins back up. May be run again at any
+# time; does nothing then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -160,10 +160,13 @@ class Ledger:
             database=self.database,
         )
         noise = random.Random(self.database)
-        with self.server.connect(self.database) as session, session.cursor() as cursor:
-            with cursor.copy(b"COPY filler FROM STDIN") as copy:
-                for number in range(max(1, filler // 1000)):
-                    copy.write_row((number, noise.randbytes(1000)))
+        with (
+            self.server.connect(self.database) as session,
+            session.cursor() as cursor,
+            cursor.copy(b"COPY filler FROM STDIN") as copy,
+        ):
+            for number in range(max(1, filler // 1000)):
+                copy.write_row((number, noise.randbytes(1000)))
 
     def change(self, share: float) -> None:
         """Rows that lie together, as those of a day do."""

@@ -85,7 +85,8 @@ async def test_what_a_dump_does_not_say_of_its_database_comes_back_too(server: P
         f"ALTER DATABASE {quoted} OWNER TO reader",
     )
     look = """SELECT datcollate, pg_encoding_to_char(encoding), datconnlimit, shobj_description(oid, 'pg_database'),
-        ARRAY(SELECT unnest(datacl)::text ORDER BY 1), datdba::regrole::text, (SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid)
+        ARRAY(SELECT unnest(datacl)::text ORDER BY 1), datdba::regrole::text,
+        (SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid)
         FROM pg_database d WHERE datname LIKE 'we%'"""
     before = server.do(look)
     made = await jobs.backup(server="main", databases=[name])
