@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from snappy.error_codes import from_code
 from snappy.errors import (
     AccessDenied,
     AlreadyExists,
@@ -23,7 +24,6 @@ from snappy.errors import (
     SnappyError,
     StorageError,
     Unavailable,
-    from_code,
 )
 
 

@@ -8,7 +8,8 @@ import sys
 from snappy import log, serve
 from snappy.cli import output
 from snappy.decoding import from_json
-from snappy.errors import SnappyError, cause_of
+from snappy.error_codes import cause_of
+from snappy.errors import SnappyError
 
 
 def main() -> int:

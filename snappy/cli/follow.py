@@ -17,7 +17,8 @@ from snappy.jobs.states import Event, State
 if TYPE_CHECKING:
     from snappy.cli.session import Session
     from snappy.frontend.api import Client
-    from snappy.jobs.messages import JobRecord, Repaired, Result
+    from snappy.jobs.messages import JobRecord, Result
+    from snappy.jobs.result_words import Repaired
 
 Done = TypeVar("Done")
 

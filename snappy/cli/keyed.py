@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from snappy.cli import output
 
 if TYPE_CHECKING:
-    from snappy.jobs.messages import KeyRow, Keys
+    from snappy.jobs.result_words import KeyRow, Keys
 
 
 def told(done: Keys) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from snappy import __version__, errors, log
+from snappy import __version__, log
 from snappy.cli import (
     audit,
     backup,
@@ -38,6 +38,7 @@ from snappy.cli import (
     status,
     up,
 )
+from snappy.error_codes import cause_of
 from snappy.errors import InternalError, Interrupted, SnappyError
 
 EXIT_CODES = """\
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except BaseException as error:
-            return _failed(errors.cause_of(error), as_json=arguments.json)
+            return _failed(cause_of(error), as_json=arguments.json)
     except output.ReaderLeft:
         _leave_the_pipe()
         return 1

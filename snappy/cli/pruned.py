@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from snappy.cli import output
 
 if TYPE_CHECKING:
-    from snappy.jobs.messages import Pruned
+    from snappy.jobs.result_words import Pruned
 
 
 def told(done: Pruned, seconds: float) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from snappy.cli import output
 
 if TYPE_CHECKING:
-    from snappy.jobs.messages import Result, SnapshotGroup, SnapshotRow
+    from snappy.jobs.messages import Result
+    from snappy.jobs.result_words import SnapshotGroup, SnapshotRow
 
 
 def told(result: Result, *, dry_run: bool) -> str:

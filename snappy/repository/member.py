@@ -8,7 +8,8 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from snappy import log
-from snappy.errors import InternalError, SnappyError, from_code
+from snappy.error_codes import from_code
+from snappy.errors import InternalError, SnappyError
 from snappy.repository.link import CrewLink, Died, Ended, Failed, FromWorker, Ready, Stop, ToWorker
 
 STOP_SECONDS = 10.0

@@ -24,6 +24,7 @@ from snappy.jobs import (
     protection_words,
     refusal_words,
     repository_words,
+    result_words,
     schedule_words,
     upkeep,
 )
@@ -41,6 +42,7 @@ def job_structs() -> list[Struct]:
     modules = (
         kinds,
         upkeep,
+        result_words,
         messages,
         api_words,
         refusal_words,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from snappy.jobs.messages import Result, SnapshotCopy
+from snappy.jobs.messages import Result
+from snappy.jobs.result_words import SnapshotCopy
 from snappy.jobs.upkeep import CopyCommand
 from snappy.repository.copier import Copied, Copier
 from snappy.repository.repo import Repository

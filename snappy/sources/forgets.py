@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from snappy.errors import SnapshotNotFound
-from snappy.jobs.messages import Pruned, Result, SnapshotGroup, SnapshotRow
+from snappy.jobs.messages import Result
+from snappy.jobs.result_words import Pruned, SnapshotGroup, SnapshotRow
 from snappy.jobs.upkeep import Count, ForgetCommand
 from snappy.repository.patience import alone
 from snappy.repository.prune_plan import PruneOptions

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from snappy.errors import KeyNotFound, WrongPassword
-from snappy.jobs.messages import KeyRow, Keys, Result
+from snappy.jobs.messages import Result
+from snappy.jobs.result_words import KeyRow, Keys
 from snappy.jobs.upkeep import KeyCommand
 from snappy.repository.key_ring import KeyRing, ListedKey
 from snappy.repository.patience import alone

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 from snappy.decoding import from_msgpack
-from snappy.errors import SnappyError, from_code
+from snappy.error_codes import from_code
+from snappy.errors import SnappyError
 
 
 class _Reason(msgspec.Struct, array_like=True, frozen=True):

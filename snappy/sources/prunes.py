@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from snappy.jobs.messages import Pruned, Result
+from snappy.jobs.messages import Result
+from snappy.jobs.result_words import Pruned
 from snappy.jobs.upkeep import PruneCommand, RepackingCommand
 from snappy.repository.prune_plan import PruneOptions
 from snappy.repository.pruner import Pruner

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from snappy.config import Allow, Config, Core, Secret, SourceService, TargetService
 from snappy.errors import WrongPassword
 from snappy.frontend.api import Client
-from snappy.jobs.messages import JobRecord, Keys
+from snappy.jobs.messages import JobRecord
+from snappy.jobs.result_words import Keys
 from snappy.jobs.states import State
 from snappy.repository.repo import Repository
 from tests.support.littered import store_of

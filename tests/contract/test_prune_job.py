@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from snappy.config import Allow, Config, Core, SourceService, TargetService
 from snappy.frontend.api import Client
-from snappy.jobs.messages import JobRecord, Pruned
+from snappy.jobs.messages import JobRecord
+from snappy.jobs.result_words import Pruned
 from snappy.jobs.states import State
 from snappy.repository.pruner import Pruner
 from snappy.repository.repo import Repository

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snappy.config import Allow, Config, Core, SourceService, TargetService
-from snappy.jobs.messages import Repaired
+from snappy.jobs.result_words import Repaired
 from snappy.jobs.states import State
 from tests.contract.test_check_job import done_of
 from tests.support.stack import in_process

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import BY_CODE, Damaged, RepositoryLocked
+from snappy.error_codes import BY_CODE
+from snappy.errors import Damaged, RepositoryLocked
 from tests.support import raw_nats
 from tests.support.compare import compare
 from tests.support.listing import differences, in_snapshot, on_disk

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from snappy import log
-from snappy.errors import BY_CODE, NoSpace, NotFound, SnappyError, _descendants, cause_of, from_code
+from snappy.error_codes import BY_CODE, _descendants, cause_of, from_code
+from snappy.errors import NoSpace, NotFound, SnappyError
 
 
 def test_no_two_classes_share_a_code() -> None:

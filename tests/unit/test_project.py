@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from snappy import config, errors
+from snappy import config, error_codes
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -106,7 +106,7 @@ def test_entry_points_lead_somewhere() -> None:
 
 def test_the_table_of_exit_codes_is_fresh() -> None:
     table = (ROOT / "docs" / "exit-codes.md").read_text()
-    for kind in errors.BY_CODE.values():
+    for kind in error_codes.BY_CODE.values():
         meaning = (kind.__doc__ or "").splitlines()[0]
         row = f"| {kind.exit_code} | `{kind.code}` | {'yes' if kind.retryable else ''} | {meaning} |"
         assert row in table, row

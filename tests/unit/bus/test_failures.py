@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from snappy import errors
+from snappy import error_codes, errors
 from snappy.bus.failures import Failure, from_wire, to_wire
 
 SECRETS = ("/srv/vault", "AKIAEXAMPLE", "s3.internal.example", "hunter2")
@@ -71,7 +71,7 @@ def test_an_error_keeps_its_kind_and_loses_all_that_is_the_server_s(
 
 
 @pytest.mark.parametrize(
-    "kind", sorted(errors.BY_CODE.values(), key=lambda kind: kind.code), ids=lambda kind: kind.code
+    "kind", sorted(error_codes.BY_CODE.values(), key=lambda kind: kind.code), ids=lambda kind: kind.code
 )
 def test_our_own_errors_cross_whole(kind: type[errors.SnappyError]) -> None:
     arrived = from_wire(to_wire(kind("what happened", hint="what to do")))

@@ -12,7 +12,8 @@ import pytest
 from snappy.cli import follow, forget, retained, schedules
 from snappy.cli.main import _parser
 from snappy.cli.session import Session
-from snappy.jobs.messages import JobRecord, Result, SnapshotGroup, SnapshotRow
+from snappy.jobs.messages import JobRecord, Result
+from snappy.jobs.result_words import SnapshotGroup, SnapshotRow
 from snappy.jobs.states import Event, State
 from snappy.jobs.upkeep import ForgetCommand
 

@@ -13,7 +13,8 @@ from snappy.cli import embedded, follow, key, keyed, passwords
 from snappy.cli.main import _parser
 from snappy.cli.session import Session
 from snappy.errors import UsageError
-from snappy.jobs.messages import JobRecord, KeyRow, Keys, Result
+from snappy.jobs.messages import JobRecord, Result
+from snappy.jobs.result_words import KeyRow, Keys
 from snappy.jobs.states import State
 from snappy.jobs.upkeep import KeyCommand
 

@@ -16,7 +16,8 @@ from snappy import __version__, log
 from snappy.cli import main as module
 from snappy.cli import output
 from snappy.cli.main import main
-from snappy.errors import BY_CODE, NoSpace, UsageError, WrongPassword
+from snappy.error_codes import BY_CODE
+from snappy.errors import NoSpace, UsageError, WrongPassword
 
 COMMANDS = "up core source target audit init backup restore snapshots jobs events schedule services keygen version"
 

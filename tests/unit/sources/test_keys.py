@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from snappy.errors import KeyInUse, KeyNotFound, UnknownKey, WrongPassword
-from snappy.jobs.messages import Keys
+from snappy.jobs.result_words import Keys
 from snappy.jobs.upkeep import KeyCommand
 from snappy.repository.keys import ScryptCost, create_key
 from snappy.repository.progress import Progress

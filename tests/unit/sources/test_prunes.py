@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from snappy.jobs.command import Command
-from snappy.jobs.messages import JobRecord, LockRef, Pruned, Result
+from snappy.jobs.messages import JobRecord, LockRef, Result
+from snappy.jobs.result_words import Pruned
 from snappy.jobs.states import State
 from snappy.jobs.upkeep import ForgetCommand, PruneCommand
 from snappy.repository.checker import Checker

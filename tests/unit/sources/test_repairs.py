@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from snappy.errors import BadOptions, RepositoryLocked
-from snappy.jobs.messages import Repaired, Result, Warn
+from snappy.jobs.messages import Result, Warn
+from snappy.jobs.result_words import Repaired
 from snappy.jobs.upkeep import RepairCommand
 from snappy.repository.format import BlobType
 from snappy.repository.progress import Progress
