@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HEAD = ("SOURCE", "HOST", "TARGET", "BACKUP", "PROMISED", "STATE", "PROVEN", "FAILED", "NEXT", "PATHS")
 LETTERS = 40
-"""Of the paths."""
+"""Of several paths."""
 
 
 def register(commands: options.Commands) -> None:
@@ -32,16 +32,15 @@ async def _status(arguments: argparse.Namespace) -> int:
     async with session.for_questions(arguments) as client:
         status = await client.status()
     is_kept = all(source.is_kept for source in status.sources) and not status.damaged
-    if arguments.stale:
-        broken = [source for source in status.sources if not source.is_kept]
-        status = msgspec.structs.replace(status, sources=broken)
-    output.result(status, text(status), as_json=arguments.json)
+    shown = [source for source in status.sources if not (arguments.stale and source.is_kept)]
+    answer = msgspec.structs.replace(status, sources=shown)
+    output.result(answer, text(status, shown), as_json=arguments.json)
     return 0 if is_kept else PromiseBroken.exit_code
 
 
-def text(status: Status) -> str:
-    """The screen."""
-    order = sorted(status.sources, key=lambda each: (each.known.source, each.known.target, each.known.paths))
+def text(status: Status, shown: list[SourceStatus]) -> str:
+    """The screen, with those of the sources that are to be shown."""
+    order = sorted(shown, key=lambda each: (each.known.source, each.known.target, each.known.paths))
     lines = [output.table(HEAD, [_row(source, status.at) for source in order])] if order else []
     lines += [f"damaged: the repository of {target}; `snappy check --target {target}`" for target in status.damaged]
     lines += [f"absent: {each.role} {each.service}, {_seen(each.seen, status.at)}" for each in status.absent]
@@ -49,10 +48,11 @@ def text(status: Status) -> str:
 
 
 def _summary(status: Status) -> str:
+    count = len(status.sources)
     broken = sum(not source.is_kept for source in status.sources)
     promised = sum(bool(source.max_age or source.max_drill_age) for source in status.sources)
-    kept = f"{broken} of {promised} promises broken" if broken else f"{promised} promised, all kept"
-    return f"{len(status.sources)} sources, {kept}" if status.sources else "no sources"
+    kept = f"promises for {promised}, " + (f"of which {broken} broken" if broken else "all kept")
+    return f"{count} {'source' if count == 1 else 'sources'}, {kept if promised else 'no promises'}"
 
 
 def _row(status: SourceStatus, now: float) -> list[str]:
@@ -70,7 +70,7 @@ def _row(status: SourceStatus, now: float) -> list[str]:
         _proven(source.drill, status, now),
         _failed(status, now),
         _next(status, now),
-        _paths(source.paths) or source.plugin,
+        paths(source.paths) or source.plugin,
     ]
 
 
@@ -98,9 +98,12 @@ def _next(status: SourceStatus, now: float) -> str:
     return f"in {output.age(upcoming.at - now)} ({upcoming.schedule})" if upcoming else "-"
 
 
-def _paths(paths: list[str]) -> str:
-    joined = ", ".join(paths)
-    return joined if len(joined) <= LETTERS else f"{joined[: LETTERS - 1]}…"
+def paths(found: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    told = found[:1]
+    while len(told) < len(found) and len(", ".join([*told, found[len(told)]])) <= LETTERS:
+        told = found[: len(told) + 1]
+    return ", ".join(told) + (f", +{len(found) - len(told)}" if len(told) < len(found) else "")
 
 
 def _ago(moment: float, now: float) -> str:

@@ -63,7 +63,7 @@ class AuditState(msgspec.Struct, frozen=True, kw_only=True):
 
 class RecallRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Asked by a core: how far the log is, and with ``records`` what it knows of jobs that are not over, of ``jobs``,
-    and of schedules, a part at a time: keys ``after`` the last one of the part before."""
+    of schedules and of sources, a part at a time: keys ``after`` the last one of the part before."""
 
     records: bool = False
     jobs: Annotated[list[str], Meta(max_length=1000)] = []
@@ -74,7 +74,7 @@ class RecallRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """``epoch``: how often the stream of events began anew, from 1. ``sequence`` and ``event``: where the newest event
     stood in it, and its id; ``record``: the job's record that it carried, if it was a job's. ``kept`` maps keys of the
-    jobs bucket to the newest records and schedules; ``more``: there are others after them."""
+    jobs bucket to the newest records, schedules and sources; ``more``: there are others after them."""
 
     epoch: int
     sequence: int = 0

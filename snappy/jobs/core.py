@@ -55,7 +55,7 @@ QUEUE = "core"
 SERVICE = "snappy-core"
 HOLDS_AT_ONCE = 64
 RECENT_SECONDS = 3600.0
-LOOKS = 5
+LOOKS = 15
 """The sweep looks so often between two looks at what is protected."""
 
 
@@ -101,11 +101,12 @@ class Core:
         self._schedule_desk = ScheduleDesk(
             book, post, self.reception, private=private_inboxes, largest=lambda: bus.nc.max_payload, clock=clock
         )
-        self.recall = Recall(bus, self.store, self.ledger, book, settings, self._end_gone, clock)
         self.schedules = ScheduleFiring(bus, book, post, self.reception, self._refusals, clock)
         self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, line, stopper, settings, clock)
         watching = self.sweep.may_judge
         self.freshness = Freshness(bus, self.store, book, settings, self._is_gone, watching, clock)
+        put_back = self.freshness.restore
+        self.recall = Recall(bus, self.store, self.ledger, book, settings, self._end_gone, put_back, clock)
         self._status = StatusDesk(bus, self.store, self.freshness, repositories, clock)
         self._desk = HoldDesk(
             bus,

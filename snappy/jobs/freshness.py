@@ -103,6 +103,8 @@ class Freshness:
 
     async def restore(self, remembered: Protection) -> None:
         """Put back what the audit remembers of a source. Raises WrongSequence if another core does so as well."""
+        if self._is_passing(remembered.source):
+            return
         kept = await self._kept.fetch(remembered.id)
         if kept is None:
             await self._kept.write(remembered.id, remembered, 0)

@@ -194,9 +194,9 @@ def _is_gone(snapshot: str, gone: Container[str], named: tuple[str, ...]) -> boo
 
 
 def merged(one: Protection, other: Protection) -> Protection:
-    """What both know, with what ``one`` says of itself."""
-    both = one
-    for good in other.backups:
+    """What both know; what was told is what the one says that told more."""
+    both = one if one.event_number >= other.event_number else other
+    for good in (*one.backups, *other.backups):
         both = _with_backup(both, good)
     drills = [each for each in (one.drill, other.drill) if each]
     mishaps = [each for each in (one.mishap, other.mishap) if each]
@@ -205,6 +205,7 @@ def merged(one: Protection, other: Protection) -> Protection:
         host=one.host or other.host,
         paths=one.paths or other.paths,
         seen=min(one.seen, other.seen),
+        emptied=max(one.emptied, other.emptied),
         drill=max(drills, key=lambda each: each.at, default=None),
         mishap=max(mishaps, key=lambda each: each.at, default=None),
     )

@@ -2,7 +2,8 @@
 
 The audit knows the newest event's place in its stream, and how often that stream began anew (the epoch). A core asks
 at its start and after each outage; the bucket notes the epoch up to which state is known to be whole. Where the note,
-the event or its job's record is not as remembered, unfinished jobs and schedules are put back from the audit.
+the event or its job's record is not as remembered, unfinished jobs, schedules and what is known of sources are put back
+from the audit.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from snappy.jobs.audit_words import Loss, LossEvent, Memory, RecallRequest
 from snappy.jobs.bucket import Bucket
 from snappy.jobs.ledger import Ledger, timestamp
 from snappy.jobs.messages import JobRecord, read_answer
+from snappy.jobs.protection_words import Protection
 from snappy.jobs.rules import twin_key
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.schedules.book import ScheduleBook
@@ -40,7 +42,7 @@ LOOK_SECONDS = 2.0
 ANSWER_SECONDS = 300.0
 """The audit reads its whole log."""
 ASKED_FOR = 1000
-JOB, SCHEDULE = "job.", "schedule."
+JOB, SCHEDULE, PROTECTION = "job.", "schedule.", "protection."
 
 
 class _PutBack(NamedTuple):
@@ -49,7 +51,8 @@ class _PutBack(NamedTuple):
 
 
 class Recall:
-    """``afterwards`` is awaited when jobs were put back; ``clock`` gives Unix seconds."""
+    """``afterwards`` is awaited when jobs were put back, ``restore`` for what is remembered of each source; ``clock``
+    gives Unix seconds."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Recall:
         book: ScheduleBook,
         settings: config.Core,
         afterwards: Callable[[], Awaitable[None]],
+        restore: Callable[[Protection], Awaitable[None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
@@ -67,6 +71,7 @@ class Recall:
         self._book = book
         self._settings = settings
         self._afterwards = afterwards
+        self._restore_source = restore
         self._clock = clock
         self._bucket = Bucket(bus, bus.subjects.jobs_bucket)
 
@@ -169,6 +174,9 @@ class Recall:
         try:
             if key.startswith(SCHEDULE):
                 return await self._restore_schedule(converted(value, Schedule))
+            if key.startswith(PROTECTION):
+                await self._restore_source(converted(value, Protection))
+                return True
             record = converted(value, JobRecord)
             return (everything or not self._is_old(record)) and await self._restore_job(record)
         except WrongSequence:

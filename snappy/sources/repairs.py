@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from snappy import log
 from snappy.errors import BadOptions, Damaged
-from snappy.jobs import messages
+from snappy.jobs import result_words
 from snappy.jobs.messages import Result
 from snappy.jobs.upkeep import RepairCommand
 from snappy.repository.format import PackId, parse_id
@@ -76,7 +76,7 @@ def _result(done: Repaired, command: RepairCommand, repository: Repository, seco
         finding_count=done.finding_count,
         warnings=telling.warnings(done.lost),
         warning_count=done.lost_count,
-        repair=messages.Repaired(
+        repair=result_words.Repaired(
             what=command.what, dry_run=command.dry_run, written=done.written, removed=done.removed
         ),
     )

@@ -229,13 +229,11 @@ async def test_what_failed_what_goes_on_and_what_is_wrong_around(stack: Stack, s
     assert (source.known.mishap.job, source.known.mishap.code) == (failing, "no-space")
     assert [(job.job, job.state) for job in source.doing] == [(running, "running")]
     assert (status.damaged, status.absent) == ([], [])
-    check = (await alice.submit("check", {"source": "site1", "target": "vault"})).id
-    stack.clock.now += 30
-    checking = await (await stack.worker("site1", "r2")).claim()
-    while checking.job is not None and checking.job.kind != "check":
-        checking = await site.claim()
-    await site.report("failed", checking, error=ErrorInfo(code="damaged", message="x"), replica="r2")
+    check = (await alice.submit("check", {"source": "site1", "target": "vault", "priority": 9})).id
+    await site.report("failed", await site.claimed(), error=ErrorInfo(code="damaged", message="x"))
     await stack.until(check)
+    stack.clock.now += 30
+    await site.beat()
     status = await alice.status()
     assert status.damaged == ["vault"]
     assert [(each.role, each.service) for each in status.absent] == [("target", "vault")]

@@ -17,7 +17,7 @@ from snappy.errors import JobNotFound
 from snappy.frontend.api import Client
 from snappy.jobs.audit import AuditService
 from snappy.jobs.core import Core
-from snappy.jobs.messages import JobRecord
+from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.recall import NOTE
 from snappy.jobs.states import State
 from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Clock, Stack, Worker, jetstream_server
@@ -209,6 +209,26 @@ async def test_a_bucket_alone_that_lost_a_record(place: Place) -> None:
         assert (loss.jobs, loss.reason) == (1, "a job's record is older than the audit remembers")
         assert (await alice.get(job.id)).state is State.SUCCEEDED
         assert (await alice.audit_verify()).alarms == 1
+
+
+async def test_what_is_known_of_sources_is_put_back(place: Place) -> None:
+    async with place.up() as (stack, audit):
+        site, alice = await stack.worker(), Client(await stack.bus("alice"))
+        await recalled(stack)
+        job = await alice.submit("backup", BACKUP)
+        made = Result(snapshot="a" * 64, host="db1", paths=["/etc"], time=stack.clock.now, bytes_processed=7)
+        await site.report("succeeded", await site.claimed(), result=made)
+        await alice.wait(job.id)
+        await logged(audit, 3)
+        known = (await alice.status()).sources[0].known
+        assert [good.job for good in known.backups] == [job.id]
+    place.lose_everything()
+    async with place.up() as (stack, _):
+        await recalled(stack)
+        alice = Client(await stack.bus("alice"))
+        with pytest.raises(JobNotFound):
+            await alice.get(job.id)
+        assert (await alice.status()).sources[0].known == known
 
 
 async def test_only_the_core_recalls(place: Place) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import pytest
 
-from snappy.errors import from_code
+from snappy.error_codes import from_code
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.states import State
 from tests.support import source_site

@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from snappy.jobs import protection
-from snappy.jobs.messages import (
-    Attempt,
-    ErrorInfo,
-    JobRecord,
-    Result,
-    SnapshotCopy,
-    SnapshotGroup,
-    SnapshotRow,
-)
+from snappy.jobs.messages import Attempt, ErrorInfo, JobRecord, Result
 from snappy.jobs.protection import Promise, Protections, judged, note, of_backup
 from snappy.jobs.protection_words import Protection
+from snappy.jobs.result_words import SnapshotCopy, SnapshotGroup, SnapshotRow
 from snappy.jobs.states import State
 
 NOW = 1_800_000_000.0
@@ -216,9 +209,11 @@ def test_reading_all_again_leads_to_the_same(records: list[JobRecord], place: in
 
 def test_two_memories_make_one() -> None:
     early, late = only(noted(backup("one"))), only(noted(backup("two", NOW + HOUR), failed("backup", "x", NOW + HOUR)))
-    found = protection.merged(replace(early, event_number=4), late)
-    assert [each.job for each in found.backups] == ["two", "one"]
-    assert (found.event_number, found.mishap) == (4, late.mishap)
+    told = replace(early, event_number=4, is_stale=True)
+    for found in (protection.merged(told, late), protection.merged(late, told)):
+        assert [each.job for each in found.backups] == ["two", "one"]
+        assert (found.event_number, found.is_stale, found.mishap) == (4, True, late.mishap)
+    assert protection.merged(found, late) == found
 
 
 # ---- promises --------------------------------------------------------------------------------------------------------
