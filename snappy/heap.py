@@ -46,6 +46,12 @@ def give_back() -> None:
         trim(0)
 
 
+def let_go() -> None:
+    """Much that was in use is not referred to any more, but by itself: have it freed, and given back to the system."""
+    gc.collect()
+    give_back()
+
+
 def collect_seldom() -> None:
     """For a process whose many objects go as soon as nobody refers to them: look for cycles seldom."""
     gc.set_threshold(COLLECT_EVERY, *gc.get_threshold()[1:])

@@ -44,7 +44,7 @@ class Compressor:
         return compressed
 
 
-def decompress(frame: bytes, size: int | None = None) -> bytes:
+def decompress(frame: bytes | memoryview, size: int | None = None) -> bytes:
     """What the frame holds; ``size`` in bytes when it is known. Raises :class:`Damaged`."""
     try:
         data = _decompress(frame, LARGEST_DOCUMENT if size is None else size)
@@ -55,7 +55,7 @@ def decompress(frame: bytes, size: int | None = None) -> bytes:
     return data
 
 
-def _decompress(frame: bytes, limit: int) -> bytes:
+def _decompress(frame: bytes | memoryview, limit: int) -> bytes:
     claimed = zstandard.frame_content_size(frame)
     if limit > LARGEST_DOCUMENT or claimed > limit:
         raise Damaged("the compressed bytes claim to hold more than they may")
@@ -65,7 +65,7 @@ def _decompress(frame: bytes, limit: int) -> bytes:
     return data
 
 
-def _decompress_unknown(frame: bytes, limit: int) -> bytes:
+def _decompress_unknown(frame: bytes | memoryview, limit: int) -> bytes:
     with zstandard.ZstdDecompressor().stream_reader(frame) as reader:
         data: bytes = reader.read(limit + 1)
     if len(data) > limit:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from snappy.errors import SnappyError
 from snappy.repository.bunch import Bunch
-from snappy.repository.crypto import OVERHEAD
-from snappy.repository.format import BlobLocation, BlobType
+from snappy.repository.format import BlobType
 from snappy.repository.hand import Hand
 from snappy.repository.link import BunchRead, Claimed, Packed, Part, Round, Setup
 from snappy.repository.pack import FinishedPack
@@ -92,11 +91,6 @@ class Crew(Team[Hand]):
 
     def take_pack(self, packed: Packed) -> None:
         """Learn where new blobs lie."""
-        blobs = [
-            BlobLocation(BlobType.DATA, one.id, packed.pack, one.offset, one.length, one.uncompressed_length)
-            for one in packed.blobs
-        ]
-        sealed = sum(blob.length for blob in blobs)
-        plain = sum(blob.uncompressed_length or blob.length - OVERHEAD for blob in blobs)
-        self._repo.take_in(FinishedPack(packed.pack, packed.size, blobs), sealed)
-        self._stored(Stored(len(blobs), plain, sealed))
+        pack = FinishedPack(packed.pack, packed.size, packed.blob_count, packed.plain, packed.header)
+        self._repo.take_in(pack)
+        self._stored(Stored(pack.blob_count, pack.plain, pack.sealed))

@@ -40,6 +40,7 @@ class Documents:
         """
         plain = document if self._compressor is None else _COMPRESSED + self._compressor.compress(document)
         sealed = self._key.seal(plain, self._random)
+        del plain  # what verifying needs is as large
         if unwrap(self._key.open(sealed)) != document:
             raise Damaged("a document changed while it was sealed; the memory of this machine may be faulty")
         name = hashlib.sha256(sealed).hexdigest()
@@ -60,5 +61,5 @@ def unwrap(plain: bytes) -> bytes:
     if plain.startswith(_JSON):
         return plain
     if plain.startswith(_COMPRESSED):
-        return decompress(plain[1:])
+        return decompress(memoryview(plain)[1:])
     raise Damaged("the document has an unknown encoding")

@@ -12,13 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from snappy import heap, log
 from snappy.errors import Damaged, StorageError
 from snappy.repository.documents import Documents
-from snappy.repository.index import MemoryIndex, decode_index
+from snappy.repository.index import IndexContent, MemoryIndex, decode_index
 from snappy.repository.index_cache import IndexCache
 from snappy.repository.index_table import GatheredTable, Table
 from snappy.repository.store import File, Files, FileType, Store
 
-_READERS = 4
-"""Index files that are under way at once; each is some megabytes."""
+_READERS = 2
+"""Index files that are under way at once; each is some megabytes. To take one in is as long as to read another."""
 RENEWED_EVERY = 10.0
 """Seconds at least: where many blobs are lost, not each has the index files listed."""
 
@@ -81,22 +81,22 @@ class IndexLoader:
         """What the files list, and which files they stand for."""
         table = GatheredTable()
         superseded: set[str] = set()
-        for document in self._documents_of(files):
-            content = decode_index(document)
+        for content in self._contents_of(files):
             table.add(content.rows(table.pack_number))
             superseded |= content.supersedes
+            del content  # the next one is as large
         return table, superseded
 
-    def _documents_of(self, files: Files) -> Iterator[bytes]:
+    def _contents_of(self, files: Files) -> Iterator[IndexContent]:
         """In their order; a few at a time are read ahead."""
         with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
             coming: deque[Future[bytes]] = deque()
             for file in files:
                 coming.append(pool.submit(self._document, file))
                 if len(coming) > _READERS:
-                    yield coming.popleft().result()
+                    yield decode_index(coming.popleft().result())
             while coming:
-                yield coming.popleft().result()
+                yield decode_index(coming.popleft().result())
 
     def _document(self, file: File) -> bytes:
         name, size = file

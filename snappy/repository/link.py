@@ -165,19 +165,14 @@ class Reached(msgspec.Struct, tag=True, array_like=True, frozen=True):
     offset: int
 
 
-class PackEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    id: BlobId
-    offset: int
-    length: int
-    uncompressed_length: int
-
-
 class Packed(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """From a worker: a pack of ``size`` bytes that the store has."""
+    """From a worker: a pack that the store has, as :class:`snappy.repository.pack.FinishedPack` says it."""
 
     pack: PackId
     size: int
-    blobs: list[PackEntry]
+    blob_count: int
+    plain: int
+    header: bytes
 
 
 class Brought(msgspec.Struct, tag=True, array_like=True, frozen=True):

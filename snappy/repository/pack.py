@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
 
 from snappy.errors import Damaged
 from snappy.repository.crypto import OVERHEAD, SealingKey
@@ -23,6 +23,7 @@ LENGTH_SIZE = _LENGTH.size
 _PLAIN = struct.Struct("<BI32s")
 _COMPRESSED = struct.Struct("<BII32s")
 _TYPES = {0: BlobType.DATA, 1: BlobType.TREE, 2: BlobType.DATA, 3: BlobType.TREE}
+_COMPRESSED_TYPES = (2, 3)
 
 LARGEST_HEADER = 16 * MIB
 """The largest header that restic reads, in bytes, without the length at its end."""
@@ -65,13 +66,31 @@ class Unsealed(NamedTuple):
 
 
 class FinishedPack(NamedTuple):
-    """A pack ready for the store: its id is the SHA-256 of ``data``, which are ``size`` bytes."""
+    """A pack ready for the store: its id is the SHA-256 of ``data``, which are ``size`` bytes. Its blobs
+    (``blob_count``, ``plain`` bytes) stand in its plain ``header``: as objects they take six times the memory."""
 
     id: PackId
     size: int
-    blobs: list[BlobLocation]
+    blob_count: int
+    plain: int
+    header: bytes
     data: bytes | memoryview = b""
-    """Where the builder's memory has it; empty for a pack that another process has stored."""
+    """Where the builder's memory has it; empty for a pack that the store has."""
+
+    @classmethod
+    def of(cls, pack: PackId, size: int, blobs: Sequence[PackedBlob]) -> Self:
+        """One that the store has, with these blobs in their order."""
+        plain = sum(blob.uncompressed_length or blob.length - OVERHEAD for blob in blobs)
+        return cls(pack, size, len(blobs), plain, encode_header(blobs))
+
+    @property
+    def sealed(self) -> int:
+        """The bytes of its blobs as they lie there."""
+        return self.size - end_size(len(self.header))
+
+    def blobs(self) -> Iterator[BlobLocation]:
+        """Each blob, in their order."""
+        return (blob.in_pack(self.id) for blob in entries(self.header))
 
 
 class PackMemory:
@@ -112,33 +131,38 @@ class PackBuilder:
 
     def __init__(self, memory: mmap.mmap, *, apart: bool = False) -> None:
         self.apart, self.memory = apart, memory
-        self._blobs: list[PackedBlob] = []
+        self._header = bytearray()
+        self._count = self._plain = 0
         self.size = 0
         """Bytes of sealed blobs so far, without the header."""
 
     def __len__(self) -> int:
-        return len(self._blobs)
+        return self._count
 
     def add(self, kind: BlobType, blob: BlobId, sealed: bytes, uncompressed_length: int) -> None:
         """Append a sealed blob; ``uncompressed_length`` is 0 when it is not compressed."""
-        self._blobs.append(PackedBlob(kind, blob, self.size, len(sealed), uncompressed_length))
+        self._header += _encode_entry(kind, blob, len(sealed), uncompressed_length)
+        self._count += 1
+        self._plain += uncompressed_length or len(sealed) - OVERHEAD
         self._append(sealed)
 
     def absorb(self, other: PackBuilder) -> None:
         """Append all that ``other`` holds."""
-        self._blobs += [blob._replace(offset=self.size + blob.offset) for blob in other._blobs]
+        self._header += other._header
+        self._count += other._count
+        self._plain += other._plain
         self._append(memoryview(other.memory)[: other.size])
 
     def finish(self, key: SealingKey) -> FinishedPack:
         """Close the pack with its header, read back before it is trusted. Nothing can be added then."""
-        header = key.seal(encode_header(self._blobs))
-        if decode_header(key.open(header)) != self._blobs:
+        header = bytes(self._header)
+        sealed = key.seal(header)
+        if key.open(sealed) != header:
             raise Damaged("a pack's header changed while it was sealed; the memory of this machine may be faulty")
-        self._append(header)
-        self._append(_LENGTH.pack(len(header)))
+        self._append(sealed)
+        self._append(_LENGTH.pack(len(sealed)))
         data = memoryview(self.memory).toreadonly()[: self.size]
-        name = hashlib.sha256(data).digest()
-        return FinishedPack(name, len(data), [blob.in_pack(name) for blob in self._blobs], data)
+        return FinishedPack(hashlib.sha256(data).digest(), len(data), self._count, self._plain, header, data)
 
     def _append(self, data: bytes | memoryview) -> None:
         end = self.size + len(data)
@@ -146,40 +170,42 @@ class PackBuilder:
         self.size = end
 
 
-def encode_header(blobs: list[PackedBlob]) -> bytes:
+def encode_header(blobs: Iterable[PackedBlob]) -> bytes:
     """The plain header of a pack."""
-    return b"".join(_encode_entry(blob) for blob in blobs)
+    return b"".join(_encode_entry(blob.kind, blob.id, blob.length, blob.uncompressed_length) for blob in blobs)
 
 
-def _encode_entry(blob: PackedBlob) -> bytes:
-    tree = 1 if blob.kind is BlobType.TREE else 0
-    if blob.uncompressed_length:
-        return _COMPRESSED.pack(2 + tree, blob.length, blob.uncompressed_length, blob.id)
-    return _PLAIN.pack(tree, blob.length, blob.id)
+def _encode_entry(kind: BlobType, blob: BlobId, length: int, uncompressed_length: int) -> bytes:
+    tree = 1 if kind is BlobType.TREE else 0
+    if uncompressed_length:
+        return _COMPRESSED.pack(2 + tree, length, uncompressed_length, blob)
+    return _PLAIN.pack(tree, length, blob)
 
 
 def decode_header(header: bytes) -> list[PackedBlob]:
     """Read a plain header. Raises :class:`Damaged`."""
-    blobs: list[PackedBlob] = []
+    return list(entries(header))
+
+
+def entries(header: bytes) -> Iterator[PackedBlob]:
+    """The same, one by one."""
     position = offset = 0
-    while position < len(header):
-        form = _COMPRESSED if header[position] in (2, 3) else _PLAIN
-        blob = _decode_entry(header, position, form, offset)
-        blobs.append(blob)
-        position += form.size
-        offset += blob.length
-    return blobs
-
-
-def _decode_entry(header: bytes, position: int, form: struct.Struct, offset: int) -> PackedBlob:
-    if header[position] not in _TYPES:
-        raise Damaged(f"a pack's header has a blob of the unknown type {header[position]}")
     try:
-        fields = form.unpack_from(header, position)
+        while position < len(header):
+            kind = _TYPES[header[position]]
+            if header[position] in _COMPRESSED_TYPES:
+                _, length, plain, blob = _COMPRESSED.unpack_from(header, position)
+                position += _COMPRESSED.size
+            else:
+                _, length, blob = _PLAIN.unpack_from(header, position)
+                plain = 0
+                position += _PLAIN.size
+            yield PackedBlob(kind, blob, offset, length, plain)
+            offset += length
+    except KeyError:
+        raise Damaged(f"a pack's header has a blob of the unknown type {header[position]}") from None
     except struct.error as error:
         raise Damaged("a pack's header ends in the middle of an entry") from error
-    plain = fields[2] if form is _COMPRESSED else 0
-    return PackedBlob(_TYPES[fields[0]], fields[-1], offset, fields[1], plain)
 
 
 def read_header(key: SealingKey, size: int, read: ReadRange) -> list[PackedBlob]:

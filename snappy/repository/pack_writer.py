@@ -22,6 +22,10 @@ OPEN_PACKS = {BlobType.DATA: 2, BlobType.TREE: 1}
 """How many packs of a kind are filled at a time. Blobs go to one of them at random, so that the size of a pack
 tells an onlooker less about where files were cut; trees are not cut."""
 
+MOST_PACKS = 4
+"""How many packs are filled or travel, of all kinds together. While there is no memory for one more, a blob goes to the
+pack of its kind that there is; if there is none, it waits until one has arrived."""
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a repository is written. It can be read with any options."""
@@ -66,11 +70,12 @@ class PackWriter:
         uploaded: Uploaded,
         *,
         in_flight: int = IN_FLIGHT,
+        most: int = MOST_PACKS,
         random: Random = os.urandom,
     ) -> None:
         self._store, self._key, self._options, self._uploaded, self._random = store, key, options, uploaded, random
         self._compressor = None if options.compression is None else Compressor(options.compression)
-        self._memory = PackMemory(options.pack_size)
+        self._memory, self._most = PackMemory(options.pack_size), most
         self._uploader = PackUploader(self._upload, in_flight)
         self._lock = threading.Lock()  # over the packs being filled
         self._filling: dict[BlobType, list[PackBuilder]] = {kind: [] for kind in BlobType}
@@ -179,20 +184,28 @@ class PackWriter:
         return builder
 
     def _pick(self, kind: BlobType, sealed: bytes) -> PackBuilder:
-        """One at random; what is sealed begins with a number that is."""
+        """One at random, if there are several; what is sealed begins with a number that is."""
         if len(sealed) >= self._options.pack_size:
             return PackBuilder(self._memory.take(len(sealed)))
         filling = self._filling[kind]
         chosen = sealed[0] % OPEN_PACKS[kind]
-        if chosen >= len(filling):
+        if chosen >= len(filling) and self._may_begin(filling):
             filling.append(PackBuilder(self._memory.take()))
         return filling[min(chosen, len(filling) - 1)]
+
+    def _may_begin(self, filling: list[PackBuilder]) -> bool:
+        """Whether there is memory for one more; it is waited for where none of the kind is being filled."""
+        may_travel = self._most - 1 - sum(map(len, self._filling.values()))
+        if filling:
+            return self._uploader.on_their_way <= may_travel
+        self._uploader.wait(max(0, may_travel))
+        return True
 
     def _upload(self, builder: PackBuilder) -> None:
         pack = builder.finish(self._key)
         self._store.save(FileType.PACK, pack.id.hex(), pack.data)
         self._memory.give_back(builder.memory)
-        self._uploaded(pack, builder.apart)
+        self._uploaded(pack._replace(data=b""), builder.apart)
 
 
 def _merged(packs: list[PackBuilder], size: int) -> list[PackBuilder]:

@@ -49,7 +49,7 @@ _LOG = log.get(__name__)
 class Apart(NamedTuple):
     """What a writer set apart, and where it lies."""
 
-    location: BlobLocation
+    pack: FinishedPack
     data: bytes
 
 
@@ -168,9 +168,9 @@ class Repository:
         unlisted = [pack for pack in packs if pack[0] not in known]
         with ThreadPoolExecutor(_HEADER_READERS, thread_name_prefix="pack-header") as pool:
             found = list(pool.map(lambda pack: self._look_into(*pack), unlisted))
-        adopted = [blobs for blobs in found if isinstance(blobs, list) and blobs]
-        for blobs in adopted:
-            self._writer.adopt(blobs)
+        adopted = [pack for pack in found if isinstance(pack, FinishedPack)]
+        for pack in adopted:
+            self._writer.adopt(pack)
         return Unlisted(len(adopted), [one for one in found if isinstance(one, Apart)])
 
     def save_apart(self, data: bytes) -> None:
@@ -181,7 +181,7 @@ class Repository:
 
     def list_at_end(self, apart: Apart) -> None:
         """Let :meth:`flush` list what a lost writer set apart: nobody will need it any more."""
-        self._writer.list_at_end(apart.location)
+        self._writer.list_at_end(apart.pack)
 
     def has_blob(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether the blob is stored, or was saved here and is on its way."""
@@ -296,10 +296,10 @@ class Repository:
         """Of each blob, given with its plain bytes, whether a worker has to store it: nobody did, or is about to."""
         return self._writer.claim(kind, blobs)
 
-    def take_in(self, pack: FinishedPack, sealed: int) -> None:
-        """Learn that a worker stored what it claimed, in this pack with ``sealed`` bytes of blobs: the next index file
-        lists it. Raises as :meth:`save_blob` does."""
-        self._writer.take_in(pack, sealed)
+    def take_in(self, pack: FinishedPack) -> None:
+        """Learn that a worker stored what it claimed, in this pack: the next index file lists it. Raises as
+        :meth:`save_blob` does."""
+        self._writer.take_in(pack)
 
     # Trees
 
@@ -363,17 +363,18 @@ class Repository:
             finally:
                 self.store.fence, self._writer.may_write = no_fence, no_fence
 
-    def _look_into(self, pack: PackId, size: int) -> list[BlobLocation] | Apart:
+    def _look_into(self, name: PackId, size: int) -> FinishedPack | Apart | None:
         try:
-            blobs = [blob.in_pack(pack) for blob in self.pack_blobs(pack, size)]
-            return self._set_apart(blobs) or blobs
+            pack = FinishedPack.of(name, size, self.pack_blobs(name, size))
+            return self._set_apart(pack) or pack
         except (Damaged, NotFound) as error:
-            _LOG.warning("a pack that no index lists cannot be read", pack=pack.hex(), reason=error.message)
-            return []
-
-    def _set_apart(self, blobs: list[BlobLocation]) -> Apart | None:
-        if len(blobs) != 1 or blobs[0].kind is not BlobType.DATA:
+            _LOG.warning("a pack that no index lists cannot be read", pack=name.hex(), reason=error.message)
             return None
-        data = self.reader.load_at(blobs[0])
+
+    def _set_apart(self, pack: FinishedPack) -> Apart | None:
+        [first, *others] = pack.blobs()
+        if others or first.kind is not BlobType.DATA:
+            return None
+        data = self.reader.load_at(first)
         stamp, rest = data[:_STAMP_SIZE], data[_STAMP_SIZE:]
-        return Apart(blobs[0], rest) if compare_digest(stamp, self._master.stamp(_APART, rest)) else None
+        return Apart(pack, rest) if compare_digest(stamp, self._master.stamp(_APART, rest)) else None

@@ -42,10 +42,16 @@ class PackUploader:
             self._free.release()
             raise
 
-    def wait(self) -> None:
-        """Return when no pack is on its way. Raises the error of the first upload that failed, at once."""
+    @property
+    def on_their_way(self) -> int:
+        """How many packs were handed over and have not arrived."""
+        return self._running
+
+    def wait(self, left: int = 0) -> None:
+        """Return when no more than so many packs are on their way. Raises the error of the first upload that failed,
+        at once."""
         with self._idle:
-            self._idle.wait_for(lambda: self._running == 0 or self._failure is not None)
+            self._idle.wait_for(lambda: self._running <= left or self._failure is not None)
         self.raise_failure()
 
     def fail(self, error: BaseException) -> None:

@@ -32,7 +32,6 @@ from snappy.repository.link import (
     Flush,
     Notice,
     Packed,
-    PackEntry,
     Part,
     Reached,
     Round,
@@ -54,6 +53,7 @@ SEALERS = 1
 """Threads that seal chunks of large files, of which nobody else may have any."""
 CHUNKS_IN_FLIGHT = 2
 PACKS_IN_FLIGHT = 1
+MOST_PACKS = 2
 
 
 class _Reading:
@@ -92,7 +92,7 @@ class Worker:
         self._chunker = Chunker(setup.chunker_seed)
         options = Options(pack_size=setup.pack_size, compression=setup.compression)
         key = SealingKey.from_json(setup.key)
-        self._packs = PackWriter(store, key, options, self._uploaded, in_flight=PACKS_IN_FLIGHT)
+        self._packs = PackWriter(store, key, options, self._uploaded, in_flight=PACKS_IN_FLIGHT, most=MOST_PACKS)
         self._orders: SimpleQueue[Batch | Flush | Stop] = SimpleQueue()
         self._answers: SimpleQueue[bytes] = SimpleQueue()
         self._waiting: deque[_Reading] = deque()
@@ -209,8 +209,7 @@ class Worker:
             self._sealing.popleft().result()
 
     def _uploaded(self, pack: FinishedPack, _apart: bool) -> None:
-        blobs = [PackEntry(blob.id, blob.offset, blob.length, blob.uncompressed_length) for blob in pack.blobs]
-        self._link.send(Packed(pack.id, pack.size, blobs))
+        self._link.send(Packed(pack.id, pack.size, pack.blob_count, pack.plain, pack.header))
 
 
 def work(link: WorkerLink, setup: Setup, store: Store) -> None:

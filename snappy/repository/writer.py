@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 import msgspec
@@ -13,11 +14,14 @@ import msgspec
 from snappy import heap
 from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
-from snappy.repository.format import BlobId, BlobLocation, BlobType, Random, blob_id
-from snappy.repository.index import BLOBS_IN_A_FILE, MemoryIndex, encode_index, in_files
+from snappy.repository.format import BlobId, BlobType, Random, blob_id
+from snappy.repository.index import BLOBS_IN_A_FILE, MemoryIndex, encode_index
 from snappy.repository.pack import FinishedPack, Unsealed
 from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.store import FileType, Store, no_fence
+
+_TOGETHER = 4096
+"""Blobs of a stored pack that are looked at together: as objects all of them would take a good part of its memory."""
 
 
 class SavedBlob(NamedTuple):
@@ -73,10 +77,11 @@ class BlobWriter:
         self._clock = clock
         self._packs = PackWriter(store, key, options, self._uploaded, random=random)
         self._lock = threading.Lock()  # over the pending blobs, what is to be listed, and the statistics
-        self._pending: set[tuple[BlobType, BlobId]] = set()
+        self._pending: dict[BlobType, set[BlobId]] = {kind: set() for kind in BlobType}
         self._index_lock = threading.Lock()  # held while an index file is written
-        self._unlisted: list[BlobLocation] = []
-        self._apart: list[BlobLocation] = []
+        self._unlisted: list[FinishedPack] = []
+        self._blobs_unlisted = 0
+        self._apart: list[FinishedPack] = []
         self._listed_at = clock()
         self.stats = Stats()
         self.may_write: Callable[[], None] = no_fence
@@ -84,7 +89,7 @@ class BlobWriter:
 
     def has(self, kind: BlobType, blob: BlobId) -> bool:
         """Whether the blob is stored, or on its way since this process began."""
-        return (self._pending and (kind, blob) in self._pending) or self._index.has(kind, blob)
+        return blob in self._pending[kind] or self._index.has(kind, blob)
 
     def has_all(self, kind: BlobType, blobs: Collection[BlobId]) -> bool:
         """The same of all of them."""
@@ -141,16 +146,16 @@ class BlobWriter:
         if self.has(kind, blob):
             self.stats.blobs_known += 1
             return False
-        self._pending.add((kind, blob))
+        self._pending[kind].add(blob)
         self.stats.blobs_new += 1
         self.stats.bytes_new += size
         return True
 
-    def take_in(self, pack: FinishedPack, sealed: int) -> None:
-        """Another process stored what it claimed, in a pack with ``sealed`` bytes of blobs."""
+    def take_in(self, pack: FinishedPack) -> None:
+        """Another process stored what it claimed, in this pack."""
         self._packs.raise_failure()
         self._uploaded(pack, False)
-        self._added(sealed)
+        self._added(pack.sealed)
 
     def leave(self, kind: BlobType) -> None:
         """Others store such blobs from now on: what is left is uploaded, and little memory kept."""
@@ -162,21 +167,19 @@ class BlobWriter:
         self.may_write()
         self._packs.add_apart(data)
 
-    def list_at_end(self, blob: BlobLocation) -> None:
-        """List a blob that another set apart together with ours."""
+    def list_at_end(self, pack: FinishedPack) -> None:
+        """List a blob that another set apart, in a pack of its own, together with ours."""
         with self._lock:
-            self._apart.append(blob)
+            self._apart.append(pack)
 
-    def adopt(self, blobs: list[BlobLocation]) -> None:
-        """Take in blobs that lie in a pack which no index file lists; the next one will."""
-        self._index.add(blobs)
-        with self._lock:
-            self._unlisted.extend(blobs)
+    def adopt(self, pack: FinishedPack) -> None:
+        """Take in the blobs of a pack which no index file lists; the next one will."""
+        self._learn(pack)
 
     def save_index_if_due(self) -> None:
         """List what was uploaded in an index file, if it is time; another thread that does so already suffices."""
         due = self._clock() - self._listed_at >= self._options.index_every
-        if not (due or len(self._unlisted) >= BLOBS_IN_A_FILE) or not self._unlisted:
+        if not (due or self._blobs_unlisted >= BLOBS_IN_A_FILE) or not self._unlisted:
             return
         if self._index_lock.acquire(blocking=False):
             try:
@@ -203,13 +206,24 @@ class BlobWriter:
         self._packs.close()
 
     def _uploaded(self, pack: FinishedPack, apart: bool) -> None:
-        if not apart:
-            self._index.add(pack.blobs)
+        if apart:
+            self.list_at_end(pack)
+        else:
+            self._learn(pack)
         with self._lock:
-            (self._apart if apart else self._unlisted).extend(pack.blobs)
-            self._pending.difference_update((blob.kind, blob.id) for blob in pack.blobs)
             self.stats.packs_written += 1
             self.stats.bytes_stored += pack.size
+
+    def _learn(self, pack: FinishedPack) -> None:
+        """Where blobs lie that are stored, and are to be listed."""
+        blobs = pack.blobs()
+        while some := list(islice(blobs, _TOGETHER)):
+            self._index.add(some)
+            with self._lock:
+                self._pending[some[0].kind].difference_update([blob.id for blob in some])
+        with self._lock:
+            self._unlisted.append(pack)
+            self._blobs_unlisted += pack.blob_count
 
     def _save_whole_index(self) -> None:
         with self._lock:
@@ -219,9 +233,24 @@ class BlobWriter:
 
     def _save_index(self) -> None:
         with self._lock:
-            blobs, self._unlisted = self._unlisted, []
+            packs, self._unlisted, self._blobs_unlisted = self._unlisted, [], 0
             self._listed_at = self._clock()
-        for listed in in_files(blobs):
-            self._documents.save(FileType.INDEX, encode_index(listed))
+        for listed in _in_files(packs):
+            blobs = chain.from_iterable(pack.blobs() for pack in listed)
+            self._documents.save(FileType.INDEX, encode_index(blobs))
             self.stats.indexes_written += 1
         heap.give_back()
+
+
+def _in_files(packs: Iterable[FinishedPack]) -> Iterator[list[FinishedPack]]:
+    """What each index file lists: no more blobs than it should, but a whole pack at least."""
+    listed: list[FinishedPack] = []
+    count = 0
+    for pack in packs:
+        if listed and count + pack.blob_count > BLOBS_IN_A_FILE:
+            yield listed
+            listed, count = [], 0
+        listed.append(pack)
+        count += pack.blob_count
+    if listed:
+        yield listed

@@ -16,7 +16,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from snappy import __version__, config, log, secrets
+from snappy import __version__, config, heap, log, secrets
 from snappy.bus.connection import Bus
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.micro import MicroService
@@ -232,6 +232,7 @@ class SourceService:
             self._slots.release()
             if self._holds.get(hold.job.id) is hold:
                 del self._holds[hold.job.id]
+            asyncio.get_running_loop().run_in_executor(None, heap.let_go)  # of an index and packs it is much
             if not task.cancelled() and (error := task.exception()):
                 _log.error("an attempt broke off; its hold will run out", job=hold.job.id, exc_info=error)
 

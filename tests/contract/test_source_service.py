@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
+from snappy import heap
 from snappy.config import Allow, Audit, Config, Core, SourceService, TargetService
 from snappy.errors import BadOptions, BusUnavailable, Denied, UnknownKey
 from snappy.frontend.api import Client
@@ -20,6 +21,7 @@ from snappy.jobs.messages import HoldAnswer, HoldRequest, JobRecord
 from snappy.jobs.states import State
 from snappy.repository.entries import Entry, Node, Sink
 from snappy.sources import base, service
+from snappy.sources.site import Site
 from tests.support.stack import Inside, in_process
 
 SECONDS = 60.0
@@ -38,7 +40,7 @@ class Drip:
     stop = threading.Event()
     yielded = 0
 
-    def __init__(self, options: Nothing) -> None: ...
+    def __init__(self, options: Nothing, site: Site) -> None: ...
 
     def claims(self) -> list[str]:
         return ["/drip"]
@@ -57,11 +59,11 @@ class Drip:
             yield Entry(path=b"/drip/" + name, node=Node(name=name, type="file", mode=0o644), open=io.BytesIO)
 
     @classmethod
-    def restore_claims(cls, options: Nothing) -> list[str]:
+    def restore_claims(cls, options: Nothing, site: Site) -> list[str]:
         return []
 
     @classmethod
-    def import_(cls, options: Nothing, claims: Sequence[str]) -> Sink:
+    def import_(cls, options: Nothing, claims: Sequence[str], site: Site) -> Sink:
         raise BadOptions("what drips cannot be restored")
 
 
@@ -124,6 +126,18 @@ async def stack(settings: Config) -> AsyncIterator[tuple[Inside, Client]]:
     """Core, audit, target and source, and alice to ask them."""
     async with in_process(settings, ["alice", "bob"], passwords=password) as inside, inside.client("alice") as client:
         yield inside, client
+
+
+async def test_what_a_job_had_in_memory_is_let_go(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = threading.Event()
+    monkeypatch.setattr(heap, "let_go", gone.set)
+    async with stack(settings) as (_, client):
+        job = await start(client)
+        await flowing()
+        assert not gone.is_set()
+        await client.cancel(job.id)
+        await client.wait(job.id)
+        assert await asyncio.to_thread(gone.wait, SECONDS)
 
 
 async def test_a_running_job_is_cancelled_within_seconds_and_leaves_no_lock(settings: Config, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_packs(blobs: list[tuple[BlobType, bytes, bytes, int]]) -> None:
         builder.add(kind, name, sealed, uncompressed)
     pack = builder.finish(KEY)
     found = read_header(KEY, len(pack.data), lambda offset, length: pack.data[offset : offset + length])
-    assert [blob.in_pack(pack.id) for blob in found] == pack.blobs
+    assert [blob.in_pack(pack.id) for blob in found] == list(pack.blobs())
     read = [(blob.kind, blob.id, pack.data[blob.offset :][: blob.length], blob.uncompressed_length) for blob in found]
     assert read == blobs
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -39,3 +41,18 @@ def test_what_is_free_is_given_back_where_that_can_be_asked(monkeypatch: pytest.
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     heap.give_back()
     assert asked == [0]
+
+
+def test_what_only_refers_to_itself_is_let_go() -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.own = self
+
+    gc.disable()  # nobody else may find it
+    try:
+        left = weakref.ref(Ring())
+        assert left() is not None
+        heap.let_go()
+        assert left() is None
+    finally:
+        gc.enable()

@@ -307,7 +307,7 @@ def test_an_error_of_one_worker_is_the_backups(tree: Path, tmp_path: Path, start
 def test_an_error_here_ends_the_workers(
     repository: Repository, tree: Path, started: list[Crew], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(pack: object, sealed: int) -> None:
+    def broken(pack: object) -> None:
         raise Damaged("the index is broken")
 
     monkeypatch.setattr(repository, "take_in", broken)

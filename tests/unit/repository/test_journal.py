@@ -172,7 +172,7 @@ def test_a_file_in_the_place_of_another_is_read(repository: Repository, tree: Pa
 
 def test_blobs_that_are_gone_are_stored_again(repository: Repository, tree: Path) -> None:
     lost_attempt(repository, tree, lost_at=20 * FILE)
-    kept = {one.location.pack.hex() for one in unlisted(repository).apart}
+    kept = {one.pack.id.hex() for one in unlisted(repository).apart}
     for name, _ in repository.store.list(FileType.PACK):
         if name not in kept:
             repository.store.remove(FileType.PACK, name)
@@ -186,7 +186,7 @@ def test_what_follows_a_record_that_was_lost_is_not_believed(repository: Reposit
     apart = unlisted(repository).apart
     assert len(apart) > 3
     first = min(apart, key=lambda one: msgspec.msgpack.decode(one.data)[3])
-    repository.store.remove(FileType.PACK, first.location.pack.hex())
+    repository.store.remove(FileType.PACK, first.pack.id.hex())
     done = attempt(repository, large, 2)
     assert done.bytes_read == 40 * MIB
     expect_as_read_anew(repository, done, large)
@@ -197,7 +197,7 @@ def test_records_are_listed_when_the_backup_is_done(repository: Repository, tree
     left = unlisted(repository).apart
     assert left
     lost_attempt(repository, tree, lost_at=24 * FILE, number=2)
-    assert {one.location for one in left} <= {one.location for one in unlisted(repository).apart}
+    assert {one.pack for one in left} <= {one.pack for one in unlisted(repository).apart}
     attempt(repository, tree, 3)
     assert unlisted(repository) == Unlisted(0, [])
 

@@ -39,7 +39,7 @@ def test_a_pack_describes_itself(count: int, kind: BlobType) -> None:
     pack = built(count, kind)
     assert pack.id == hashlib.sha256(pack.data).digest()
     found = read(pack.data)
-    assert [blob.in_pack(pack.id) for blob in found] == pack.blobs
+    assert [blob.in_pack(pack.id) for blob in found] == list(pack.blobs())
     for number, blob in enumerate(found):
         assert KEY.open(pack.data[blob.offset : blob.offset + blob.length]) == b"x" * number
 
@@ -72,7 +72,8 @@ def test_absorb_joins_two_packs() -> None:
     one.absorb(other)
     pack = one.finish(KEY)
     assert bytes(pack.data[:11]) == b"firstsecond"
-    assert [(blob.offset, blob.length) for blob in pack.blobs] == [(0, 5), (5, 6)]
+    assert [(blob.offset, blob.length) for blob in pack.blobs()] == [(0, 5), (5, 6)]
+    assert (pack.blob_count, pack.sealed) == (2, 11)
 
 
 def test_memory_that_was_given_back_is_used_again() -> None:
@@ -95,6 +96,15 @@ def test_a_blob_larger_than_a_pack_has_memory_of_its_own() -> None:
     assert KEY.open(pack.data[: len(large)]) == bytes(3 * MIB)
     memory.give_back(block)
     assert memory.take() is not block
+
+
+def test_a_pack_says_how_much_it_holds() -> None:
+    pack = built(16)
+    blobs = list(pack.blobs())
+    assert (pack.blob_count, pack.sealed) == (16, sum(blob.length for blob in blobs))
+    assert pack.plain == 8 * 1000 + sum(range(0, 16, 2))
+    stored = FinishedPack.of(pack.id, pack.size, read(pack.data))
+    assert stored == pack._replace(data=b"")
 
 
 @pytest.mark.parametrize("header", [b"\x00" * 36, b"\x02" * 40, b"\x04" + bytes(40), b"\x00" * 38])

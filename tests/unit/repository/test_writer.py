@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +16,7 @@ from snappy.repository.crypto import SealingKey
 from snappy.repository.documents import Documents
 from snappy.repository.format import BlobType, blob_id
 from snappy.repository.index import MemoryIndex
-from snappy.repository.pack_writer import NamedData, Options
+from snappy.repository.pack_writer import NamedData, Options, PackWriter
 from snappy.repository.reader import BlobReader
 from snappy.repository.store import FileType, Store
 from snappy.repository.writer import BlobWriter
@@ -113,6 +115,39 @@ def test_packs_are_near_their_size(rig: Rig) -> None:
     assert sizes[2] > 10_000
     assert rig.writer.stats.packs_written == len(sizes)
     assert rig.writer.stats.bytes_stored == sum(sizes)
+
+
+def slow_writer(most: int) -> PackWriter:
+    """One pack travels at a time, and takes a while."""
+    store = memory_store(Interposed(lambda method, path: time.sleep(0.002) if method == "pipe_file" else None))
+    return PackWriter(store, KEY, SMALL, lambda pack, apart: None, in_flight=1, most=most)
+
+
+def test_no_more_packs_lie_in_memory_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    packs, seen = slow_writer(2), list[int]()
+    take = packs._memory.take
+
+    def counted(blob: int = 0) -> mmap.mmap:
+        seen.append(1 + sum(map(len, packs._filling.values())) + packs._uploader.on_their_way)
+        return take(blob)
+
+    monkeypatch.setattr(packs._memory, "take", counted)
+    for blob, data in named(os.urandom(1000) for _ in range(200)):
+        packs.add(BlobType.DATA, data, blob)
+    packs.flush()
+    packs.close()
+    assert len(seen) > 15
+    assert max(seen) == 2
+
+
+def test_each_kind_has_a_pack_however_little_memory_there_is() -> None:
+    packs = slow_writer(1)
+    for blob, data in named(os.urandom(1000) for _ in range(30)):
+        packs.add(BlobType.DATA, data, blob)
+        packs.add(BlobType.TREE, data, blob)
+    packs.flush()
+    assert len(packs._store.list(FileType.PACK)) == 6
+    packs.close()
 
 
 def test_order_packs_then_index() -> None:
