@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from msgspec.structs import replace
@@ -25,8 +25,9 @@ from snappy.jobs.messages import JobRecord
 from snappy.jobs.promises import Promises
 from snappy.jobs.protection import Promise, Protections
 from snappy.jobs.protection_words import Protection, ProtectionEvent
+from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.schedules.book import ScheduleBook
-from snappy.jobs.states import FINAL
+from snappy.jobs.states import FINAL, State
 from snappy.jobs.store import JobStore, Kept, Mirror
 
 _log = log.get(__name__)
@@ -93,11 +94,11 @@ class Freshness:
             self._noted = 0
             self._kept.start_over()
         await self._kept.sync()
-        promises = Promises(self._settings.promises, [kept.value for kept in await self._book.all()])
+        schedules = [kept.value for kept in await self._book.all()]
+        promises, now = Promises(self._settings.promises, schedules), self._clock()
         known = {name: kept.value for name, kept in self._kept.kept.items()}
-        for record in self._news():
+        for record in (*self._news(), *self._refused(schedules)):
             protection.note(known, record)
-        now = self._clock()
         expected = promises.expected(known.values())
         return {name: replace(source, seen=now) for name, source in expected.items()} | known, promises
 
@@ -115,6 +116,13 @@ class Freshness:
         found = (kept.value for kept in self._store.records.kept.values() if kept.revision > self._noted)
         over = [record for record in found if record.state in FINAL and record.kind in protection.KINDS]
         return sorted((each for each in over if not self._is_passing(each.source)), key=lambda each: each.updated)
+
+    def _refused(self, schedules: Iterable[Schedule]) -> Iterator[JobRecord]:
+        """The newest jobs of schedules that were rejected before they ran: of their commands only names are kept."""
+        for schedule in schedules:
+            kept = self._store.records.get(schedule.last_job)
+            if kept and kept.value.state is State.REJECTED and not kept.value.attempts:
+                yield replace(kept.value, command=schedule.command)
 
     # ---- what is written and told --------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class Promises:
     def __init__(self, configured: Sequence[config.Promise], schedules: Iterable[Schedule]) -> None:
         self._configured = configured
         self._backups: defaultdict[str, list[Schedule]] = defaultdict(list)
-        self._drills: list[Schedule] = []
+        self._drills: defaultdict[str, list[Schedule]] = defaultdict(list)
         self._expected: dict[str, Protection] = {}
         for schedule in schedules:
             self._add(schedule)
@@ -36,7 +36,7 @@ class Promises:
             self._backups[source.id].append(schedule)
             self._expected[source.id] = source
         elif schedule.kind == DRILL:
-            self._drills.append(schedule)
+            self._drills[schedule.command["target"]].append(schedule)
 
     def expected(self, known: Collection[Protection]) -> Protections:
         """What ought to be backed up, whether it ever was or not, by id. A promise that names one of
@@ -62,7 +62,7 @@ class Promises:
         return Upcoming(schedule=first.name, kind=first.kind, at=first.next_slot) if first else None
 
     def _drills_of(self, source: Protection) -> list[Schedule]:
-        return [schedule for schedule in self._drills if is_meant(schedule.command, source)]
+        return [schedule for schedule in self._drills[source.target] if is_meant(schedule.command, source)]
 
     def _names(self, promise: config.Promise, source: Protection) -> bool:
         if _is_named(promise) and _expect(promise).id == source.id:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from snappy.errors import Duplicate
 from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.protection_words import Good, Mishap, Protection
 from snappy.jobs.states import State
@@ -95,7 +96,9 @@ def _after_drill(before: Protection, record: JobRecord) -> Protection:
 
 
 def _after_mishap(before: Protection, record: JobRecord) -> Protection:
-    if record.error is None or (before.mishap and before.mishap.at >= record.updated):
+    if record.error is None or record.error.code == Duplicate.code:
+        return before
+    if before.mishap and before.mishap.at >= record.updated:
         return before
     mishap = Mishap(
         job=record.id,

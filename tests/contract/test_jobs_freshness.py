@@ -208,6 +208,22 @@ async def test_what_is_no_more_expected_and_never_was_leaves(stack: Stack, site:
     assert (await alice.status()).sources == []
 
 
+async def test_what_a_schedule_may_not_any_more_is_told(stack: Stack, site: Worker, alice: Client) -> None:
+    """Its jobs are rejected before they run, and keep nothing of their command."""
+    name, command = "nightly", {**BACKUP, "options": {"paths": ["/srv"]}}
+    await alice.schedules.add(name, "backup", command, cron=CRON)
+    kept = await stack.core.schedules.book.get(name)
+    assert kept is not None
+    wrong = {**kept.value.command, "target": "gone"}
+    rejected = await alice.submit("backup", wrong)
+    assert (rejected.state, "options" in rejected.command) == ("rejected", False)
+    await stack.core.schedules.book.write(replace(kept.value, last_job=rejected.id), kept.revision)
+    source = await only(alice)
+    assert source.known.paths == ["/srv"]
+    assert source.known.mishap is not None
+    assert (source.known.mishap.job, source.known.mishap.code) == (rejected.id, "unknown-service")
+
+
 async def test_a_promise_of_what_is_neither_backup_nor_drill_is_refused(
     stack: Stack, site: Worker, alice: Client
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -104,6 +105,11 @@ def test_a_failure_is_noted_and_takes_nothing_away(state: State) -> None:
     assert source.backups[0].job == "one"
     assert source.mishap is not None
     assert (source.mishap.job, source.mishap.code, source.mishap.at) == ("two", "no-space", NOW + 9)
+
+
+def test_that_a_twin_goes_on_is_no_failure() -> None:
+    twin = replace(failed("backup", "two", NOW), state=State.REJECTED, error=ErrorInfo(code="duplicate", message="x"))
+    assert only(noted(twin)).mishap is None
 
 
 def test_what_was_cancelled_or_never_was_a_command_says_nothing() -> None:
@@ -239,6 +245,41 @@ def test_each_change_is_an_event_of_its_own() -> None:
     again = only(noted(backup("two", NOW + 24 * 31 * HOUR), known={told.id: told}))
     better = at(again, 24 * 31)
     assert (better.is_stale, better.event, better.event_number) == (False, "fresh", 2)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.integers(1, 40 * 24).map(lambda hours: ("wait", hours)),
+        st.sampled_from([("back up", 0), ("drill", 0), ("tell", 0)]),
+        st.integers(0, 2).map(lambda which: ("promise", which)),
+    ),
+    max_size=40,
+)
+PROMISES = [Promise(), DAILY, Promise(max_age=99 * HOUR)]
+
+
+@given(STEPS)
+def test_whatever_happens_each_event_contradicts_the_one_before_of_its_kind(steps: list[tuple[str, int]]) -> None:
+    source, now, promise = only(noted(backup("first"))), NOW, DAILY
+    told = {"backup": ["fresh"], "drill": ["proven"]}
+    for step, number in [*steps, *[("tell", 0)] * 3]:
+        now += number * HOUR if step == "wait" else 1
+        promise = PROMISES[number] if step == "promise" else promise
+        if step == "back up":
+            source = only(noted(backup(f"b{now}", now), known={source.id: source}))
+        if step == "drill":
+            proof = drill(f"d{now}", now, snapshot="f", host="db1", paths=["/srv"])
+            source = only(noted(proof, known={source.id: source}))
+        if step == "tell":
+            source = replace(source, told=True)
+        before, source = source, judged(source, promise, now, may_accuse=True)
+        if source is not before:
+            assert source.event_number == before.event_number + 1
+            told["backup" if source.event in ("stale", "fresh") else "drill"].append(source.event)
+    for events in told.values():
+        assert all(one != other for one, other in pairwise(events))
+    assert source.is_stale is protection.is_stale(source, promise, now)
+    assert source.is_unproven is protection.is_unproven(source, promise, now)
 
 
 def test_a_core_that_may_not_accuse_yet_still_gives_the_all_clear() -> None:
