@@ -76,9 +76,10 @@ class Image(Protocol):
     """What there is to know of a disk's image before it is read. What ``open`` of its entry gives can ``seek``. Each
     may raise ``OSError``, as ``open`` may."""
 
-    point: str
-    """The moment that the image shows, named so that no other ever has that name; empty: nothing is known of changes
-    between two moments, and no later backup need ask."""
+    @property
+    def point(self) -> str:
+        """The moment that the image shows, named so that no other ever has that name; empty: nothing is known of
+        changes between two moments, and no later backup need ask."""
 
     def allocated(self) -> Iterable[Extent]:
         """In any order, all that may be other than zeros."""
