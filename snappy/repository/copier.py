@@ -10,17 +10,26 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from snappy import log
+from snappy.errors import Damaged, NotFound, SnapshotNotFound
 from snappy.repository.carrier import Carrier, Rows
 from snappy.repository.listed_blobs import ListedBlobs
 from snappy.repository.progress import Cancelled, Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot, copy_snapshot
+from snappy.repository.store import FileType
 from snappy.repository.used_blobs import UsedBlobs
 
 _LOG = log.get(__name__)
+
+
+class SnapshotForgotten(SnapshotNotFound, retryable=True):
+    """A snapshot was forgotten while it was copied."""
+
+    hint = "what is left is copied by the next attempt, or job"
 
 
 class Copied(NamedTuple):
@@ -55,7 +64,7 @@ class Copier:
         """Copy those of the source's snapshots that the target does not have; all of them in the order of their times,
         with what became of each.
 
-        Raises :class:`snappy.errors.Damaged` where the source lacks anything of theirs, StorageError,
+        Raises :class:`SnapshotForgotten`, :class:`Damaged` where the source lacks anything of theirs, StorageError,
         :class:`snappy.errors.RepositoryLocked` and what ``cancelled`` raises.
         """
         there = _Copies(self._target.snapshots())
@@ -67,8 +76,22 @@ class Copier:
             else:
                 new.append(snapshot)
         if new:
-            done += self._copy_all(new)
+            with self._while_listed(new):
+                done += self._copy_all(new)
         return sorted(done, key=lambda copied: (copied.snapshot.time, copied.snapshot.id))
+
+    @contextmanager
+    def _while_listed(self, snapshots: Sequence[Snapshot]) -> Iterator[None]:
+        """The source is read without a lock. What a prune moves there is found; what it deletes after a snapshot was
+        forgotten is no damage."""
+        try:
+            yield
+        except (Damaged, NotFound) as error:
+            listed = {name for name, _ in self._source.store.list(FileType.SNAPSHOT)}
+            gone = next((one for one in snapshots if one.id not in listed), None)
+            if gone is None:
+                raise
+            raise SnapshotForgotten(f"snapshot {gone.id[:8]} was forgotten while it was copied") from error
 
     def _copy_all(self, snapshots: Sequence[Snapshot]) -> Iterator[Copied]:
         self._target.load_index()

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from snappy import heap, log
@@ -65,6 +65,11 @@ class IndexLoader:
         self._index.join(self._tables(listed, names))
         self._loaded |= names
         heap.give_back()
+
+    def learn(self, tables: Sequence[Table], names: Iterable[str]) -> None:
+        """Take in what somebody else read of the files of these names."""
+        self._index.join(tables)
+        self._loaded.update(names)
 
     def _tables(self, listed: Files, names: set[str]) -> Sequence[Table]:
         cache = None if self._loaded else self._cache  # it stands for all of the files, not for those that are new

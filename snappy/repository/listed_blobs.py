@@ -78,6 +78,7 @@ class ListedBlobs:
             self.files[name] = [self._take(table, base, pack, blobs) for pack, blobs in packs.items()]
         if len(table):
             self._join(table.settled(), base)
+            self._repo.learn_index(self._parts[-1].table, there)
 
     def size(self, pack: int) -> int:
         """The bytes that a pack must have."""
@@ -145,7 +146,6 @@ class ListedBlobs:
             self._firsts.append(self._find(_KINDS[pack & 1], blob))
             self._pack_of.append(packs + (pack >> 1))
         self.used.extend(bytes(len(table)))
-        self._repo.index.join([table])
 
     def _contents(self, files: list[File]) -> Iterator[tuple[str, Packs]]:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:

@@ -16,6 +16,8 @@ Held = Callable[[bool], AbstractContextManager[object]]
 PATIENCE = 3600.0
 """Seconds in which those who work there may come to their end."""
 PAUSE = 5.0
+LOOK = 0.25
+"""Seconds after which a cancellation is heard."""
 
 
 @contextmanager
@@ -32,5 +34,12 @@ def alone(held: Held, cancelled: Cancelled, patience: float = PATIENCE, pause: f
             except RepositoryLocked:
                 if time.monotonic() >= deadline:
                     raise
-            time.sleep(pause)
+            _wait(pause, cancelled)
         yield
+
+
+def _wait(seconds: float, cancelled: Cancelled) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        cancelled()
+        time.sleep(min(left, LOOK))

@@ -24,6 +24,7 @@ from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, Ran
 from snappy.repository.index import MemoryIndex
 from snappy.repository.index_cache import IndexCache
 from snappy.repository.index_loader import IndexLoader
+from snappy.repository.index_table import Table
 from snappy.repository.key_ring import KeyRing
 from snappy.repository.keys import DEFAULT_COST, ScryptCost, StoredKey
 from snappy.repository.link import Setup, WorkerLink
@@ -159,6 +160,10 @@ class Repository:
     def load_index(self) -> None:
         """Learn what is stored. Raises :class:`snappy.errors.Damaged` and StorageError."""
         self._loader.load()
+
+    def learn_index(self, table: Table, names: Iterable[str]) -> None:
+        """Know what the index files of these names list, as if :meth:`load_index` had read them."""
+        self._loader.learn([table], names)
 
     def load_unlisted(self) -> Unlisted:
         """Learn what lies in packs that no index file lists, and list it with what is saved next: a writer that was

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from itertools import count
 
@@ -10,14 +11,14 @@ import pytest
 
 from snappy.errors import Damaged, JobCancelled, StorageError
 from snappy.repository.checker import Checker
-from snappy.repository.copier import Copied, Copier
+from snappy.repository.copier import Copied, Copier, SnapshotForgotten
 from snappy.repository.format import BlobType
 from snappy.repository.portion import EVERYTHING
 from snappy.repository.progress import Progress, never
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
 from tests.support.engine import CHEAP, PASSWORD, Interposed, flip, memory_store
-from tests.support.littered import SMALL_PACKS, back_up, contents, litter, opened
+from tests.support.littered import SMALL_PACKS, back_up, contents, litter, opened, prune
 
 TEXT = b"what is written twice and twice again " * 100
 
@@ -171,6 +172,49 @@ def test_a_blob_that_is_lost_leaves_no_snapshot(source: Store, target: Store) ->
     with pytest.raises(Damaged):
         copy(source, target)
     assert target.list(FileType.SNAPSHOT) == []
+
+
+def amid_packs(store: Store, work: Callable[[], object]) -> Store:
+    """The same files; ``work`` is done when the first blob is read, but for those of trees."""
+    todo = [work]
+
+    def before(method: str, path: str) -> None:
+        if method == "cat_file" and "/data/" in path and todo and carrying():
+            todo.pop()()
+
+    watched = Interposed(before)
+    watched.store = store._fs.store
+    watched.pseudo_dirs = store._fs.pseudo_dirs
+    return memory_store(watched)
+
+
+def carrying() -> bool:
+    return threading.current_thread().name.startswith("carry")
+
+
+def test_a_prune_of_the_source_meanwhile_costs_the_copy_nothing(source: Store, target: Store) -> None:
+    there = contents(source)
+    packs = {name for name, _ in source.list(FileType.PACK)}
+    done, _ = copy(amid_packs(source, lambda: prune(source, max_unused="0")), target)
+    assert packs - {name for name, _ in source.list(FileType.PACK)}
+    assert {copied.name: there[copied.snapshot.id] for copied in done} == contents(target)
+    assert_sound(target)
+
+
+def test_a_snapshot_that_is_forgotten_and_pruned_meanwhile_is_named(source: Store, target: Store) -> None:
+    """What its end took away is no damage, and the next attempt copies the others."""
+    first, *others = contents(source)
+
+    def forget() -> None:
+        source.remove(FileType.SNAPSHOT, first)
+        prune(source, max_unused="0")
+
+    with pytest.raises(SnapshotForgotten, match=first[:8]) as caught:
+        copy(amid_packs(source, forget), target)
+    assert caught.value.retryable
+    done, _ = copy(source, target, resumes=True)
+    assert [copied.snapshot.id for copied in done] == others
+    assert_sound(target)
 
 
 def test_a_cancelled_copy_is_gone_on_with(source: Store, target: Store) -> None:
