@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from snappy.cli import options, output, rules
+from snappy.cli import objects, options, output, rules
 
 if TYPE_CHECKING:
     from snappy.browse.listing import Entry
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def register(commands: options.Commands) -> None:
     """Add the command."""
     find = options.command(commands, "find", "find files and directories in snapshots")
-    find.add_argument("patterns", metavar="PATTERN", nargs="+", help="a name, or a path with wildcards")
+    find.add_argument("patterns", metavar="PATTERN", nargs="+", help="a name, or a path with wildcards; or an id")
     options.browsing(find)
     find.add_argument("--snapshot", "-s", metavar="ID", action="append", default=[], help="only in this one")
     find.add_argument("--ignore-case", "-i", action="store_true")
@@ -26,6 +26,7 @@ def register(commands: options.Commands) -> None:
     find.add_argument("--newest", "-N", metavar="TIME", type=rules.moment, help="changed then or before")
     find.add_argument("--oldest", "-O", metavar="TIME", type=rules.moment, help="changed then or later")
     find.add_argument("--reverse", "-R", action="store_true", help="the oldest snapshot first")
+    objects.register(find)
     find.set_defaults(run=_find)
 
 
@@ -35,6 +36,9 @@ def _find(arguments: argparse.Namespace) -> int:
     with browsing.opened(arguments) as view:
         snapshots = browsing.named(view, arguments.snapshot, arguments)
         ordered = sorted(snapshots, key=lambda each: each.time, reverse=not arguments.reverse)
+        if arguments.objects:
+            objects.find(view, ordered, arguments)
+            return 0
         found = ((snapshot, list(_matches(view, snapshot, arguments))) for snapshot in ordered)
         hits = ((snapshot, entries) for snapshot, entries in found if entries)
         output.lines(_document(hits) if arguments.json else _lines(hits, arguments))

@@ -9,6 +9,7 @@ import random
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import fsspec
 import pytest
 
 from snappy.cli.main import main
+from snappy.repository.format import BlobType
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
 from tests.support import engine, tools, trees
@@ -123,6 +125,44 @@ def test_find_by_time_host_and_snapshot_is_restics(place: Path, restic: Restic, 
     for more in (("--oldest", "2025-01-01"), ("--newest", "2025-01-01"), ("-s", first, "-s", second), ("-H", "nobody")):
         ours, theirs = (json.loads(each("find", "--json", "*e*", *more)) for each in (snappy, restic.run))
         assert ours == theirs
+
+
+def objects_of(place: Path) -> dict[str, list[str]]:
+    """Some trees, the first snapshot's root among them, some blobs of files, and all packs."""
+    with Repository.open(Store(fsspec.filesystem("file"), str(place)), engine.PASSWORD) as repository:
+        repository.load_index()
+        found = sorted(repository.index, key=lambda place: place.id)
+        trees = [place.id.hex() for place in found if place.kind is BlobType.TREE]
+        blobs = [place.id.hex() for place in found if place.kind is BlobType.DATA]
+        roots = [repository.snapshots()[0].tree, trees[0]]
+        return {"tree": roots, "blob": blobs[:: len(blobs) // 6], "pack": sorted({place.pack.hex() for place in found})}
+
+
+def test_find_by_id_is_restics(place: Path, restic: Restic, snappy: Run) -> None:
+    """A tree in one snapshot: restic stops at the first place of the last tree that it looks for."""
+    known, first = objects_of(place), snapshots(place)[0]
+    cases = [["--tree", tree, "-s", first] for tree in known["tree"]]
+    cases += [["--blob", *known["blob"]], ["--blob", *(blob[:8] for blob in known["blob"])], ["--pack", *known["pack"]]]
+    for more in cases:
+        ours, theirs = (json.loads(each("find", "--json", *more)) for each in (snappy, restic.run))
+        if "--tree" in more:
+            ours = ours[: len(theirs)]
+        assert list(map(normal, ours)) == list(map(normal, theirs)), more
+    assert len(theirs) > 50
+
+
+def normal(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "time": datetime.fromisoformat(found["time"])}
+
+
+def test_the_lines_of_find_by_id_are_restics(place: Path, restic: Restic, snappy: Run) -> None:
+    known = objects_of(place)
+    for more in (["--blob", *known["blob"]], ["--tree", known["tree"][0]], ["--pack", *known["pack"]]):
+        assert snappy("find", *more) == restic.run("find", *more)
+    more = ["--blob", "--show-pack-id", known["blob"][0]]
+    ours, theirs = (each("find", *more).splitlines() for each in (snappy, restic.run))
+    assert ours[:-1] == theirs[:-1]
+    assert b"Object belongs to pack " in ours[-2]
 
 
 @pytest.mark.parametrize("metadata", [(), ("--metadata",)], ids=["plain", "metadata"])
