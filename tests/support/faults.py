@@ -376,8 +376,10 @@ def arena(
     audit: Path | None = None,
     servers: Callable[[Path], AbstractContextManager[Deployment]] = deployed,
     wire: Callable[[str], AbstractContextManager[Any]] | None = None,
+    rights: str = "rlw",
 ) -> Iterator[Arena]:
-    """A running site with these processes; by default its target is a folder, and its holds last three seconds.
+    """A running site with these processes; by default its target is a folder, with ``rights``, and its holds last three
+    seconds.
 
     The server's files lie below ``steady``, and so does the audit log unless ``audit`` says where. Between the server
     and all processes stands what ``wire`` makes of the server's url.
@@ -386,7 +388,7 @@ def arena(
     settings = {"hold_seconds": HOLD_SECONDS, **(core or {})}
     made = Arena(folder, place or in_folder(folder), settings, settled, audit or settled / "audit")
     made.programs |= programs or {}
-    made.direct = wire is None
+    made.direct, made.rights = wire is None, rights
     with ExitStack() as stack:
         (made.steady / "nats").mkdir()
         made.server = stack.enter_context(servers(made.steady / "nats"))

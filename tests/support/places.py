@@ -33,28 +33,36 @@ class Place:
 
     def objects(self, below: str = "") -> dict[str, bytes]:
         """All that lies there, read past every service: each path relative to the repository, and its bytes."""
-        names = {f"{self.root}/{name}": name for name in self._names() if name.startswith(below)}
-        return {names[path]: content for path, content in self._files().cat(list(names)).items()} if names else {}
+        names = {f"{self.root}/{name}": name for name in self.names() if name.startswith(below)}
+        return {names[path]: content for path, content in self.files().cat(list(names)).items()} if names else {}
+
+    def put(self, objects: dict[str, bytes]) -> None:
+        """The other way round."""
+        files = self.files()
+        for name, content in objects.items():
+            files.pipe_file(f"{self.root}/{name}", content)
 
     def locks(self) -> list[str]:
         """The names of the repository's locks; one that is still being written has none."""
-        return [match[1] for match in map(LOCK.fullmatch, self._names()) if match]
+        return [match[1] for match in map(LOCK.fullmatch, self.names()) if match]
 
     def size(self) -> int:
         """Bytes of all objects."""
         return sum(int(item["size"]) for item in self._found().values())
 
-    def _names(self) -> list[str]:
-        return [path.removeprefix(f"{self.root}/") for path in self._found()]
+    def names(self, files: fsspec.AbstractFileSystem | None = None) -> list[str]:
+        """The paths of all objects, relative to the repository; asked by ``files``, a client that is there."""
+        return [path.removeprefix(f"{self.root}/") for path in self._found(files)]
 
-    def _found(self) -> dict[str, Any]:
+    def _found(self, files: fsspec.AbstractFileSystem | None = None) -> dict[str, Any]:
         """All objects. A listing of one folder is not to be had of an S3 server that keeps some for empty ones."""
-        found = self._files().find(self.root, detail=True)
+        found = (files or self.files()).find(self.root, detail=True)
         return {path: item for path, item in found.items() if item["type"] == "file"}
 
-    def _files(self) -> fsspec.AbstractFileSystem:
+    def files(self) -> fsspec.AbstractFileSystem:
+        """A client of its own, which for S3 takes a while to make."""
         if not self.environment:
-            return fsspec.filesystem("file")
+            return fsspec.filesystem("file", auto_mkdir=True)
         options = {name: value for name, value in self.target.items() if name != "url"}
         return fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False, **options)
 

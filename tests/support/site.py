@@ -35,6 +35,7 @@ class Site:
         self.folder, self.target, self.core = folder, target, core or {}
         self.direct = True
         """Whether objects may go past the server, and what stands before it."""
+        self.rights = "rlw"
         self.repository_password = secrets.token_hex(32)
         self.key = SigningKey.generate()
         self.proxies: dict[str, WireProxy] = {}
@@ -76,6 +77,7 @@ class Site:
         options = "".join(f"{name} = {_toml(value)}\n" for name, value in self.target.items() if name != "url")
         return (
             f"[target.vault]\nurl = {_toml(self.target['url'])}\ndirect = {_toml(self.direct)}\n"
+            f"rights = {_toml(self.rights)}\n"
             f"core_public_key = {{ file = {_toml(own / 'core.public')} }}\n"
             f"[target.vault.storage_options]\n{options}"
         )
@@ -158,7 +160,7 @@ class Site:
 
 
 def _toml(value: object) -> str:
-    return json.dumps(value if isinstance(value, bool | int | float) else str(value))
+    return json.dumps(value if isinstance(value, bool | int | float | list) else str(value))
 
 
 @contextmanager
