@@ -153,6 +153,14 @@ class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may read all entries, by user; ``*`` stands for everybody. Others read those of their own jobs."""
 
 
+class DrillProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a drill may run on what it restored. It gets the folder as its last argument, and works in it."""
+
+    command: Annotated[list[str], Meta(min_length=1)]
+    seconds: Annotated[float, Meta(gt=0)] = 3600.0
+    """How long it may take; then it is ended, and the drill fails."""
+
+
 class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One source service; the section's name is its name, and its user on the bus."""
 
@@ -166,8 +174,11 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """fsspec options for URL sources, by protocol."""
     plugins: dict[str, dict[ServiceName, dict[str, Any]]] = {}
     """What plug-ins are told but jobs may not say, by plug-in and by the name that jobs use for it."""
+    drills: dict[ServiceName, DrillProgram] = {}
+    """Programs that a drill may run, by the name that jobs use."""
     work: str = ""
-    """The folder of what plug-ins keep while a job runs; by default ``work`` in the state folder."""
+    """The folder of what plug-ins keep while a job runs, and of what a drill restores; by default ``work`` in the state
+    folder."""
     host: str = ""
     """The host name written into snapshots; by default the machine's."""
     concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -58,6 +58,7 @@
     │   ├── AttemptOver            this attempt was replaced, or its grant ran out
     │   ├── AttemptLost            the service that ran it fell silent
     │   └── Interrupted            the process that ran the job ended
+    ├── NotProven                  what a drill restored is not what was backed up
     ├── WorkerDied                 a process that helped with the work ended amid it
     └── InternalError              a bug of ours
 
@@ -377,6 +378,12 @@ class WorkerDied(SnappyError, code="worker-died", retryable=True):
     """A process that helped with the work ended amid it."""
 
     hint = "look whether the machine ran out of memory; with `workers = 1` a source service needs less"
+
+
+class NotProven(SnappyError, code="not-proven", exit_code=8):
+    """What was restored is not what was backed up."""
+
+    hint = "the repository is whole as far as it was read; look at the log of the source service, and at its disk"
 
 
 class InternalError(SnappyError, code="internal"):

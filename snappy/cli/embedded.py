@@ -124,6 +124,11 @@ def _plugins(settings: Config) -> dict[str, dict[str, dict[str, Any]]]:
     return joined
 
 
+def _drills(settings: Config) -> dict[str, config.DrillProgram]:
+    """Likewise the programs for drills."""
+    return {name: program for source in settings.source.values() for name, program in source.drills.items()}
+
+
 @asynccontextmanager
 async def one_shot(
     settings: Config, place: Place, origin: Place | None = None, next_password: str = ""
@@ -139,7 +144,11 @@ async def one_shot(
         async with server(settings, users) as opened:
             opened.host.config = msgspec.structs.replace(
                 opened.host.config,
-                source={slot.source: config.SourceService(replica=REPLICA, plugins=_plugins(settings))},
+                source={
+                    slot.source: config.SourceService(
+                        replica=REPLICA, plugins=_plugins(settings), drills=_drills(settings)
+                    )
+                },
                 target=targets,
             )
             opened.host.passwords = lambda key: others.get(key, place.password)

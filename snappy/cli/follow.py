@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snappy.cli import display, keyed, output, pruned, retained
+from snappy.cli import display, drilled, keyed, output, pruned, retained
 from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
 from snappy.jobs.states import Event, State
 
@@ -133,6 +133,8 @@ def tell(record: JobRecord, *, as_json: bool, interrupted: bool = False) -> int:
         output.result(record, "", as_json=True)
     if record.result:
         _tell_findings(record.result)
+        if record.result.drill:
+            drilled.tell_faults(record.result.drill)
     output.fault(error, as_json=False)
     return error.exit_code
 
@@ -185,6 +187,8 @@ def summary(kind: str, result: Result) -> str:
         return _summary_of_check(result)
     if kind == "copy":
         return _summary_of_copy(result)
+    if result.drill:
+        return drilled.told(result.drill, result)
     if result.prune:
         return pruned.told(result.prune, result.seconds)
     if result.keys:

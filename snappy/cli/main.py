@@ -17,6 +17,8 @@ from snappy.cli import (
     check,
     copy,
     diff,
+    drill,
+    drills,
     dump,
     events,
     find,
@@ -60,7 +62,7 @@ exit codes:
   130 interrupted (Ctrl-C)
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
-UPKEEP = (check, forget, prune, repair, copy, key)
+UPKEEP = (check, drill, drills, forget, prune, repair, copy, key)
 GROUPS = (up, services, backup, restore, *UPKEEP, *LOOKING, status, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from snappy import durations
-from snappy.cli import backup, check, copy, follow, forget, options, output, prune, restore
+from snappy.cli import backup, check, copy, drill, follow, forget, options, output, prune, restore
 from snappy.errors import UsageError
 from snappy.jobs.states import State
 
@@ -22,9 +22,18 @@ examples:
   snappy schedule add nightly --cron '0 2 * * *' --time-zone Europe/Berlin --jitter 10m --max-age 26h \\
       -- backup /srv --source site1 --to vault
   snappy schedule add often --every 6h --missed skip -- backup /srv --source site1 --to vault
-  snappy schedule add drill --at 2027-01-01T02:00:00Z -- restore latest --from vault --to /srv/drill
+  snappy schedule add proof --every 7d -- drill --sample 5% --source site1 --target vault
+  snappy schedule add back --at 2027-01-01T02:00:00Z -- restore latest --from vault --to /srv/back
 """
-JOBS = {"backup": backup, "restore": restore, "check": check, "forget": forget, "prune": prune, "copy": copy}
+JOBS = {
+    "backup": backup,
+    "restore": restore,
+    "check": check,
+    "drill": drill,
+    "forget": forget,
+    "prune": prune,
+    "copy": copy,
+}
 
 
 def register(commands: options.Commands) -> None:

@@ -24,7 +24,7 @@ def after_check(
     portion = _known(portion)
     damage = {each: by for each, by in before.damage.items() if by == job or not _covers(portion, each)}
     if is_damaged:
-        damage = {**damage, portion: job} if len(damage) < _MOST_DAMAGE else {ALL: job}
+        damage = _with_damage(damage, portion, job)
     state = "damaged" if damage else "sound"
     changed = (state, damage) != (before.state, before.damage)
     return msgspec.structs.replace(
@@ -36,6 +36,23 @@ def after_check(
         damage=damage,
         shares=_shares_read(before.shares, portion, at),
     )
+
+
+def after_bad_drill(before: RepositoryState, *, job: str, repository: str, at: float) -> RepositoryState:
+    """The state after a drill that met damage: what a drill reads is as good as chosen at random. One that meets none
+    says nothing of the rest."""
+    return msgspec.structs.replace(
+        before,
+        repository=repository or before.repository,
+        state="damaged",
+        since=before.since if before.state == "damaged" else at,
+        job=job,
+        damage=_with_damage(before.damage, RANDOM, job),
+    )
+
+
+def _with_damage(damage: dict[str, str], portion: str, job: str) -> dict[str, str]:
+    return {**damage, portion: job} if len(damage) < _MOST_DAMAGE else {ALL: job}
 
 
 def _known(portion: str) -> str:

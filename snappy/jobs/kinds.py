@@ -12,7 +12,15 @@ import msgspec
 from snappy.decoding import converted, from_json
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
-from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, KeyCommand, PruneCommand, RepairCommand
+from snappy.jobs.upkeep import (
+    CheckCommand,
+    CopyCommand,
+    DrillCommand,
+    ForgetCommand,
+    KeyCommand,
+    PruneCommand,
+    RepairCommand,
+)
 
 
 class InitCommand(Command, frozen=True, kw_only=True):
@@ -58,6 +66,7 @@ COMMANDS: dict[str, type[Command]] = {
     "backup": BackupCommand,
     "restore": RestoreCommand,
     "check": CheckCommand,
+    "drill": DrillCommand,
     "forget": ForgetCommand,
     "prune": PruneCommand,
     "repair": RepairCommand,
@@ -69,6 +78,7 @@ AnyCommand = (
     | BackupCommand
     | RestoreCommand
     | CheckCommand
+    | DrillCommand
     | ForgetCommand
     | PruneCommand
     | RepairCommand

@@ -70,8 +70,31 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str
 
 
+class Drilled(msgspec.Struct, frozen=True, kw_only=True):
+    """How a drill went. The result's ``files``, ``directories`` and ``bytes_processed`` are what was proven. Durations
+    are seconds."""
+
+    sample: str = ""
+    """As it was asked for; empty: all there is."""
+    seed: int = 0
+    """Of the sample."""
+    recovery: float = 0.0
+    """What it took until all was in its place, from the opening of the repository on: the measured recovery time."""
+    first_byte: float = 0.0
+    """What it took until the first content was in its place; 0: there was none."""
+    proof: float = 0.0
+    """What it took to read back and compare all that was restored."""
+    program: str = ""
+    """What was run on it, and how long that took."""
+    program_seconds: float = 0.0
+    faults: list[Warn] = []
+    """Objects that cannot be restored, or came back as others, the first hundred, and why: with the blob and the pack,
+    where these are to blame."""
+    fault_count: int = 0
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job that succeeded did, and a check also where it failed. Sizes are bytes, durations seconds."""
+    """What a job that succeeded did; of a check or a drill also where it failed. Sizes are bytes, durations seconds."""
 
     snapshot: str = ""
     host: str = ""
@@ -100,6 +123,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     findings: list[Finding] = []
     """The first hundred, damage before hints."""
     finding_count: int = 0
+    drill: Drilled | None = None
     prune: Pruned | None = None
     repair: Repaired | None = None
     keys: Keys | None = None

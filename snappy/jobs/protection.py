@@ -90,7 +90,7 @@ def _after_backup(before: Protection, record: JobRecord) -> Protection:
 def _after_drill(before: Protection, record: JobRecord) -> Protection:
     if record.state is not State.SUCCEEDED or record.result is None:
         return _after_mishap(before, record)
-    good = _good(record, record.result, record.result.snapshot, _began(record))
+    good = _good_drill(record, record.result)
     newer = before.drill is None or good.at > before.drill.at
     return msgspec.structs.replace(before, drill=good) if newer else before
 
@@ -126,6 +126,13 @@ def _good(record: JobRecord, result: Result, snapshot: str, at: float) -> Good:
         bytes=result.bytes_processed,
         warnings=result.warning_count,
     )
+
+
+def _good_drill(record: JobRecord, result: Result) -> Good:
+    good = _good(record, result, result.snapshot, _began(record))
+    if result.drill is None:
+        return good
+    return msgspec.structs.replace(good, seconds=result.drill.recovery, sample=result.drill.sample)
 
 
 def _began(record: JobRecord) -> float:

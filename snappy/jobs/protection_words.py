@@ -23,10 +23,13 @@ class Good(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     """When the snapshot was made; of a drill, when it began."""
     seconds: float = 0.0
+    """Of a drill, until all was restored."""
     files: int = 0
     bytes: int = 0
     """Of a drill, those that were proven."""
     warnings: int = 0
+    sample: str = ""
+    """Of a drill, how much was asked for; empty: all."""
 
 
 class Mishap(msgspec.Struct, frozen=True, kw_only=True):

@@ -170,12 +170,14 @@ def _error(report: Report) -> ErrorInfo:
 
 
 def _short(result: Result) -> Result:
-    """The same with fewer warnings, findings and paths, if they would not fit."""
+    """The same with fewer warnings, findings, faults and paths, if they would not fit."""
+    drill = result.drill and msgspec.structs.replace(result.drill, faults=_fitting(result.drill.faults))
     return msgspec.structs.replace(
         result,
         warnings=_fitting(result.warnings),
         findings=_fitting(result.findings),
         paths=_fitting(result.paths),
+        drill=drill,
     )
 
 

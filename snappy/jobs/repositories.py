@@ -1,4 +1,4 @@
-"""Keeps what checks find of the repositories of targets, and tells of damage, and of its end.
+"""Keeps what checks find of the repositories of targets, and the damage that drills meet; tells of it, and of its end.
 
 It stands in the jobs bucket, one key a target, written by compare-and-set: it outlives every process, and all cores see
 the same. Nothing is cached.
@@ -23,7 +23,7 @@ from snappy.jobs.repository_words import RepositoryEvent, RepositoryState
 from snappy.jobs.store import Kept
 
 START = "repository."
-CHECK = "check"
+CHECK, DRILL = "check", "drill"
 
 _log = log.get(__name__)
 
@@ -54,22 +54,16 @@ class Repositories:
         return msgspec.structs.replace(record, command={**record.command, "read_data_subset": share})
 
     async def note(self, record: JobRecord, result: Result | None, error: ErrorInfo | None, at: float) -> None:
-        """Keep how a job ended, if it was a check that found out anything. May be called again for one job. Raises
-        BusError."""
+        """Keep how a job ended, if it was a check that found out anything, or a drill that met damage. May be called
+        again for one job. Raises BusError."""
         is_damaged = bool(error and error.code == Damaged.code)
-        if record.kind != CHECK or not (is_damaged or (result and not error)):
+        is_telling = is_damaged or (record.kind == CHECK and result and not error)
+        if record.kind not in (CHECK, DRILL) or not is_telling:
             return
         target, at = record.command["target"], min(at, self._clock())
         while True:
             kept = await self._kept(target)
-            state = health.after_check(
-                kept.value,
-                job=record.id,
-                portion=result.portion if result else health.STRUCTURE,
-                is_damaged=is_damaged,
-                repository=result.repository if result else "",
-                at=at,
-            )
+            state = _after(kept.value, record, result or Result(), is_damaged, at)
             try:
                 await self._bucket.update(START + target, msgspec.json.encode(state), kept.revision)
                 break
@@ -99,6 +93,19 @@ class Repositories:
             await self._bus.store(subject, msgspec.json.encode(event), message_id=event_id)
         except BusError as error:
             _log.error("the state of a repository could not be told", target=state.target, error=str(error))
+
+
+def _after(before: RepositoryState, record: JobRecord, result: Result, is_damaged: bool, at: float) -> RepositoryState:
+    if record.kind == DRILL:
+        return health.after_bad_drill(before, job=record.id, repository=result.repository, at=at)
+    return health.after_check(
+        before,
+        job=record.id,
+        portion=result.portion,
+        is_damaged=is_damaged,
+        repository=result.repository,
+        at=at,
+    )
 
 
 def _read(value: bytes, target: str) -> RepositoryState:

@@ -12,7 +12,7 @@ CONDITIONS = ("damaged", "sound")
 
 
 class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):
-    """What checks found of the repository that a target keeps. Times are Unix seconds.
+    """What checks, and drills, found of the repository that a target keeps. Times are Unix seconds.
 
     What a check read is its ``portion``: ``all``, a share (``2/7``), a part at random (``10%``), or nothing but the
     structure (an empty text).
@@ -24,9 +24,9 @@ class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):
     """``damaged`` until for each portion with damage a check that reads it, or all, finds none."""
     since: float = 0.0
     job: str = ""
-    """The check that changed the state, or found damage last."""
+    """The check that changed the state, or the check or drill that found damage last."""
     damage: dict[str, str] = {}
-    """By portion the newest check that found damage in it."""
+    """By portion the newest check that found damage in it; a drill is one of a part at random."""
     shares: dict[str, list[float]] = {}
     """By their number (``7``), when each share was last read; 0: never."""
     v: int = VERSION

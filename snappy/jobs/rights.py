@@ -18,6 +18,7 @@ RIGHTS = {
     "init": RIGHTS_BACKUP,
     "backup": RIGHTS_BACKUP,
     "restore": RIGHTS_READ,
+    "drill": RIGHTS_READ,
     "check": RIGHTS_BACKUP,
     "forget": RIGHTS_BACKUP,
     "prune": RIGHTS_BACKUP,

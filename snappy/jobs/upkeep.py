@@ -1,4 +1,5 @@
-"""Commands for the upkeep of what backups left: check and repair it, forget what is not wanted any more, copy it."""
+"""Commands for the upkeep of what backups left: check, repair and drill it, forget what is not wanted any more, copy
+it."""
 
 from __future__ import annotations
 
@@ -31,6 +32,35 @@ class CheckCommand(Command, frozen=True, kw_only=True):
 
 
 _SIZE = r"^[0-9]{1,18}[KMGTkmgt]?$"
+_SAMPLE = r"^([0-9]{1,3}(\.[0-9]{1,6})?%|[0-9]{1,18}[KMGTkmgt]?)$"
+
+
+class DrillCommand(Command, frozen=True, kw_only=True):
+    """Restore a snapshot, or some of its files, into a scratch folder of the source service, compare what is there with
+    what was backed up, and remove it: the repository can be restored, and it takes so long."""
+
+    snapshot: str = "latest"
+    """An id, its first letters, or ``latest``."""
+    host: str | None = None
+    """With ``latest``: the newest of this host."""
+    paths: list[str] = []
+    """With ``latest``: the newest of these paths."""
+    sample: Annotated[str, Meta(pattern=_SAMPLE)] | None = None
+    """Files at random, large ones likelier by their size: ``5%`` are so many that they hold that share of all bytes,
+    ``1G`` as many as hold no more than that; by default all there is."""
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
+    """The same draws the same sample of a snapshot again; by default another one each time."""
+    program: Name | None = None
+    """Which of the source service's drill programs is run on what was restored."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seed is not None and self.sample is None:
+            raise ValueError("seed says which files are in a sample, and there is no sample")
+        if self.sample is not None and not float(_NUMBER.findall(self.sample)[0]):
+            raise ValueError(f"sample: {self.sample} is no part of the data")
+
+
 _UNUSED = r"^([0-9]{1,18}[KMGTkmgt]?|[0-9]{1,2}(\.[0-9]{1,6})?%|unlimited)$"
 
 

@@ -86,15 +86,17 @@ class Restorer:
         include: Iterable[str] = (),
         exclude: Iterable[str] = (),
         subpath: bytes = ROOT,
+        selection: Selection | None = None,
     ) -> RestoreResult:
-        """Restore what the patterns select (see :class:`snappy.repository.patterns.Patterns`), with the directories
-        above it; with ``subpath`` only what is in that directory, as if it were the root.
+        """Restore what the patterns select (see :class:`snappy.repository.patterns.Patterns`), or in their place the
+        ``selection``, with the directories above it; with ``subpath`` only what is in that directory, as if it were the
+        root.
 
         One object's failure does not stop the others. Raises :class:`SnapshotNotFound` for a ``subpath`` that is no
         directory, :class:`BadOptions` for a malformed pattern, :class:`NoSpace`, and what repository, sink and
         ``cancelled`` raise.
         """
-        selection = Selection(include, exclude)
+        selection = Selection(include, exclude) if selection is None else selection
         self._expect(snapshot, everything=not selection and subpath == ROOT)
         walk = SnapshotWalk(self._repo, selection, self._errors, self._cancelled)
         with self._file_restorer() as files:

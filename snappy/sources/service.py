@@ -45,7 +45,7 @@ from snappy.jobs.messages import (
 from snappy.jobs.upkeep import CopyCommand
 from snappy.repository.progress import Progress
 from snappy.repository.team import Workers, processors
-from snappy.sources import allow, base, tasks, worker_store
+from snappy.sources import allow, base, drills, tasks, worker_store
 from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
@@ -72,7 +72,7 @@ class SourceService:
     what the settings say; ``rules`` takes the place of the settings' rules for every submitter.
     ``private_inboxes``: the NATS server authenticates, and each user has an inbox of its own.
     ``index_cache``: the folder in which what repositories' index files say is kept from job to job; None for none.
-    ``work``: the folder in which plug-ins work, unless the settings name one.
+    ``work``: the folder in which plug-ins and drills work, unless the settings name one.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class SourceService:
         self.replica = settings.replica or random.token_hex(4)
         self._passwords = passwords or self._configured_password
         self._rules = rules
-        self._site = Site(name, settings.plugins, settings.work or work)
+        self._site = Site(name, settings.plugins, settings.work or work, settings.drills)
         self._index_cache = index_cache
         self._holds: dict[str, Hold] = {}
         self._slots = asyncio.Semaphore(settings.concurrent_jobs)
@@ -114,6 +114,7 @@ class SourceService:
         """Serve until cancelled; jobs under way are then given back. Raises UsageError for settings of plug-ins."""
         _check_plugins(self._settings.plugins, self._site)
         _configure_storage(self._settings.storage_options)
+        await asyncio.to_thread(self._site.tidy, drills.FOLDER)
         subjects = self._bus.subjects
         micro = MicroService(
             self._bus,

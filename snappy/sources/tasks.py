@@ -22,7 +22,15 @@ from snappy.errors import BadOptions, NotARepository, SnappyError
 from snappy.jobs.command import Command
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import Result, Warn
-from snappy.jobs.upkeep import CheckCommand, CopyCommand, ForgetCommand, KeyCommand, PruneCommand, RepairCommand
+from snappy.jobs.upkeep import (
+    CheckCommand,
+    CopyCommand,
+    DrillCommand,
+    ForgetCommand,
+    KeyCommand,
+    PruneCommand,
+    RepairCommand,
+)
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
 from snappy.repository.compression import DEFAULT_LEVEL
@@ -35,7 +43,7 @@ from snappy.repository.restorer import Restorer, RestoreResult
 from snappy.repository.snapshot_walk import Selection
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.stream_restorer import StreamRestorer
-from snappy.sources import base, checks, copies, forgets, keys, prunes, repairs, telling
+from snappy.sources import base, checks, copies, drills, forgets, keys, prunes, repairs, telling
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 from snappy.sources.site import NOWHERE, Site
@@ -67,6 +75,8 @@ def prepare(kind: str, command: Command, site: Site = NOWHERE) -> Task:
         return _prepare_restore(command, asks, site)
     if isinstance(command, CheckCommand):
         return checks.prepare(command, asks)
+    if isinstance(command, DrillCommand):
+        return drills.prepare(command, asks, site)
     if isinstance(command, PruneCommand):
         return prunes.prepare(command, asks)
     if isinstance(command, ForgetCommand):
