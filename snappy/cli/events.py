@@ -167,8 +167,18 @@ def line(event: dict[str, Any]) -> str:
 
 def _outcome(event: dict[str, Any]) -> str:
     data = event["data"]
+    if "backups" in data:
+        return _newest(data)
     if error := data.get("error"):
         return f"{error['code']}: {error['message']}"
     if snapshot := (data.get("result") or {}).get("snapshot"):
         return f"snapshot {snapshot[:8]}"
     return str(data.get("reason", ""))
+
+
+def _newest(source: dict[str, Any]) -> str:
+    """Of a source that is protected."""
+    backups, drill = source["backups"], source.get("drill")
+    known = [f"newest backup {output.moment(backups[0]['at'])}" if backups else "no backup"]
+    known += [f"newest drill {output.moment(drill['at'])}"] if drill else []
+    return f"{', '.join(source['paths'])} of {source['source']} at {source['target']}: {', '.join(known)}"

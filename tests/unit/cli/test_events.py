@@ -6,8 +6,12 @@ import argparse
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from snappy.cli import events, options
+from snappy.jobs.protection import of_backup
+from snappy.jobs.protection_words import Good
 
 EVENT: dict[str, Any] = {
     "type": "io.snappy.backup.succeeded",
@@ -76,3 +80,16 @@ def test_a_line(data: dict[str, Any], outcome: str) -> None:
 def test_an_event_of_nobodys_job() -> None:
     told = {"type": "io.snappy.security.refused", "subject": "s", "time": EVENT["time"], "data": {"reason": "forged"}}
     assert events.line(told) == "2027-01-01 02:00:00  security.refused  s  forged"
+
+
+def test_an_event_of_a_source_says_which_and_how_old() -> None:
+    source = of_backup({"source": "site1", "target": "vault", "options": {"paths": ["/srv", "/etc"]}}, 0.0)
+    good = Good(job="j", snapshot="s", at=1798768800.0)
+    told = {**EVENT, "type": "io.snappy.source.stale", "subject": "s1", "submitter": ""}
+    line = "2027-01-01 02:00:00  source.stale  s1  /etc, /srv of site1 at vault: "
+    for known, outcome in (
+        (source, "no backup"),
+        (replace(source, backups=[good]), "newest backup 2027-01-01 02:00:00"),
+        (replace(source, drill=good), "no backup, newest drill 2027-01-01 02:00:00"),
+    ):
+        assert events.line({**told, "data": to_builtins(known)}) == line + outcome
