@@ -62,15 +62,15 @@ class Freshness:
         self._noted = 0
 
     async def run(self, interval: float) -> None:
-        """Look for ever, and first at once."""
+        """Look for ever, and first after a while: a core of one command never does."""
         while True:
+            await asyncio.sleep(interval)
             try:
                 await self.look()
             except BusError as error:
                 _log.warning("the core cannot look at what is protected", error=str(error))
             except Exception:
                 _log.exception("the core failed in looking at what is protected")
-            await asyncio.sleep(interval)
 
     async def look(self) -> None:
         """Note what jobs did, and tell what follows. Raises BusError."""
