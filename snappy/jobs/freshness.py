@@ -34,6 +34,7 @@ _log = log.get(__name__)
 
 START = "protection."
 DAY = 86400.0
+AT_ONCE = 100
 
 
 class Freshness:
@@ -78,7 +79,9 @@ class Freshness:
         known, promises = await self.view()
         expected = promises.expected(known.values())
         settled = []
-        for name, source in known.items():
+        for place, (name, source) in enumerate(known.items()):
+            if place % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)  # of very many sources: workers wait for answers meanwhile
             promise = promises.of(source)
             if name not in expected and protection.is_idle(source, promise, now - self._keep_seconds):
                 await self._kept.remove(name)

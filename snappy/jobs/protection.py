@@ -152,7 +152,7 @@ def _is_of(record: JobRecord, source: Protection) -> bool:
 
 def is_meant(command: Mapping[str, Any], source: Protection) -> bool:
     """Whether the command of a drill may find a snapshot of the source."""
-    if command["target"] != source.target:
+    if command.get("target") != source.target:
         return False
     wanted = command.get("snapshot") or "latest"
     if wanted != "latest":

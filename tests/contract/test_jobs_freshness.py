@@ -224,6 +224,16 @@ async def test_what_a_schedule_may_not_any_more_is_told(stack: Stack, site: Work
     assert (source.known.mishap.job, source.known.mishap.code) == (rejected.id, "unknown-service")
 
 
+async def test_commands_that_make_no_sense_stop_nobody(stack: Stack, site: Worker, alice: Client) -> None:
+    job = await back_up(stack, site, alice)
+    for kind in ("backup", "drill", "copy", "forget"):
+        for body in ({}, {"target": "vault"}, {"target": ["vault"], "paths": 7}):
+            assert (await alice.submit(kind, body)).state == "rejected"
+    await watch(stack)
+    source = await only(alice)
+    assert source.known.backups[0].job == job
+
+
 async def test_a_promise_of_what_is_neither_backup_nor_drill_is_refused(
     stack: Stack, site: Worker, alice: Client
 ) -> None:
