@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +23,9 @@ from snappy.errors import (
     ProgramMissing,
     SnapshotNotFound,
 )
-from snappy.jobs.messages import JobRecord, Result
-from snappy.jobs.states import State
+from snappy.jobs.messages import Result
 from snappy.jobs.upkeep import DrillCommand
 from snappy.repository.format import MIB, BlobType
-from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer
 from snappy.repository.store import FileType, Store
@@ -36,27 +33,12 @@ from snappy.sources import drills
 from snappy.sources.local_sink import LocalSink
 from snappy.sources.restored_local_file import LocalFile
 from snappy.sources.site import Site
-from snappy.sources.tasks import prepare
-from snappy.sources.workshop import Workshop
 from tests.support.backups import HOST, back_up
 from tests.support.disks import Disk, disk
+from tests.support.drills import NAMES, Drills, Hold
 from tests.support.engine import PASSWORD, flip, memory_store, new_repository
 
-NAMES: dict[str, Any] = {"source": "site", "target": "vault"}
 SMALL = 20
-
-
-class Hold:
-    """A hold that ends when it is told to."""
-
-    def __init__(self) -> None:
-        self.attempt = 1
-        self.job = JobRecord(id="job-1", kind="drill", submitter="alice", state=State.RUNNING)
-        self.over = False
-
-    def check(self) -> None:
-        if self.over:
-            raise JobCancelled
 
 
 @pytest.fixture
@@ -76,30 +58,6 @@ def store(tree: Path) -> Store:
     with new_repository(made) as repository:
         back_up(repository, tree)
     return made
-
-
-class Drills:
-    """A service's."""
-
-    def __init__(self, store: Store, work: Path) -> None:
-        self.store, self.work, self.hold = store, work, Hold()
-        self.progress = Progress()
-        self.programs: dict[str, DrillProgram] = {}
-
-    async def run(self, **more: Any) -> Result:
-        hold: Any = self.hold
-        shop = Workshop(
-            hold=hold, store=self.store, password=PASSWORD, progress=self.progress, owner="snappy.site.r1", host="north"
-        )
-        site = Site("site", work=str(self.work), drills=self.programs)
-        return await prepare("drill", DrillCommand(**NAMES, **more), site).work(shop)
-
-    def left(self) -> list[str]:
-        """What stands in its folder."""
-        return [path.name for path in (self.work / drills.FOLDER).iterdir() if path.name != ".lock"]
-
-    def runs(self, code: str, seconds: float = 60.0) -> None:
-        self.programs["look"] = DrillProgram([sys.executable, "-c", code], seconds)
 
 
 @pytest.fixture
