@@ -241,6 +241,8 @@ class UnknownPlugin(SourceError, code="unknown-plugin", exit_code=4):
 class BadOptions(SourceError, code="bad-options", exit_code=4):
     """The options do not fit the plug-in's schema."""
 
+    hint = "`snappy plugins show` lists a plug-in's options"
+
 
 class SourceMissing(SourceError, code="source-missing", exit_code=5):
     """What is to be backed up does not exist."""

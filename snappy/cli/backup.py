@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from snappy.cli import follow, options, rules
+from snappy.cli import follow, options, rules, stdin
 from snappy.decoding import from_json
 from snappy.errors import UsageError
 
@@ -43,6 +43,9 @@ def _what(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--exclude-if-present", metavar="NAME", action="append", default=[])
     group.add_argument("--exclude-caches", action="store_true", help="leave out folders with a CACHEDIR.TAG")
     group.add_argument("--one-file-system", "-x", action="store_true", help="do not enter other file systems")
+    group.add_argument("--stdin", action="store_true", help="what comes on standard input, as one file")
+    group.add_argument("--stdin-from-command", action="store_true", help="what `-- COMMAND ARGUMENT...` writes")
+    group.add_argument("--stdin-filename", metavar="NAME", help="how that file is called (default: stdin)")
     group.add_argument("--plugin", metavar="NAME", default="files", help="the source plug-in (default: files)")
     group.add_argument(
         "--option",
@@ -86,7 +89,7 @@ def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, An
     command = {
         **session.names(arguments.request),
         **rules.fields(arguments),
-        "plugin": arguments.plugin,
+        "plugin": "stdin" if stdin.is_meant(arguments) else arguments.plugin,
         "options": chosen,
         "init": arguments.init,
         "force": arguments.force,
@@ -100,6 +103,8 @@ def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, An
 
 def plugin_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The plug-in's options as the command line gives them; the service validates them. Raises UsageError."""
+    if stdin.is_meant(arguments):
+        return stdin.plugin_options(arguments)
     patterns = [*arguments.exclude, *(line for file in arguments.exclude_file for line in _lines(file))]
     given = {
         "paths": arguments.paths,

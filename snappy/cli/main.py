@@ -30,6 +30,7 @@ from snappy.cli import (
     mount,
     options,
     output,
+    plugins,
     prune,
     repair,
     restore,
@@ -63,7 +64,7 @@ exit codes:
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
 UPKEEP = (check, drill, drills, forget, prune, repair, copy, key)
-GROUPS = (up, services, backup, restore, *UPKEEP, *LOOKING, status, jobs, events, schedules, audit, keys)
+GROUPS = (up, services, plugins, backup, restore, *UPKEEP, *LOOKING, status, jobs, events, schedules, audit, keys)
 OTHER_PACKAGE = "python-snappy"
 
 

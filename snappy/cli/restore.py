@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from snappy.cli import follow, options, rules
 from snappy.cli.backup import parse_option
+from snappy.errors import UsageError
 
 if TYPE_CHECKING:
     from snappy.cli.session import Session
@@ -18,7 +19,7 @@ def register(commands: options.Commands) -> None:
     restore = options.command(commands, "restore", "put a snapshot, or part of it, somewhere")
     restore.add_argument("snapshot", metavar="SNAPSHOT", help="an id, its first letters, or latest")
     options.repository(restore, "--from", "the repository")
-    restore.add_argument("--to", metavar="PATH", required=True, help="the folder or URL to restore to")
+    restore.add_argument("--to", metavar="PATH", help="the folder or URL to restore to")
     options.following(restore)
     rules.register(restore)
     group = restore.add_argument_group("what is restored")
@@ -37,16 +38,27 @@ def register(commands: options.Commands) -> None:
     restore.set_defaults(run=lambda arguments: asyncio.run(_restore(arguments)))
 
 
+def plugin_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The plug-in's options but for the place; the service validates them. Raises UsageError."""
+    given = dict(map(parse_option, arguments.option))
+    if arguments.plugin == "files" and not (arguments.to or "to" in given):
+        raise UsageError("there is no place to restore to", hint="name a folder or a URL with --to")
+    return given
+
+
 async def _restore(arguments: argparse.Namespace) -> int:
     from snappy.cli import session
 
+    plugin_options(arguments)
     async with session.for_repository(arguments) as opened:
         return await follow.run(opened, "restore", fields(opened, arguments), arguments)
 
 
 def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
     """The command that the arguments stand for. Raises UsageError."""
-    given = {"to": session.place(arguments.to)} | dict(map(parse_option, arguments.option))
+    given = plugin_options(arguments)
+    if arguments.to:
+        given["to"] = session.place(arguments.to)
     if arguments.ownership_by_name:
         given["ownership_by_name"] = True
     if arguments.overwrite:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from snappy.bus.connection import Bus
-from snappy.cli import options
+from snappy.cli import options, stdin
 from snappy.config import Config
 from snappy.errors import UsageError
 from snappy.frontend import alive
@@ -58,6 +58,7 @@ async def for_repository(arguments: argparse.Namespace, *, new: bool = False) ->
         raise UsageError("--source needs a server: without one this command does the work", hint="leave it out")
     from snappy.cli import embedded, passwords
 
+    settings = stdin.made_available(settings, arguments)
     place = embedded.Place(options.as_url(arguments.place), passwords.find(arguments, new=new))
     origin = _origin(arguments)
     next_password = passwords.find_next(arguments) if hasattr(arguments, "new_key") else ""
@@ -103,6 +104,7 @@ async def connected(settings: Config) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def _with_server(arguments: argparse.Namespace, settings: Config) -> AsyncIterator[Session]:
+    stdin.refuse_with_a_service(arguments)
     if settings.nats.url:
         options.refuse_with_a_server(arguments)
     async with _way(settings, arguments.place) as client:

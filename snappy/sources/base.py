@@ -25,13 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
 from snappy.decoding import converted
-from snappy.errors import BadOptions, UnknownPlugin
+from snappy.errors import BadOptions, SourceError, UnknownPlugin
 from snappy.repository.entries import Exported, Passed, Recipe, Sink, StreamSink
 from snappy.sources.site import Site
 
@@ -109,22 +109,60 @@ class Divisible(Protocol):
         """As :meth:`Source.export`, without what lies below the directories that are ``passed``."""
 
 
+@runtime_checkable
+class Dependent(Protocol):
+    """A plug-in that needs more than comes with it: programs, modules, rights."""
+
+    @classmethod
+    def missing(cls, site: Site) -> list[str]:
+        """What this machine lacks for it, a sentence each with what to do. The settings may say where things are;
+        where there are none, what it would need with the defaults counts."""
+
+
+def missing_of(plugin: type[Source], site: Site) -> list[str]:
+    """What this machine lacks for a plug-in; nothing where it needs nothing."""
+    return plugin.missing(site) if isinstance(plugin, Dependent) else []
+
+
 def settings_of(plugin: type[Source]) -> type[msgspec.Struct] | None:
     """What describes its settings at the service, if it has any."""
     return plugin.Settings if isinstance(plugin, Configured) else None
 
 
+def schemas_of(plugin: type[Source]) -> dict[str, Any]:
+    """The JSON schemas of its options and its settings, by what they are of."""
+    settings = settings_of(plugin)
+    found = {"backup": plugin.Options, "restore": plugin.RestoreOptions} | ({"settings": settings} if settings else {})
+    return {of: msgspec.json.schema(struct) for of, struct in found.items()}
+
+
+def entries() -> list[EntryPoint]:
+    """All installed plug-ins, sorted by name."""
+    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+
+
 def names() -> list[str]:
     """The names of all installed plug-ins, sorted."""
-    return sorted(entry.name for entry in entry_points(group=GROUP))
+    return [entry.name for entry in entries()]
 
 
 def load(name: str) -> type[Source]:
-    """The plug-in of that name. Raises :class:`UnknownPlugin`."""
+    """The plug-in of that name. Raises :class:`UnknownPlugin`, and :class:`SourceError` for one that is broken."""
     for entry in entry_points(group=GROUP, name=name):
-        found: type[Source] = entry.load()
-        return found
+        return _loaded(name, entry)
     raise UnknownPlugin(f"no source plug-in is named {name!r}", hint=f"installed are: {', '.join(names())}")
+
+
+def _loaded(name: str, entry: EntryPoint) -> type[Source]:
+    """What others wrote may fail in any way when it is imported."""
+    try:
+        found: type[Source] = entry.load()
+    except Exception as error:
+        raise SourceError(
+            f"the plug-in {name} cannot be loaded from {entry.value}: {type(error).__name__}: {error}",
+            hint="reinstall the package that brings it, or remove that package",
+        ) from error
+    return found
 
 
 def parse(schema: type[msgspec.Struct], options: dict[str, Any]) -> Any:
@@ -132,4 +170,4 @@ def parse(schema: type[msgspec.Struct], options: dict[str, Any]) -> Any:
     try:
         return converted(options, schema)
     except msgspec.ValidationError as error:
-        raise BadOptions(str(error), hint="`snappy plugins show` lists a plug-in's options") from error
+        raise BadOptions(str(error)) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -125,14 +126,38 @@ class Output(io.RawIOBase):
         super().close()
 
 
+GUARD = ("/bin/sh", "-c", 'read -r word || kill -KILL "-$0"')
+"""Unless it reads a line, it kills a process group."""
+
+
+class _Guard:
+    """A process that holds a program's input open too: should this one die, the program is killed before it could
+    see the end of its input."""
+
+    def __init__(self, program: Program, pipe: int) -> None:
+        self._process = subprocess.Popen(
+            [*GUARD, str(program.process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=pipe,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def leave(self) -> None:
+        """Let go of the input, and of the program. May be called twice."""
+        if self._process.poll() is None:
+            self._process.communicate(b"\n")
+
+
 class Input:
     """What a program reads. Only :meth:`finish` lets it see the end of its input: a program that was fed a part must
-    not take it for all, so :meth:`close` kills it before."""
+    not take it for all, so :meth:`close` kills it before, and so does a guard if this process dies."""
 
     def __init__(self, program: Program) -> None:
         assert program.process.stdin
         self._program, self._pipe = program, program.process.stdin
         self._done = False
+        self._guard = _Guard(program, self._pipe.fileno())
         _widen(self._pipe.fileno())
 
     def write(self, data: bytes) -> None:
@@ -149,6 +174,7 @@ class Input:
     def finish(self) -> None:
         """That was all. Returns when the program has ended well, or raises :class:`ProgramFailed`."""
         self._done = True
+        self._guard.leave()
         with suppress(BrokenPipeError):
             self._pipe.close()
         self._program.wait()
@@ -158,6 +184,7 @@ class Input:
         if not self._done:
             self._done = True
             self._program.kill()
+        self._guard.leave()
         with suppress(BrokenPipeError):
             self._pipe.close()
 
@@ -205,6 +232,11 @@ def missing(program: str) -> SourceError:
     return ProgramMissing(
         f"{program} is not installed where the source service runs", hint="`snappy plugins check` says what is missing"
     )
+
+
+def lacking(wanted: Mapping[str, str]) -> list[str]:
+    """A sentence for each program that is not there; the values say how to come by it."""
+    return [f"{program} is not installed: {remedy}" for program, remedy in wanted.items() if not shutil.which(program)]
 
 
 def _ending(code: int) -> str:

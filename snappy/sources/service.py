@@ -27,8 +27,8 @@ from snappy.errors import (
     BusUnavailable,
     JobCancelled,
     SnappyError,
+    SourceError,
     UnknownKey,
-    UnknownPlugin,
     UsageError,
 )
 from snappy.jobs.command import Command
@@ -345,18 +345,17 @@ def _check_plugins(plugins: Iterable[str], site: Site) -> None:
     for name in plugins:
         try:
             schema = base.settings_of(base.load(name))
-        except UnknownPlugin as error:
+        except SourceError as error:
             raise UsageError(f"source.{site.name}.plugins: {error.message}", hint=error.hint) from error
         site.check(name, schema)
 
 
 def _plugin_schemas() -> dict[str, dict[str, Any]]:
-    """The JSON schemas of each installed plug-in's options, of a backup and of a restore."""
+    """The JSON schemas of each installed plug-in's options and settings."""
     found: dict[str, dict[str, Any]] = {}
     for name in base.names():
-        plugin = base.load(name)
-        found[name] = {
-            "backup": msgspec.json.schema(plugin.Options),
-            "restore": msgspec.json.schema(plugin.RestoreOptions),
-        }
+        try:
+            found[name] = base.schemas_of(base.load(name))
+        except SourceError as error:
+            _log.error("a plug-in is left out", reason=error.message)
     return found

@@ -26,6 +26,7 @@ SECONDS = 100.0
 STRANGER = "bob"
 ELSEWHERE = Allow(kinds=["*"], plugins=["*"], targets=["*"], read=["/nowhere"], restore_to=["/nowhere"])
 HOLD_SECONDS = 2.0
+STOP_SECONDS = 30.0
 
 
 class SourceSite:
@@ -114,7 +115,12 @@ class SourceSite:
             raise
         finally:
             process.terminate()
-            await asyncio.to_thread(process.wait, 30)
+            try:
+                await asyncio.to_thread(process.wait, STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise AssertionError(log.read_text(errors="replace")[-8000:]) from None
 
     def _configure(self) -> Path:
         users = self._folder / "state" / "nats"

@@ -13,7 +13,7 @@ import pytest
 
 from snappy.errors import ProgramFailed, ProgramMissing
 from snappy.repository.format import MIB
-from snappy.sources.programs import Input, Output, Program, run
+from snappy.sources.programs import Input, Output, Program, lacking, run
 
 
 def shell(script: str, **more: int | None) -> Program:
@@ -78,6 +78,29 @@ def test_a_program_that_was_given_a_part_never_sees_an_end(tmp_path: Path) -> No
     assert not (tmp_path / "whole").exists()
 
 
+FEEDER = """
+import subprocess, sys, time
+from snappy.sources.programs import Input, Program
+feeding = Input(Program(["/bin/sh", "-c", sys.argv[1]], stdin=subprocess.PIPE, stdout=None))
+feeding.write(b"x")
+print(feeding._program.process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_program_whose_feeder_is_killed_never_sees_an_end(tmp_path: Path) -> None:
+    command = f"cat > {tmp_path}/got; touch {tmp_path}/whole"
+    feeder = subprocess.Popen([sys.executable, "-c", FEEDER, command], stdout=subprocess.PIPE)
+    assert feeder.stdout
+    with feeder, feeder.stdout:
+        program = int(feeder.stdout.readline())
+        feeder.kill()
+    _await_end(program)
+    time.sleep(0.1)
+    assert (tmp_path / "got").exists()
+    assert not (tmp_path / "whole").exists()
+
+
 def test_a_program_that_stops_reading_is_an_error() -> None:
     feeding = Input(shell("echo 'bad data' >&2; exit 4", stdin=subprocess.PIPE, stdout=None))
     with pytest.raises(ProgramFailed, match="code 4: bad data"):
@@ -104,6 +127,12 @@ def test_a_short_program() -> None:
 def test_a_program_that_is_not_there(start: object) -> None:
     with pytest.raises(ProgramMissing, match="no-such-program is not installed"):
         start()  # type: ignore[operator]
+
+
+def test_what_is_lacking_is_told_with_its_remedy() -> None:
+    assert lacking({"sh": "impossible", "no-such-program": "apt install it"}) == [
+        "no-such-program is not installed: apt install it"
+    ]
 
 
 def test_the_services_secrets_are_not_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,127 @@
+"""The plug-in ``command`` in the contract: `cat` reads a file, and a shell writes one and renames it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.source_contract import Ground, Refused, SourceContract
+
+DIGEST = 32
+WRITE_AND_RENAME = 'cat > "$0.part" && mv "$0.part" "$0"'
+
+
+class CommandGround:
+    """A file that begins with the SHA-256 of the rest, and is replaced in one step."""
+
+    plugin = "command"
+    changes_share = 0.2
+    works_in_folder = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._here, self._there = folder / "here", folder / "there"
+        self._random = random.Random(1)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        said = "echo the disk is on fire >&2; exit 3"
+        return {
+            "default": {"backup": ["cat", str(self._here)], "restore": self._writer(self._here)},
+            "other": {"restore": self._writer(self._there)},
+            "failing": {"backup": ["sh", "-c", f"cat {self._here}; {said}"], "restore": ["sh", "-c", said]},
+            "absent": {"backup": ["/no/such/program"], "restore": ["/no/such/program"]},
+            "slow": {
+                "backup": ["sleep", "60"],
+                "restore": ["sh", "-c", "cat > /dev/null; sleep 60"],
+                "seconds": 0.3,
+            },
+        }
+
+    def options(self) -> dict[str, Any]:
+        return {"name": "default"}
+
+    def restore_options(self, other: bool) -> dict[str, Any]:
+        return {"name": "other" if other else "default"}
+
+    def restore_into(self, folder: Path) -> dict[str, Any] | None:
+        return None
+
+    def fill(self, size: int) -> None:
+        self._write(self._random.randbytes(size))
+
+    def change(self, share: float) -> None:
+        old = self._here.read_bytes()[DIGEST:]
+        new = self._random.randbytes(int(len(old) * share))
+        self._write(new + old[len(new) :])
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[], int]]:
+        over, written, size = threading.Event(), [0], self._here.stat().st_size - DIGEST
+
+        def write() -> None:
+            while not over.is_set():
+                self.fill(size)
+                written[0] += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            yield lambda: written[0]
+        finally:
+            over.set()
+            writer.join()
+
+    def wipe(self) -> None:
+        shutil.rmtree(self._folder)
+        self._folder.mkdir()
+
+    def check(self, other: bool) -> None:
+        data = self.content(other)
+        assert hashlib.sha256(data[DIGEST:]).digest() == data[:DIGEST]
+
+    def content(self, other: bool) -> bytes:
+        return (self._there if other else self._here).read_bytes()
+
+    def leftovers(self) -> list[str]:
+        """Programs that still run."""
+        found = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        return [line.decode(errors="replace") for line in found if os.fsencode(self._folder) in line]
+
+    def refused(self) -> Sequence[Refused]:
+        return [
+            Refused("a name that there is not", "bad-options", {"name": "no"}),
+            Refused("a name without a backup", "bad-options", {"name": "other"}),
+            Refused("a job that brings a program", "bad-options", {"backup": ["true"]}),
+            Refused("a program that fails at its end", "program-failed", {"name": "failing"}),
+            Refused("a program that there is not", "program-missing", {"name": "absent"}),
+            Refused("a program that takes too long", "program-failed", {"name": "slow"}),
+            Refused("a restore that fails", "program-failed", {"name": "failing"}, "restore"),
+            Refused("a restore by what there is not", "program-missing", {"name": "absent"}, "restore"),
+            Refused("a restore that takes too long", "program-failed", {"name": "slow"}, "restore"),
+        ]
+
+    def _write(self, data: bytes) -> None:
+        made = self._folder / "making"
+        made.write_bytes(hashlib.sha256(data).digest() + data)
+        os.replace(made, self._here)
+
+    def _writer(self, path: Path) -> list[str]:
+        return ["sh", "-c", WRITE_AND_RENAME, str(path)]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    return CommandGround(tmp_path_factory.mktemp("command"))
+
+
+class TestCommand(SourceContract):
+    """All that is asked of it."""
