@@ -148,22 +148,19 @@ def _kind(field: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    found = _lacking(arguments)
+    found = _lacking(arguments.names)
     rows = [[name, each] for name, lacks in found.items() for each in lacks or ["nothing is missing"]]
     output.result(found, output.table(("NAME", "MISSING"), rows), as_json=arguments.json)
     return ProgramMissing.exit_code if arguments.names and any(found.values()) else 0
 
 
-def _lacking(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    from snappy.cli import embedded
+def _lacking(names: list[str]) -> dict[str, list[str]]:
     from snappy.sources import base
-    from snappy.sources.site import Site
 
-    site = Site("here", embedded.plugins_of(options.load(arguments)))
     found = {}
-    for name in arguments.names or base.names():
+    for name in names or base.names():
         try:
-            found[name] = base.missing_of(base.load(name), site)
+            found[name] = base.missing_of(base.load(name))
         except UnknownPlugin:
             raise
         except SourceError as error:

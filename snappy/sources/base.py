@@ -114,14 +114,13 @@ class Dependent(Protocol):
     """A plug-in that needs more than comes with it: programs, modules, rights."""
 
     @classmethod
-    def missing(cls, site: Site) -> list[str]:
-        """What this machine lacks for it, a sentence each with what to do. The settings may say where things are;
-        where there are none, what it would need with the defaults counts."""
+    def missing(cls) -> list[str]:
+        """What this machine lacks for it, a sentence each with what to do."""
 
 
-def missing_of(plugin: type[Source], site: Site) -> list[str]:
+def missing_of(plugin: type[Source]) -> list[str]:
     """What this machine lacks for a plug-in; nothing where it needs nothing."""
-    return plugin.missing(site) if isinstance(plugin, Dependent) else []
+    return plugin.missing() if isinstance(plugin, Dependent) else []
 
 
 def settings_of(plugin: type[Source]) -> type[msgspec.Struct] | None:

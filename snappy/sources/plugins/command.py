@@ -122,16 +122,6 @@ class CommandSource:
         _require(settings.restore[0])
         return CommandSink(settings)
 
-    @classmethod
-    def missing(cls, site: Site) -> list[str]:
-        """The configured programs that there are not."""
-        found = []
-        for name in site.names(PLUGIN):
-            settings = _settings(site, name)
-            programs = [each[0] for each in (settings.backup, settings.restore) if each]
-            found += [f"{each}, which {name} names, is not there" for each in programs if not shutil.which(each)]
-        return found
-
 
 class CommandSink:
     """Gives one file to a program. It runs from the file's first byte; that there are no more bytes it hears only when
