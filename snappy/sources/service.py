@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets as random
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -114,7 +115,7 @@ class SourceService:
         """Serve until cancelled; jobs under way are then given back. Raises UsageError for settings of plug-ins."""
         _check_plugins(self._settings.plugins, self._site)
         _configure_storage(self._settings.storage_options)
-        await asyncio.to_thread(self._site.tidy, drills.FOLDER)
+        threading.Thread(target=self._site.tidy, args=(drills.FOLDER,), name="tidy", daemon=True).start()
         subjects = self._bus.subjects
         micro = MicroService(
             self._bus,

@@ -133,7 +133,10 @@ def _making(above: Path) -> Iterator[None]:
 
 def _remove_left(above: Path) -> None:
     for folder in filter(Path.is_dir, above.glob(f"{OURS}*")):
-        lock = _open_lock(folder)
+        try:
+            lock = _open_lock(folder)
+        except FileNotFoundError:
+            continue  # another job came to its end
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import msgspec
 import pytest
 
 from snappy.errors import BadOptions, SourceError, UsageError
+from snappy.sources import site as site_module
 from snappy.sources.site import Site
 
 HOLDS_A_FOLDER = """
 import sys, time
+from snappy.sources import site as site_module
 from snappy.sources.site import Site
 with Site(work=sys.argv[1]).work_folder("tape") as folder:
     (folder / "copy").write_bytes(b"x")
@@ -86,6 +89,19 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not(tm
             process.wait()
             assert process.stderr
             process.stderr.close()
+
+
+def test_another_job_may_come_to_its_end_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def after_the_end(folder: Path) -> int:
+        shutil.rmtree(other, ignore_errors=True)
+        return open_lock(folder)
+
+    other = tmp_path / "tape" / f"{site_module.OURS}other"
+    other.mkdir(parents=True)
+    open_lock = site_module._open_lock
+    monkeypatch.setattr(site_module, "_open_lock", lambda f: after_the_end(f) if f == other else open_lock(f))
+    with Site(work=str(tmp_path)).work_folder("tape") as folder:
+        assert folder.exists()
 
 
 def test_no_place_for_a_work_folder(tmp_path: Path) -> None:
