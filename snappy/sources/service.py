@@ -62,6 +62,8 @@ MOST_WORKERS = 8
 """Worker processes of a backup, unless the settings say more."""
 WORKER_MIB = 128
 """What one worker takes at most, in MiB of memory."""
+LONG_SECONDS = 1.0
+"""A job that takes less has little in memory: to look for that takes 10 ms of the processor."""
 
 _log = log.get(__name__)
 
@@ -228,13 +230,15 @@ class SourceService:
         self._holds[hold.job.id] = hold
         attempt = asyncio.create_task(Attempt(self._bus, self.name, self.replica, hold, self._work).run())
         self._attempts.add(attempt)
+        began = time.monotonic()
 
         def ended(task: asyncio.Task[None]) -> None:
             self._attempts.discard(task)
             self._slots.release()
             if self._holds.get(hold.job.id) is hold:
                 del self._holds[hold.job.id]
-            asyncio.get_running_loop().run_in_executor(None, heap.let_go)  # of an index and packs it is much
+            if time.monotonic() - began >= LONG_SECONDS:
+                asyncio.get_running_loop().run_in_executor(None, heap.let_go)
             if not task.cancelled() and (error := task.exception()):
                 _log.error("an attempt broke off; its hold will run out", job=hold.job.id, exc_info=error)
 

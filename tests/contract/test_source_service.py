@@ -131,6 +131,7 @@ async def stack(settings: Config) -> AsyncIterator[tuple[Inside, Client]]:
 async def test_what_a_job_had_in_memory_is_let_go(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = threading.Event()
     monkeypatch.setattr(heap, "let_go", gone.set)
+    monkeypatch.setattr(service, "LONG_SECONDS", 0.0)
     async with stack(settings) as (_, client):
         job = await start(client)
         await flowing()
