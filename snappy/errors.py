@@ -56,6 +56,7 @@
     │   ├── DeadlinePassed
     │   ├── TimeLimitReached
     │   ├── AttemptOver            this attempt was replaced, or its grant ran out
+    │   ├── QuorumMissed           too few of a backup's targets have it
     │   ├── AttemptLost            the service that ran it fell silent
     │   └── Interrupted            the process that ran the job ended
     ├── NotProven                  what a drill restored is not what was backed up
@@ -370,6 +371,12 @@ class AttemptLost(JobError, code="attempt-lost", retryable=True):
     """The service that ran the attempt fell silent."""
 
     hint = "look whether the source service runs, and at its log"
+
+
+class QuorumMissed(JobError, code="quorum-missed", exit_code=6):
+    """Too few of the backup's targets have it."""
+
+    hint = "look at the targets that are named; those that are behind still get it, `snappy jobs show` says when"
 
 
 class Interrupted(JobError, code="interrupted", exit_code=130, retryable=True):

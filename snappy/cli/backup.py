@@ -28,7 +28,7 @@ def register(commands: options.Commands) -> None:
     init.set_defaults(run=lambda arguments: asyncio.run(_init(arguments)))
     backup = options.command(commands, "backup", "back up paths into a repository")
     backup.add_argument("paths", metavar="PATH", nargs="*", help="folders, files or URLs")
-    options.repository(backup, "--to", "the repository")
+    options.repositories(backup)
     options.following(backup)
     rules.register(backup)
     _what(backup)
@@ -97,6 +97,8 @@ def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, An
         "host": arguments.host,
         "tags": arguments.tag,
         "compression": arguments.compression,
+        "targets": [options.named(text) for text in arguments.others],
+        "quorum": arguments.quorum,
     }
     return {name: value for name, value in command.items() if value is not None}
 

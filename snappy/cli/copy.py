@@ -16,12 +16,13 @@ def register(commands: options.Commands) -> None:
     """Add the command."""
     copy = options.command(commands, "copy", "copy snapshots into another repository, with another key")
     options.origin(copy)
-    options.repository(copy, "--to", "the repository that gets them, which must be there", "--target")
+    options.repository(copy, "--to", "the repository that gets them", "--target")
     options.following(copy)
     rules.register(copy)
     copy.add_argument(
         "snapshots", metavar="SNAPSHOT", nargs="*", help="ids, or latest (default: all that are not there)"
     )
+    copy.add_argument("--init", action="store_true", help="make that repository if it is not there")
     group = copy.add_argument_group("which snapshots, if none is named")
     group.add_argument("--host", "-H", metavar="NAME", action="append", help="of this or another given host")
     group.add_argument("--tag", metavar="TAG[,TAG]", action="append", help="with all tags of a list")
@@ -32,7 +33,7 @@ def register(commands: options.Commands) -> None:
 async def _copy(arguments: argparse.Namespace) -> int:
     from snappy.cli import session
 
-    async with session.for_repository(arguments) as opened:
+    async with session.for_repository(arguments, new=arguments.init) as opened:
         return await follow.run(opened, "copy", fields(opened, arguments), arguments)
 
 
@@ -47,5 +48,6 @@ def fields(session: Session, arguments: argparse.Namespace) -> dict[str, Any]:
         "hosts": arguments.host,
         "tags": arguments.tag,
         "paths": arguments.path,
+        "init": arguments.init,
     }
     return {name: value for name, value in command.items() if value}

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snappy.cli import display, drilled, keyed, output, pruned, retained
+from snappy.cli import display, drilled, keyed, output, pruned, retained, spread
 from snappy.errors import Interrupted, JobCancelled, SnappyError, UsageError
 from snappy.jobs.states import Event, State
 
@@ -58,7 +58,7 @@ async def to_the_end(
     """Show the job's progress until it is over; when ``interrupted`` is set, cancel it first."""
     helpers = [
         asyncio.create_task(_show(client, record.id, shown)),
-        asyncio.create_task(_tell_retries(client, record.id)),
+        asyncio.create_task(_tell_turns(client, record.id)),
         asyncio.create_task(_cancel_when(interrupted, client, record.id)),
     ]
     try:
@@ -75,10 +75,12 @@ async def _show(client: Client, job: str, shown: display.Display) -> None:
         shown.show(progress)
 
 
-async def _tell_retries(client: Client, job: str) -> None:
+async def _tell_turns(client: Client, job: str) -> None:
     async for event in client.events(job):
         if event.data.state is State.RETRYING:
             output.note(retry(event.data, time.time()))
+        elif event.data.state is State.COPYING and event.data.result:
+            output.note(spread.where(event.data.result.stored))
 
 
 def retry(record: JobRecord, now: float) -> str:
@@ -157,6 +159,8 @@ def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
         output.result(keyed.as_restic(result.keys), keyed.table(result.keys), as_json=as_json)
     else:
         output.result(record, summary(record.kind, result), as_json=as_json)
+    if missing := spread.missing(result.stored):
+        output.note(f"warning: {missing}")
     _tell_findings(result)
     for warning in result.warnings:
         output.note(f"warning: {warning.path}: {warning.message}")
@@ -202,7 +206,8 @@ def summary(kind: str, result: Result) -> str:
         return f"restored snapshot {result.snapshot[:8]}: {counts}"
     files = f"{result.files_new} new, {result.files_changed} changed, {result.files_unmodified} unmodified"
     sizes = f"read {output.size(result.bytes_read)}, stored {output.size(result.bytes_stored)}"
-    return f"snapshot {result.snapshot[:8]}: {counts}\n{files}; {sizes}"
+    text = f"snapshot {result.snapshot[:8]}: {counts}\n{files}; {sizes}"
+    return f"{text}\n{spread.where(result.stored)}" if result.stored else text
 
 
 def _summary_of_check(result: Result) -> str:

@@ -68,9 +68,9 @@ def _row(record: JobRecord) -> list[str]:
         result = f"{record.error.code}: {record.error.message}"
     else:
         result = f"snapshot {record.result.snapshot[:8]}" if record.result and record.result.snapshot else ""
-    target = str(record.command.get("target", ""))
+    targets = [record.command.get("target", ""), *(one["target"] for one in record.command.get("targets") or ())]
     created = output.moment(record.created)
-    return [record.id, record.kind, str(record.state), created, record.source, target, result]
+    return [record.id, record.kind, str(record.state), created, record.source, ",".join(targets), result]
 
 
 async def _show(arguments: argparse.Namespace) -> int:

@@ -67,11 +67,12 @@ def password(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--password-command", metavar="COMMAND", help="run without a shell; its output is the password")
 
 
-def repository(parser: argparse.ArgumentParser, flag: str, summary: str, *aliases: str) -> None:
+def repository(parser: argparse.ArgumentParser, flag: str, summary: str, *aliases: str, action: Any = "store") -> None:
     """The target, the key and the source service: whom a job names."""
     parser.add_argument(
         flag,
         *aliases,
+        action=action,
         dest="place",
         metavar="URL-or-TARGET",
         required=True,
@@ -80,6 +81,34 @@ def repository(parser: argparse.ArgumentParser, flag: str, summary: str, *aliase
     parser.add_argument("--source", metavar="NAME", help="the source service that does the work")
     parser.add_argument("--key", metavar="NAME", help="which of the source service's passwords (default: default)")
     password(parser)
+
+
+class _Places(argparse.Action):
+    """The first one is the place, all further ones are others."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        if namespace.place is None:
+            namespace.place = value
+        else:
+            namespace.others = [*namespace.others, value]
+
+
+def repositories(parser: argparse.ArgumentParser) -> None:
+    """One repository or several, of which each shall have the backup."""
+    repository(parser, "--to", "the repository; again, as TARGET or TARGET:KEY, for others", "--target", action=_Places)
+    parser.add_argument(
+        "--quorum", metavar="N", type=int, help="with so many of several targets it succeeds (default: all of them)"
+    )
+    parser.set_defaults(others=[])
+
+
+def named(text: str) -> dict[str, str]:
+    """A further target, ``TARGET`` or ``TARGET:KEY``, as a command has it. Raises UsageError."""
+    if is_place(text):
+        hint = "start `snappy up` or set nats.url, and name targets; `snappy copy` copies from place to place"
+        raise UsageError(f"{text} is a place, and several places need a server", hint=hint)
+    target, _, key = text.partition(":")
+    return {"target": target, "key": key} if key else {"target": target}
 
 
 def origin(parser: argparse.ArgumentParser) -> None:

@@ -27,12 +27,13 @@ from snappy.errors import (
     UnknownService,
     WrongSequence,
 )
-from snappy.jobs import rights, vetting
+from snappy.jobs import places, rights, vetting
 from snappy.jobs.calls import Calls
 from snappy.jobs.identity import job_id_of, new_job_id
 from snappy.jobs.kinds import COMMANDS, AnyCommand, parse_command
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import Beat, ErrorInfo, JobRecord
+from snappy.jobs.place_words import TargetKey
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.rules import is_due, with_rules
 from snappy.jobs.states import Event, State
@@ -126,7 +127,15 @@ class Reception:
         if wait := rights.delay(kind, command, submitter, self._settings):
             begins = max(not_before, self._clock() + wait)
             record = msgspec.structs.replace(record, not_before=begins, delay=wait)
-        return await self._open(with_rules(record, command), Event.ANNOUNCED if wait else Event.ACCEPTED)
+        record = msgspec.structs.replace(with_rules(record, command), place=self._first_place(record))
+        return await self._open(record, Event.ANNOUNCED if wait else Event.ACCEPTED)
+
+    def _first_place(self, record: JobRecord) -> TargetKey | None:
+        """Of several targets: the first whose service is alive, else the first."""
+        if not places.is_spread(record):
+            return None
+        named, now = places.places_of(record.command), self._clock()
+        return next((place for place in named if self._store.is_alive("target", place.target, now)), named[0])
 
     async def checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:
         """The command, if the core has nothing against it. Raises Rejected or SourceError."""

@@ -41,6 +41,7 @@ from snappy.jobs.schedules.book import ScheduleBook
 from snappy.jobs.schedules.desk import ScheduleDesk
 from snappy.jobs.schedules.firing import ScheduleFiring
 from snappy.jobs.schedules.post import SchedulePost
+from snappy.jobs.spreading import Spreading
 from snappy.jobs.states import FINAL, Event
 from snappy.jobs.status import StatusDesk
 from snappy.jobs.stopping import Stopper
@@ -87,12 +88,13 @@ class Core:
         calls = Calls(bus, clock)
         attempts = Attempts(self.store, self.ledger, settings, clock)
         limits = Limits(settings.limits, self.store, clock)
-        line = Line(self.store, calls, limits, settings.ageing_seconds, clock)
         stopper = Stopper(self.store, self.ledger, calls, clock)
+        spreading = Spreading(self.store, self.ledger, attempts, calls, stopper, settings, clock)
+        line = Line(self.store, calls, limits, settings.ageing_seconds, clock, spreading.waits_for_target)
         twins = Twins(self.store, stopper, clock)
         self.reception = Reception(bus, self.store, self.ledger, calls, self._refusals, twins, settings, clock)
         repositories = Repositories(bus, clock)
-        self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals, repositories)
+        self._reports = Reports(bus, self.store, self.ledger, attempts, line, self._refusals, repositories, spreading)
         self._endpoints = Endpoints(
             bus, self.store, self.reception, stopper, repositories, settings, private=private_inboxes, clock=clock
         )
@@ -102,7 +104,7 @@ class Core:
             book, post, self.reception, private=private_inboxes, largest=lambda: bus.nc.max_payload, clock=clock
         )
         self.schedules = ScheduleFiring(bus, book, post, self.reception, self._refusals, clock)
-        self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, line, stopper, settings, clock)
+        self.sweep = Sweep(bus, self.store, self.ledger, attempts, calls, line, stopper, spreading, settings, clock)
         watching = self.sweep.may_judge
         self.freshness = Freshness(bus, self.store, book, settings, self._is_gone, watching, clock)
         put_back = self.freshness.restore

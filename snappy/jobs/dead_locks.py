@@ -18,7 +18,7 @@ from snappy.bus.subjects import token
 from snappy.errors import BusError, InvalidCommand, UsageError
 from snappy.jobs.ledger import timestamp
 from snappy.jobs.messages import Hold, JobRecord, LockEvent, LockRef, LockRemoval
-from snappy.jobs.states import FINAL
+from snappy.jobs.states import FINAL, State
 from snappy.jobs.store import JobStore
 
 _log = log.get(__name__)
@@ -99,7 +99,7 @@ class DeadLocks:
             data=LockRemoval(
                 lock=lock,
                 reason=reason,
-                target=record.command["target"],
+                target=hold.target,
                 job=record.id,
                 attempt=hold.attempt,
                 service=hold.service,
@@ -115,7 +115,7 @@ def _deletes_packs(record: JobRecord) -> bool:
 
 def _goes_on(record: JobRecord) -> bool:
     """Whether a next attempt will take up what the last one stored, to which no snapshot leads yet."""
-    return record.kind in ("backup", "copy") and record.state not in FINAL
+    return record.kind in ("backup", "copy") and record.state not in FINAL and record.state is not State.COPYING
 
 
 def _is_over(record: JobRecord, attempt: int) -> bool:

@@ -36,6 +36,7 @@ from snappy.jobs.ledger import Ledger
 from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
 from snappy.jobs.messages import Attempt, ErrorInfo, Hold, HoldAnswer, HoldRequest, JobRecord
+from snappy.jobs.places import at_place, out_of_any, place_of
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.repositories import Repositories
 from snappy.jobs.rights import deletes_of, rights_of
@@ -139,7 +140,7 @@ class HoldDesk:
             if (hold.nonce, hold.service, hold.replica) == (nonce, worker.service, worker.replica) and not hold.over:
                 answer = await self.renew(worker, HoldRequest(job=job, attempt=hold.attempt))
                 record = (await self._record(job)).value
-                return msgspec.structs.replace(answer, job=await self._repositories.resolved(record))
+                return msgspec.structs.replace(answer, job=await self._for_worker(record))
         return None
 
     async def _try_claim(self, stored: StoredJob, worker: WorkerSubject, nonce: str) -> HoldAnswer | None:
@@ -173,22 +174,31 @@ class HoldDesk:
         except WrongSequence:
             await self._give_back(record.id, held)
             raise
-        return self._granted(await self._repositories.resolved(running), hold)
+        return self._granted(await self._for_worker(running), hold)
+
+    async def _for_worker(self, record: JobRecord) -> JobRecord:
+        """What the command leaves open is known now."""
+        if record.follows and (backup := self._store.records.get(record.follows)):
+            return out_of_any(record, backup.value)
+        return await self._repositories.resolved(at_place(record))
 
     def _hold(self, record: JobRecord, worker: WorkerSubject, attempt: int, nonce: str) -> Hold:
+        place = place_of(record)
         return Hold(
             attempt=attempt,
             service=worker.service,
             replica=worker.replica,
             deadline=self._clock() + self._settings.hold_seconds,
-            target=record.command["target"],
-            key=record.command["key"],
+            target=place.target,
+            key=place.key or "",
             nonce=nonce,
         )
 
     async def _start(self, stored: StoredJob, hold: Hold, now: float) -> JobRecord:
         record = stored.value
-        attempt = Attempt(number=hold.attempt, service=hold.service, replica=hold.replica, started=now)
+        attempt = Attempt(
+            number=hold.attempt, service=hold.service, replica=hold.replica, started=now, target=hold.target
+        )
         changes = {"attempts": [*record.attempts, attempt], "error": None}
         running = await self._ledger.transition(stored, Event.STARTED, **changes)
         self._calls.forget(record.id)
@@ -267,7 +277,7 @@ class HoldDesk:
             job=record.id,
             attempt=hold.attempt,
             caller=hold.service,
-            target=record.command["target"],
+            target=hold.target,
             rights=rights_of(record, self._settings),
             expires=hold.deadline,
             locks=tuple(locks),

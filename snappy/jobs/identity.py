@@ -23,6 +23,12 @@ def job_id_of(stream: str, sequence: int, stored_ns: int) -> str:
     return _uuid7(stored_ns // 1_000_000, int.from_bytes(digest, "big") % (1 << _RANDOM_BITS))
 
 
+def follower_id(job: str, number: int) -> str:
+    """The id of the ``number``-th job that follows ``job``, whoever makes it."""
+    digest = hashlib.sha256(f"{job}/{number}".encode()).digest()
+    return _uuid7(int(time_of(job) * 1000), int.from_bytes(digest, "big") % (1 << _RANDOM_BITS))
+
+
 def time_of(job: str) -> float:
     """When a job of that id began, in Unix seconds."""
     return (uuid.UUID(job).int >> 80) / 1000

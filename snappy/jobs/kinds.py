@@ -5,13 +5,15 @@ Unknown fields are refused, so that a typing error is answered. ``schemas/`` is 
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from snappy.decoding import converted, from_json
 from snappy.errors import InvalidCommand
 from snappy.jobs.command import VERSION, Command
+from snappy.jobs.place_words import TargetKey
 from snappy.jobs.upkeep import (
     CheckCommand,
     CopyCommand,
@@ -43,6 +45,19 @@ class BackupCommand(Command, frozen=True, kw_only=True):
     """The snapshot's host name; by default the source service's."""
     tags: list[str] = []
     compression: Literal["off", "fastest", "default", "better", "max"] = "default"
+    targets: Annotated[list[TargetKey], Meta(max_length=15)] = []
+    """Further targets that keep it. The source is read once, for ``target``, or for the first of these that works where
+    that one does not; the others get copies."""
+    quorum: Annotated[int, Meta(ge=1)] | None = None
+    """With how many targets it succeeds; by default all. The others get it later."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = [self.target, *(place.target for place in self.targets)]
+        if len(set(named)) < len(named):
+            raise ValueError("targets are different ones, and none of them is target")
+        if self.quorum and self.quorum > len(named):
+            raise ValueError(f"quorum is {self.quorum}, and the targets are {len(named)}")
 
 
 class RestoreCommand(Command, frozen=True, kw_only=True):

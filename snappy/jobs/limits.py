@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from snappy import config
 from snappy.bus.grants import CLOCK_MARGIN
 from snappy.jobs.messages import Hold, JobRecord
+from snappy.jobs.places import place_of
 from snappy.jobs.states import FINAL
 from snappy.jobs.store import JobStore, Kept
 
@@ -63,8 +64,8 @@ class Limits:
 
     def _limited(self, record: JobRecord) -> Iterator[tuple[Group, int]]:
         """Zero: no limit."""
-        source, target, key = record.source, record.command.get("target", ""), record.command.get("key", "")
-        limits = self._settings
+        source, place, limits = record.source, place_of(record), self._settings
+        target, key = place.target, place.key or ""
         yield ("source", source), limits.sources.get(source, limits.source)
         yield ("target", target), limits.targets.get(target, limits.target)
         yield ("key", f"{source}/{key}"), limits.keys.get(key, limits.key)

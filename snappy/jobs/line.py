@@ -13,7 +13,8 @@ from snappy.jobs.store import JobStore, StoredJob
 
 
 class Line:
-    """``ageing``: the seconds of waiting for one step of priority; ``clock`` gives Unix seconds."""
+    """``ageing``: the seconds of waiting for one step of priority; ``clock`` gives Unix seconds. ``rests`` says of a
+    job that is due whether there is no use in it now."""
 
     def __init__(
         self,
@@ -22,12 +23,14 @@ class Line:
         limits: Limits,
         ageing: float,
         clock: Callable[[], float] = time.time,
+        rests: Callable[[JobRecord], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._calls = calls
         self._limits = limits
         self._ageing = ageing
         self._clock = clock
+        self._rests = rests
 
     def first(self, source: str, besides: Collection[str]) -> StoredJob | None:
         """The job that a worker of that service should do next, as far as this core knows."""
@@ -55,4 +58,4 @@ class Line:
     def _due(self, source: str) -> Iterator[StoredJob]:
         now = self._clock()
         waiting = self._store.records.waiting(source, now, self._ageing)
-        return (stored for stored in waiting if is_due(stored.value, now))
+        return (stored for stored in waiting if is_due(stored.value, now) and not self._rests(stored.value))

@@ -17,6 +17,7 @@ from snappy.error_codes import from_code
 from snappy.errors import Garbled, SnappyError
 from snappy.jobs.command import VERSION
 from snappy.jobs.kinds import read
+from snappy.jobs.place_words import StoredAt, TargetKey
 from snappy.jobs.result_words import Keys, Pruned, Repaired, SnapshotCopy, SnapshotGroup
 from snappy.jobs.states import State
 
@@ -135,6 +136,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshots, of those that a copy was asked for: ``snapshots``."""
     copies: list[SnapshotCopy] = []
     """The first hundred, new ones before others."""
+    stored: list[StoredAt] = []
+    """Of a backup to several targets, what became of it at each."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +149,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     ended: float | None = None
     error: ErrorInfo | None = None
+    target: str = ""
     until: float = 0.0
     """When the last grant of an attempt that ended runs out."""
 
@@ -167,6 +171,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: dict[str, Any] | None = None
     result: Result | None = None
     error: ErrorInfo | None = None
+    place: TargetKey | None = None
+    """Of a backup to several targets: where its newest attempt stores it, or where its next one will."""
+    follows: str = ""
+    """Of a copy: the backup that it brings to another of its targets."""
     cancel: str | None = None
     """Who asked for its end."""
     ending: ErrorInfo | None = None

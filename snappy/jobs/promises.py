@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from snappy import config, durations
-from snappy.jobs.protection import BACKUP, DRILL, Promise, Protections, is_meant, last_heard, of_backup
+from snappy.jobs.protection import BACKUP, DRILL, Promise, Protections, is_meant, last_heard, of_backup, of_each
 from snappy.jobs.protection_words import Protection, Upcoming
 from snappy.jobs.schedule_words import Schedule
 
@@ -32,9 +32,9 @@ class Promises:
 
     def _add(self, schedule: Schedule) -> None:
         if schedule.kind == BACKUP:
-            source = of_backup(schedule.command, 0.0)
-            self._backups[source.id].append(schedule)
-            self._expected[source.id] = source
+            for source in of_each(schedule.command, 0.0):
+                self._backups[source.id].append(schedule)
+                self._expected[source.id] = source
         elif schedule.kind == DRILL:
             self._drills[schedule.command["target"]].append(schedule)
 

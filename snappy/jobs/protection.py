@@ -13,6 +13,7 @@ import msgspec
 
 from snappy.errors import Duplicate
 from snappy.jobs.messages import JobRecord, Result
+from snappy.jobs.places import places_of
 from snappy.jobs.protection_words import Good, Mishap, Protection
 from snappy.jobs.states import State
 
@@ -48,6 +49,11 @@ def of_backup(command: Mapping[str, Any], seen: float) -> Protection:
     )
 
 
+def of_each(command: Mapping[str, Any], seen: float) -> list[Protection]:
+    """The same at each target of a backup."""
+    return [of_backup({**command, "target": place.target}, seen) for place in places_of(command)]
+
+
 def _digest(what: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()[:HALF]
 
@@ -65,26 +71,35 @@ def _paths_of(options: Mapping[str, Any]) -> list[str]:
 def note(known: Protections, record: JobRecord) -> None:
     """Put into ``known`` what follows from a job that is over. Jobs are to come in the order in which they ended."""
     if record.kind == BACKUP and "plugin" in record.command and record.state in (State.SUCCEEDED, *_FAILED):
-        fresh = of_backup(record.command, record.created)
-        known[fresh.id] = _after_backup(known.get(fresh.id, fresh), record)
+        for fresh in of_each(record.command, record.created):
+            known[fresh.id] = _after_backup(known.get(fresh.id, fresh), record)
     elif record.kind == DRILL and record.state in (State.SUCCEEDED, *_FAILED):
         for each in [each for each in known.values() if _is_of(record, each)]:
             known[each.id] = _after_drill(each, record)
-    elif record.kind == COPY and record.state is State.SUCCEEDED:
+    elif record.kind == COPY and record.state is State.SUCCEEDED and not record.follows:  # the backup's record tells it
         _note_copies(known, record)
     elif record.kind == FORGET and record.state is State.SUCCEEDED and not record.command.get("dry_run"):
         _note_removals(known, record)
 
 
 def _after_backup(before: Protection, record: JobRecord) -> Protection:
-    result = record.result
-    if record.state is not State.SUCCEEDED or result is None:
+    result, snapshot = record.result, _snapshot_at(record, before.target)
+    if result is None or not snapshot:
         return _after_mishap(before, record)
     at = min(result.time or _began(record), record.updated)
     return _with_backup(
         msgspec.structs.replace(before, host=result.host or before.host, paths=sorted(result.paths) or before.paths),
-        _good(record, result, result.snapshot, at),
+        _good(record, result, snapshot, at),
     )
+
+
+def _snapshot_at(record: JobRecord, target: str) -> str:
+    """What a backup left at that target; empty if nothing. One that failed may have left it at some of several."""
+    if record.result is None:
+        return ""
+    if not record.result.stored:
+        return record.result.snapshot if record.state is State.SUCCEEDED else ""
+    return next((one.snapshot for one in record.result.stored if one.target == target), "")
 
 
 def _after_drill(before: Protection, record: JobRecord) -> Protection:

@@ -22,9 +22,11 @@ from snappy.jobs.kinds import read
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.line import Line
 from snappy.jobs.messages import ErrorInfo, JobRecord, Report, Result
+from snappy.jobs.places import is_spread
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.repositories import Repositories
 from snappy.jobs.rules import is_stopping
+from snappy.jobs.spreading import Spreading
 from snappy.jobs.states import Event
 from snappy.jobs.store import JobStore, StoredJob
 
@@ -49,6 +51,7 @@ class Reports:
         line: Line,
         refusals: Refusals,
         repositories: Repositories,
+        spreading: Spreading,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -57,6 +60,7 @@ class Reports:
         self._line = line
         self._refusals = refusals
         self._repositories = repositories
+        self._spreading = spreading
         self._kinds: dict[str, Callable[[StoredJob, Report], Awaitable[object]]] = {
             "started": self._started,
             "checkpoint": self._checkpoint,
@@ -123,6 +127,7 @@ class Reports:
                 await self._kinds[report.kind](stored, report)
                 if report.kind in LAST:
                     await self._line.move_up(stored.value)
+                    await self._spreading.settle(stored.value.follows)
                 return
             except WrongSequence:
                 stored = await self._store.records.fetch(report.job)
@@ -145,6 +150,9 @@ class Reports:
 
     async def _succeeded(self, stored: StoredJob, report: Report) -> None:
         result = _short(report.result or Result())
+        if is_spread(stored.value):
+            await self._spreading.begin(stored, result)
+            return
         await self._attempts.finished(stored, Event.SUCCEEDED, result=result, error=None)
 
     async def _failed(self, stored: StoredJob, report: Report) -> None:

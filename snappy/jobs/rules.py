@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 
-from snappy.errors import DeadlinePassed, SnappyError, TimeLimitReached
+from snappy.errors import AttemptLost, DeadlinePassed, Interrupted, SnappyError, TimeLimitReached
 from snappy.jobs.command import Command
-from snappy.jobs.messages import JobRecord
+from snappy.jobs.messages import Attempt, JobRecord
 from snappy.jobs.states import FINAL, State
 
 WAITING = frozenset({State.QUEUED, State.RETRYING})
+LOST = frozenset({AttemptLost.code, Interrupted.code})
+"""How attempts end that say nothing against the job."""
 SAME = ("source", "target", "plugin", "options")
 """The fields in which twins with a plug-in agree, beside their submitter and their kind."""
 HOW = frozenset(Command.__struct_fields__) - set(SAME)
@@ -60,6 +62,11 @@ def overdue(record: JobRecord, now: float) -> SnappyError | None:
 def attempt_limit(record: JobRecord, most: int) -> int:
     """How many attempts may end with an error; ``most``: the core's own limit."""
     return min(most, record.command.get("attempts") or most)
+
+
+def is_lost(attempt: Attempt) -> bool:
+    """Whether it ended for a reason that says nothing against the job."""
+    return attempt.error is not None and attempt.error.code in LOST
 
 
 def is_stopping(record: JobRecord) -> bool:

@@ -20,6 +20,8 @@ class State(StrEnum):
     """A worker holds it."""
     RETRYING = "retrying"
     """An attempt ended without success; waits for its next one."""
+    COPYING = "copying"
+    """A backup that one target has; jobs of their own bring it to others, until enough of them have it."""
     SUCCEEDED = "succeeded"
     """Done, perhaps with warnings."""
     FAILED = "failed"
@@ -43,6 +45,8 @@ class Event(StrEnum):
     STARTED = "started"
     CHECKPOINT = "checkpoint"
     RETRYING = "retrying"
+    STORED = "stored"
+    """One more of several targets has the backup."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -58,9 +62,14 @@ TABLE: dict[tuple[State | None, Event], State] = {
     (State.RUNNING, Event.CHECKPOINT): State.RUNNING,
     (State.RUNNING, Event.REJECTED): State.REJECTED,
     (State.RUNNING, Event.RETRYING): State.RETRYING,
+    (State.RUNNING, Event.STORED): State.COPYING,
     (State.RUNNING, Event.SUCCEEDED): State.SUCCEEDED,
     (State.RUNNING, Event.FAILED): State.FAILED,
     (State.RUNNING, Event.CANCELLED): State.CANCELLED,
+    (State.COPYING, Event.STORED): State.COPYING,
+    (State.COPYING, Event.SUCCEEDED): State.SUCCEEDED,
+    (State.COPYING, Event.FAILED): State.FAILED,
+    (State.COPYING, Event.CANCELLED): State.CANCELLED,
     (State.RETRYING, Event.STARTED): State.RUNNING,
     (State.RETRYING, Event.FAILED): State.FAILED,
     (State.RETRYING, Event.CANCELLED): State.CANCELLED,

@@ -79,7 +79,8 @@ class StatusDesk:
         found: defaultdict[str, list[Doing]] = defaultdict(list)
         for record in (stored.value for stored in self._store.records.unfinished()):
             if record.kind == BACKUP:
-                found[protection.of_backup(record.command, 0.0).id].append(_doing(record))
+                for source in protection.of_each(record.command, 0.0):
+                    found[source.id].append(_doing(record))
             elif record.kind == DRILL:
                 for source in known:
                     if protection.is_meant(record.command, source):

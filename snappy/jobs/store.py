@@ -18,7 +18,8 @@ from snappy.bus.connection import Bus
 from snappy.errors import BusUnavailable, WrongSequence
 from snappy.jobs.bucket import Bucket, Entry
 from snappy.jobs.kinds import read
-from snappy.jobs.messages import Beat, Hold, JobRecord
+from snappy.jobs.messages import ALIVE_SECONDS, Beat, Hold, JobRecord
+from snappy.jobs.places import is_unsettled
 from snappy.jobs.rules import WAITING, twin_key
 from snappy.jobs.states import FINAL
 from snappy.jobs.waiting import Waiting
@@ -149,6 +150,11 @@ class Records(Mirror[JobRecord]):
         super().__init__(bucket, JobRecord, "job.", "*")
         self.active: dict[str, dict[str, None]] = {}
         self._waiting: defaultdict[str, Waiting] = defaultdict(Waiting)
+        self._unsettled: dict[str, None] = {}
+
+    def unsettled(self) -> list[StoredJob]:
+        """Backups of which more is to be heard: some of their targets may get them yet."""
+        return [self.kept[job] for job in self._unsettled]
 
     def waiting(self, source: str, now: float, ageing: float) -> Iterator[StoredJob]:
         """The jobs of a source service that wait, the one to be tried first before others. To be used up, or
@@ -174,12 +180,17 @@ class Records(Mirror[JobRecord]):
             self.active.get(record.source, {}).pop(key, None)
         else:
             self.active.setdefault(record.source, {})[key] = None
+        if is_unsettled(record):
+            self._unsettled[key] = None
+        else:
+            self._unsettled.pop(key, None)
         return kept
 
     def forget(self, key: str) -> None:
         if (kept := self.kept.get(key)) is not None:
             self.active.get(kept.value.source, {}).pop(key, None)
             self._waiting[kept.value.source].discard(key)
+            self._unsettled.pop(key, None)
         super().forget(key)
 
 
@@ -260,6 +271,11 @@ class JobStore:
         await self._release(_twin_key(name), job)
 
     # who is alive
+
+    def is_alive(self, role: str, name: str, now: float) -> bool:
+        """Whether any replica of the service was heard of lately; ``now`` is Unix seconds."""
+        beats = (kept.value for kept in self.beats.kept.values())
+        return any((beat.role, beat.service) == (role, name) and now - beat.seen < ALIVE_SECONDS for beat in beats)
 
     def services(self, role: str) -> set[str]:
         """The names of the services of a role that were ever seen."""

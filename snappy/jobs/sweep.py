@@ -17,6 +17,7 @@ from snappy.jobs.ledger import Ledger
 from snappy.jobs.line import Line
 from snappy.jobs.messages import Hold, JobRecord
 from snappy.jobs.rules import is_stopping, overdue
+from snappy.jobs.spreading import Spreading
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, Kept, StoredJob
@@ -50,6 +51,7 @@ class Sweep:
         calls: Calls,
         line: Line,
         stopper: Stopper,
+        spreading: Spreading,
         settings: config.Core,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -60,6 +62,7 @@ class Sweep:
         self._calls = calls
         self._line = line
         self._stopper = stopper
+        self._spreading = spreading
         self._settings = settings
         self._clock = clock
         self._watching_since: float | None = None
@@ -118,6 +121,7 @@ class Sweep:
         await self._end_lost_attempts()
         await self._end_overdue()
         await self._remind_of_cancels()
+        await self._spreading.settle_all()
         await self._line.call()
         await self._confirm_events()
         if now - self._last_clean > CLEAN_SECONDS:

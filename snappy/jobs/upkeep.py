@@ -210,7 +210,7 @@ class ForgetCommand(RepackingCommand, frozen=True, kw_only=True):
 
 
 class CopyCommand(Command, frozen=True, kw_only=True):
-    """Copy snapshots out of the repository of another target, ``origin``, into that of ``target``, which must be there.
+    """Copy snapshots out of the repository of another target, ``origin``, into that of ``target``.
     The source service holds both keys; what is missing is sealed anew, and nothing else is sent."""
 
     origin: Name
@@ -225,6 +225,8 @@ class CopyCommand(Command, frozen=True, kw_only=True):
     """Only those with all tags of one of these lists, which have commas between."""
     paths: list[str] = []
     """Only those with all of these paths."""
+    init: bool = False
+    """Make the repository of ``target`` if it is not there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

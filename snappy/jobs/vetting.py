@@ -51,6 +51,8 @@ def check_services(command: AnyCommand, beats: Iterable[Beat]) -> None:
     named = [("source", command.source), ("target", command.target)]
     if isinstance(command, CopyCommand):
         named.append(("target", command.origin))
+    if isinstance(command, BackupCommand):
+        named += [("target", place.target) for place in command.targets]
     for role, name in named:
         if name not in known[role]:
             listed = ", ".join(sorted(known[role])) or "none yet"

@@ -21,6 +21,7 @@ from snappy.jobs import (
     command,
     kinds,
     messages,
+    place_words,
     protection_words,
     refusal_words,
     repository_words,
@@ -42,6 +43,7 @@ def job_structs() -> list[Struct]:
     modules = (
         kinds,
         upkeep,
+        place_words,
         result_words,
         messages,
         api_words,

@@ -27,8 +27,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     target: str
-    origin: str = ""
-    """Another target, of which a copy is made."""
+    others: list[str] = []
+    """Further targets: the one of which a copy is made, or those that keep a backup too."""
     plugin: str = ""
     reads: list[str] = []
     writes: list[str] = []
@@ -43,7 +43,7 @@ def rules_for(submitter: str, rules: Mapping[str, Allow], scratch: str = "") -> 
 def check(ask: Ask, allowed: Allow, submitter: str) -> None:
     """Raises :class:`Denied`, which names what was asked, unless ``allowed`` holds all of it."""
     _listed("kind", [ask.kind], allowed.kinds, submitter)
-    _listed("target", [ask.target, ask.origin] if ask.origin else [ask.target], allowed.targets, submitter)
+    _listed("target", [ask.target, *ask.others], allowed.targets, submitter)
     if ask.plugin:
         _listed("plug-in", [ask.plugin], allowed.plugins, submitter)
     _within("read", ask.reads, allowed.read, submitter)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from snappy.errors import NotARepository
 from snappy.jobs.messages import Result
 from snappy.jobs.result_words import SnapshotCopy
 from snappy.jobs.upkeep import CopyCommand
@@ -24,7 +25,7 @@ TOLD = 100
 
 def prepare(command: CopyCommand, asks: Ask) -> Task:
     """Nothing can be wrong with it before the repositories are open."""
-    both = msgspec.structs.replace(asks, origin=command.origin)
+    both = msgspec.structs.replace(asks, others=[command.origin])
     return Task(both, lambda shop: asyncio.to_thread(_copy, shop, command))
 
 
@@ -33,7 +34,7 @@ def _copy(shop: Workshop, command: CopyCommand) -> Result:
     assert shop.origin is not None
     with (
         Repository.open(shop.origin.store, shop.origin.password) as source,
-        Repository.open(shop.store, shop.password, cache=shop.index_cache) as target,
+        _opened(shop, command.init) as target,
         locked(target, shop, settle_later=True),
     ):
         copier = Copier(
@@ -42,6 +43,15 @@ def _copy(shop: Workshop, command: CopyCommand) -> Result:
         with listed_if_cancelled(target):
             done = copier.copy(chosen(source, command))
         return _result(done, target, time.monotonic() - began)
+
+
+def _opened(shop: Workshop, init: bool) -> Repository:
+    try:
+        return Repository.open(shop.store, shop.password, cache=shop.index_cache)
+    except NotARepository:
+        if not init:
+            raise
+        return Repository.init(shop.store, shop.password, cache=shop.index_cache)
 
 
 def chosen(source: Repository, command: CopyCommand) -> list[Snapshot]:

@@ -248,9 +248,10 @@ class SourceService:
         """Check what is asked, then do it. Raises Denied before anything is touched."""
         command = typed_command(hold.job.kind, hold.job.command)
         rules = self._rules_for(hold.job.submitter)
-        named = allow.Ask(kind=hold.job.kind, target=command.target, plugin=getattr(command, "plugin", ""))
+        kind = "backup" if hold.job.follows else hold.job.kind  # who may have a backup at two targets needs no more
+        named = allow.Ask(kind=kind, target=command.target, plugin=getattr(command, "plugin", ""))
         allow.check(named, rules, hold.job.submitter)
-        task = await asyncio.to_thread(tasks.prepare, hold.job.kind, command, self._site)
+        task = await asyncio.to_thread(tasks.prepare, kind, command, self._site)
         await asyncio.to_thread(allow.check, task.asks, rules, hold.job.submitter)
         password = await asyncio.to_thread(self._passwords, command.key)
         async with self._files(command.target, hold.grant) as files, self._origin(command, hold) as origin:

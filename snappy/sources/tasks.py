@@ -123,7 +123,8 @@ def _prepare_backup(command: BackupCommand, asks: Ask, site: Site) -> Task:
     _check_tags(command.tags)
     plugin = base.load(command.plugin)
     source = plugin(base.parse(plugin.Options, command.options), site)
-    reads = msgspec.structs.replace(asks, reads=source.claims())
+    others = [place.target for place in command.targets]
+    reads = msgspec.structs.replace(asks, reads=source.claims(), others=others)
     return Task(reads, lambda shop: _backup(shop, command, source))
 
 

@@ -13,9 +13,10 @@ from snappy import config
 from snappy.bus.grants import CLOCK_MARGIN
 from snappy.bus.subjects import WorkerSubject
 from snappy.errors import AttemptLost, Damaged, Interrupted, NotARepository, SnappyError, Unavailable
-from snappy.jobs.attempts import LONGEST_BACKOFF, LOST, Attempts
+from snappy.jobs.attempts import CATCH_UP_ATTEMPTS, LONGEST_BACKOFF, LONGEST_CATCH_UP_BACKOFF, Attempts
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import Attempt, Hold, JobRecord, Result
+from snappy.jobs.rules import LOST
 from snappy.jobs.states import Event, State, after
 from snappy.jobs.store import JobStore, Kept, StoredJob
 
@@ -61,12 +62,12 @@ class Bench:
             JobRecord(id="j", kind="backup", submitter="alice", state=State.QUEUED, source="site1"), 1
         )
 
-    async def start(self) -> None:
+    async def start(self, target: str = "") -> None:
         number = len(self.job.value.attempts) + 1
         self.holds.hold = Kept(
             Hold(attempt=number, service="site1", replica="r1", deadline=self.now + HOLD_SECONDS), number
         )
-        attempt = Attempt(number=number, service="site1", replica="r1", started=self.now)
+        attempt = Attempt(number=number, service="site1", replica="r1", started=self.now, target=target)
         changes = {"attempts": [*self.job.value.attempts, attempt]}
         self.job = await MemoryLedger().transition(self.job, Event.STARTED, **changes)
 
@@ -174,3 +175,30 @@ async def test_every_job_ends_within_its_limits(errors: list[type[SnappyError]])
     assert record.state is State.FAILED
     assert lost <= SETTINGS.max_lost_attempts
     assert len(record.attempts) - lost <= SETTINGS.max_attempts
+
+
+async def test_a_copy_that_follows_a_backup_is_tried_for_most_of_a_day() -> None:
+    bench = Bench()
+    bench.job = Kept(msgspec.structs.replace(bench.job.value, kind="copy", follows="j"), 1)
+    waits = []
+    for _ in range(CATCH_UP_ATTEMPTS):
+        await bench.start()
+        bench.now += HOLD_SECONDS + CLOCK_MARGIN
+        waits.append((await bench.fail(Unavailable())).not_before - bench.now)
+        bench.now += max(waits[-1], 0.0)
+    assert bench.job.value.state is State.FAILED
+    assert waits[-2] == max(waits) == LONGEST_CATCH_UP_BACKOFF
+    assert bench.now - NOW > 80_000
+
+
+async def test_another_of_several_targets_is_tried_and_at_last_all_are_named() -> None:
+    bench = Bench()
+    command = {"target": "a", "key": "k", "targets": [{"target": "b", "key": None}], "quorum": 1}
+    bench.job = Kept(msgspec.structs.replace(bench.job.value, command=command), 1)
+    await bench.start("a")
+    record = await bench.fail(NotARepository("none"))
+    assert (record.state, record.place.target if record.place else "") == (State.RETRYING, "b")
+    await bench.start("b")
+    record = await bench.fail(NotARepository("neither"))
+    assert (record.state, record.error.code if record.error else "") == (State.FAILED, "quorum-missed")
+    assert [one.reason for one in record.result.stored] == ["none", "neither"] if record.result else False

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snappy.bus.subjects import TOKEN
-from snappy.jobs.identity import job_id_of, new_job_id
+from snappy.jobs.identity import follower_id, job_id_of, new_job_id, time_of
 
 NANOSECONDS = st.integers(0, (1 << 48) * 10**6 - 1)
 
@@ -25,6 +25,14 @@ def test_an_id_is_a_uuid_of_version_7_and_a_token(stored_ns: int, sequence: int)
 def test_the_same_message_gives_the_same_id_and_another_another() -> None:
     assert job_id_of("S", 7, 10**18) == job_id_of("S", 7, 10**18)
     assert len({job_id_of("S", n, 10**18) for n in range(1000)} | {job_id_of("T", 7, 10**18)}) == 1001
+
+
+def test_who_follows_a_job_has_an_id_that_everybody_finds() -> None:
+    job = new_job_id(1_700_000_000.5)
+    followers = [follower_id(job, number) for number in range(100)]
+    assert followers == [follower_id(job, number) for number in range(100)]
+    assert len({job, *followers}) == 101
+    assert all(TOKEN.match(one) and time_of(one) == time_of(job) for one in followers)
 
 
 def test_later_ids_sort_later() -> None:

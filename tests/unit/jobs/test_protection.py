@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from snappy.jobs import protection
 from snappy.jobs.messages import Attempt, ErrorInfo, JobRecord, Result
+from snappy.jobs.place_words import StoredAt
 from snappy.jobs.protection import Promise, Protections, judged, note, of_backup
 from snappy.jobs.protection_words import Protection
 from snappy.jobs.result_words import SnapshotCopy, SnapshotGroup, SnapshotRow
@@ -91,6 +92,30 @@ def test_a_snapshot_is_never_from_after_its_job_and_of_an_old_worker_from_its_be
     made = backup("one")
     assert made.result is not None
     assert only(noted(replace(made, result=replace(made.result, time=told)))).backups[0].at == at
+
+
+def at_two(over: State, **second: str) -> JobRecord:
+    """A backup that its first target has, and what became of it at the second."""
+    stored = [
+        StoredAt(target="vault", key="k", state="stored", snapshot=SNAPSHOT),
+        StoredAt(target="second", key="k", **second),  # type: ignore[arg-type]
+    ]
+    made = backup("one", snapshot=SNAPSHOT, command={**COMMAND, "targets": [{"target": "second", "key": None}]})
+    assert made.result is not None
+    error = ErrorInfo(code="quorum-missed", message="too few") if over is State.FAILED else None
+    return replace(made, state=over, error=error, result=replace(made.result, stored=stored))
+
+
+def test_a_backup_to_several_targets_is_known_at_each_that_has_it() -> None:
+    both = noted(at_two(State.SUCCEEDED, state="stored", snapshot="b" * 64))
+    assert {each.target: each.backups[0].snapshot for each in both.values()} == {"vault": SNAPSHOT, "second": "b" * 64}
+    behind = noted(at_two(State.FAILED, state="behind"))
+    told = {each.target: (len(each.backups), each.mishap is not None) for each in behind.values()}
+    assert told == {"vault": (1, False), "second": (0, True)}
+    assert {each.target: len(each.backups) for each in noted(at_two(State.SUCCEEDED, state="waiting")).values()} == {
+        "vault": 1,
+        "second": 0,
+    }
 
 
 def test_the_newest_backups_are_kept_whatever_the_order() -> None:

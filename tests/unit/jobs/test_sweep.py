@@ -31,7 +31,7 @@ def rest(*jobs: tuple[JobRecord, Hold | None]) -> float:
     records = SimpleNamespace(unfinished=lambda: iter([SimpleNamespace(value=record) for record, _ in jobs]))
     store: Any = SimpleNamespace(records=records, holds=kept)
     none: Any = None
-    sweep = Sweep(none, store, none, none, none, none, none, config.Core(), clock=lambda: NOW)
+    sweep = Sweep(none, store, none, none, none, none, none, none, config.Core(), clock=lambda: NOW)
     return sweep._rest(1.0)
 
 
