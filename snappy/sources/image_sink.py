@@ -16,6 +16,8 @@ from snappy.repository.format import MIB
 from snappy.repository.paths import shown
 
 HEAD = MIB
+ABOUT = b"user.snappy.about"
+"""The extended attribute of a file that tells of an image."""
 
 
 class Disk(Protocol):
@@ -41,16 +43,16 @@ OpenDisk = Callable[[Node], Disk]
 
 
 class ImageSink:
-    """See :class:`snappy.repository.entries.Sink`. What a snapshot has beside its image, which stands for the disk's
-    name alone, is of no interest; ``is_image`` tells."""
+    """See :class:`snappy.repository.entries.Sink`. The directories above the image are part of a name, and what lies
+    beside it and only tells of it is left."""
 
-    def __init__(self, open_disk: OpenDisk, is_image: Callable[[bytes], bool] = lambda _: True) -> None:
-        self._open_disk, self._is_image = open_disk, is_image
+    def __init__(self, open_disk: OpenDisk) -> None:
+        self._open_disk = open_disk
         self._writer: _Writer | None = None
         self._path = b""
 
     def standing(self, path: bytes, node: Node) -> Standing:
-        return Standing.IN_THE_WAY if self._is_image(path) else Standing.LEFT
+        return Standing.LEFT if ABOUT in node.xattrs else Standing.IN_THE_WAY
 
     def reuse(self, path: bytes, node: Node) -> StandingFile | None:
         return None

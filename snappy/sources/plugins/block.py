@@ -105,7 +105,9 @@ def _find(path: bytes) -> Found:
     try:
         found = look(path)
         if not (stat.S_ISBLK(found.st_mode) or stat.S_ISREG(found.st_mode)):
-            raise BadOptions(f"{shown(path)} is neither a block device nor a file")
+            raise BadOptions(
+                f"{shown(path)} is neither a block device nor a file", hint="folders are for the plug-in files"
+            )
         with open(_open(path, found), "rb", buffering=0) as file:
             return Found(path, found, size_of(file.fileno()))
     except PermissionError as error:

@@ -18,21 +18,24 @@ import msgspec
 from msgspec import Meta
 
 from snappy import log
-from snappy.errors import SnappyError
+from snappy.errors import BadOptions, ProgramMissing, SnappyError
 from snappy.repository.entries import Entry, Extent, Node
 from snappy.repository.paths import join
-from snappy.sources.image_sink import Disk, ImageSink
+from snappy.sources.image_sink import ABOUT, ImageSink
 from snappy.sources.made_up import folders_above, stream
 from snappy.sources.plugins.rbd_cluster import ImageName, RbdSettings, module, pool, telling
 from snappy.sources.plugins.rbd_disk import SHAPE, RbdDisk, shape_of
 from snappy.sources.plugins.rbd_moments import Moments, extents
+from snappy.sources.plugins.rbd_volumes import VolumeClaim
 from snappy.sources.site import Site
 
-SUFFIX, ABOUT = b".img", b".json"
+SUFFIX = b".img"
+
+Wanted = ImageName | VolumeClaim
 
 _log = log.get(__name__)
 
-_Name = Annotated[str, Meta(min_length=1, max_length=200)]
+_PVC = "instead of pool and image: a Kubernetes PersistentVolumeClaim whose image it is, as NAMESPACE/NAME"
 _CLUSTER = "the name under which the source service's configuration has the cluster"
 _NAMESPACE = "the pool's namespace; empty: none"
 
@@ -40,8 +43,9 @@ _NAMESPACE = "the pool's namespace; empty: none"
 class RbdOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which image is backed up."""
 
-    pool: Annotated[_Name, Meta(description="the image's pool")]
-    image: Annotated[_Name, Meta(description="its name")]
+    pool: Annotated[str, Meta(description="the image's pool")] = ""
+    image: Annotated[str, Meta(description="its name")] = ""
+    pvc: Annotated[str, Meta(description=_PVC)] = ""
     namespace: Annotated[str, Meta(description=_NAMESPACE)] = ""
     cluster: Annotated[str, Meta(description=_CLUSTER)] = "default"
     chain: Annotated[
@@ -57,8 +61,9 @@ class RbdOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RbdRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the image goes."""
 
-    pool: Annotated[_Name, Meta(description="the pool of the image to make, or to write to")]
-    image: Annotated[_Name, Meta(description="its name")]
+    pool: Annotated[str, Meta(description="the pool of the image to make, or to write to")] = ""
+    image: Annotated[str, Meta(description="its name")] = ""
+    pvc: Annotated[str, Meta(description=_PVC)] = ""
     namespace: Annotated[str, Meta(description=_NAMESPACE)] = ""
     cluster: Annotated[str, Meta(description=_CLUSTER)] = "default"
     overwrite: Annotated[bool, Meta(description="write to an image that is there, whatever is on it")] = False
@@ -82,35 +87,40 @@ class About(msgspec.Struct, frozen=True):
 class Frozen:
     """A snapshot of the image, there from :meth:`freeze` to :meth:`close`, and longer if it is kept. All blocks."""
 
-    def __init__(self, settings: RbdSettings, name: ImageName, service: str, chain: str) -> None:
-        self.name, self.what = name, f"the image {name}"
+    def __init__(self, settings: RbdSettings, wanted: Wanted, service: str, chain: str) -> None:
+        self._wanted, self.what = wanted, wanted.claim
         self._settings, self._service, self._chain = settings, service, chain
-        self._closing = ExitStack()
+        self._closing, self._opened = ExitStack(), ExitStack()
         self._lock = threading.Lock()
         self._token = ""
         self.time_ns = 0
 
     def freeze(self) -> None:
         """Take a snapshot, and open it. Raises what :func:`telling` makes."""
-        with self._lock, telling(self.what):
-            ioctx, client = self._closing.enter_context(pool(self._settings, self.name))
-            image = self._closing.enter_context(module("rbd").Image(ioctx, self.name.image))
-            self._moments = Moments(image, self._service, self._chain, client)
-            self._moments.remove_left()
-            self._token, self.time_ns = self._moments.take(), time.time_ns()
-            snapshot = self._moments.reading(self._token)
-            self._image = self._closing.enter_context(
-                module("rbd").Image(ioctx, self.name.image, snapshot=snapshot, read_only=True)
-            )
-            self.size, self.id = self._image.size(), image.id()
-            self.shape = shape_of(self._image)
+        with self._lock:
+            self.name = self._wanted.found(self._settings)
+            self.what = f"the image {self.name}"
+            with telling(self.what):
+                self._freeze()
+
+    def _freeze(self) -> None:
+        open_image, name = module("rbd").Image, self.name.image
+        ioctx, client = self._closing.enter_context(pool(self._settings, self.name))
+        image = self._closing.enter_context(open_image(ioctx, name))
+        self._moments = Moments(image, self._service, self._chain, client)
+        self._moments.remove_left()
+        self._token, self.time_ns = self._moments.take(), time.time_ns()
+        snapshot = self._moments.reading(self._token)
+        self._image = self._opened.enter_context(open_image(ioctx, name, snapshot=snapshot, read_only=True))
+        self.size, self.id = self._image.size(), image.id()
+        self.shape = shape_of(self._image)
 
     def keep(self) -> None:
         """The backup succeeded: let the next one begin here. If that cannot be, the next one reads all."""
         with self._lock:
             try:
                 with telling(self.what):
-                    self._image.close()
+                    self._opened.close()
                     self._moments.keep(self._token)
                 self._token = ""
             except SnappyError as error:
@@ -122,7 +132,7 @@ class Frozen:
             if self._token:
                 try:
                     with telling(self.what):
-                        self._image.close()
+                        self._opened.close()
                         self._moments.drop(self._token)
                 except SnappyError as error:
                     _log.warning("a snapshot stays until the next backup", image=str(self.name), reason=error.message)
@@ -200,12 +210,22 @@ class RbdSource:
 
     def __init__(self, options: RbdOptions, site: Site) -> None:
         self._settings: RbdSettings = site.settings(self.name, RbdSettings, options.cluster)
-        self._image = _named(options)
+        self._wanted = _wanted(options)
         self._service, self._chain = site.name, options.chain
 
     def claims(self) -> list[str]:
-        """``rbd://CLUSTER/POOL/NAMESPACE/IMAGE``, where CLUSTER is the name of the settings."""
-        return [_claim(self._image)]
+        """``rbd://CLUSTER/POOL/NAMESPACE/IMAGE``, where CLUSTER is the name of the settings; of a volume claim
+        ``rbd+pvc://CLUSTER/NAMESPACE/NAME``, wherever its image is."""
+        return [self._wanted.claim]
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Ceph's Python modules, where they are."""
+        try:
+            module("rbd")
+        except ProgramMissing as error:
+            return [f"{error.message}: {error.hint}"]
+        return []
 
     def snap(self) -> AbstractAsyncContextManager[Frozen]:
         """A snapshot, which a backup that succeeds keeps for the next one. What backups that died left is removed.
@@ -214,7 +234,7 @@ class RbdSource:
 
     @asynccontextmanager
     async def _snap(self) -> AsyncIterator[Frozen]:
-        frozen = Frozen(self._settings, self._image, self._service, self._chain)
+        frozen = Frozen(self._settings, self._wanted, self._service, self._chain)
         try:
             await asyncio.to_thread(frozen.freeze)
             yield frozen
@@ -224,34 +244,34 @@ class RbdSource:
 
     def export(self, frozen: Frozen) -> Iterator[Entry]:
         """The image, and a few words about it."""
-        path = reduce(join, map(os.fsencode, ("rbd", *self._image.parts)), b"/")
+        path = reduce(join, map(os.fsencode, ("rbd", *self._wanted.parts)), b"/")
         yield from folders_above(path)
         node = Node(name=os.path.basename(path) + SUFFIX, type="file", mode=0o600, size=frozen.size, links=1)
         node.mtime_ns = node.atime_ns = node.ctime_ns = frozen.time_ns
         node.xattrs = {SHAPE: msgspec.json.encode(frozen.shape)}
         yield Entry(path=path + SUFFIX, node=node, open=frozen.open, image=frozen)
         about = frozen.about()
-        yield stream(path + ABOUT, lambda: io.BytesIO(about), size=len(about))
+        beside = stream(path + b".json", lambda: io.BytesIO(about), size=len(about))
+        beside.node.xattrs = {ABOUT: b"image"}
+        yield beside
 
     @classmethod
     def restore_claims(cls, options: RbdRestore, site: Site) -> list[str]:
         """As :meth:`claims`."""
-        return [_claim(_named(options))]
+        return [_wanted(options).claim]
 
     @classmethod
     def import_(cls, options: RbdRestore, claims: Sequence[str], site: Site) -> ImageSink:
         """Opens the image, or makes it, when it is known what comes. An image from elsewhere will do."""
         settings: RbdSettings = site.settings(cls.name, RbdSettings, options.cluster)
 
-        def open_disk(node: Node) -> Disk:
-            return RbdDisk(settings, _named(options), node, overwrite=options.overwrite)
-
-        return ImageSink(open_disk, lambda path: not path.endswith(ABOUT))
+        wanted, overwrite = _wanted(options), options.overwrite
+        return ImageSink(lambda node: RbdDisk(settings, wanted.found(settings), node, overwrite=overwrite))
 
 
-def _named(options: RbdOptions | RbdRestore) -> ImageName:
-    return ImageName(options.cluster, options.pool, options.namespace, options.image).check()
-
-
-def _claim(name: ImageName) -> str:
-    return f"{RbdSource.name}://{'/'.join(name.parts)}"
+def _wanted(options: RbdOptions | RbdRestore) -> Wanted:
+    if not options.pvc:
+        return ImageName(options.cluster, options.pool, options.namespace, options.image).check()
+    if options.pool or options.image or options.namespace:
+        raise BadOptions("a volume claim says which pool and image is meant", hint="leave out all but `pvc`")
+    return VolumeClaim.parse(options.cluster, options.pvc)

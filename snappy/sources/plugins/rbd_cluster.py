@@ -47,6 +47,12 @@ class RbdSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keyring: Annotated[str, Meta(description="the file with its key; empty: where ceph.conf says")] = ""
     pools: Annotated[tuple[str, ...], Meta(description="the only pools that jobs may name; empty: all")] = ()
     timeout: Annotated[int, Meta(ge=1, description="seconds after which a cluster that is silent is given up")] = 60
+    kubernetes: Annotated[str, Meta(description="the URL of the Kubernetes API that knows volume claims")] = (
+        "https://kubernetes.default.svc"
+    )
+    service_account: Annotated[str, Meta(description="the folder with `token` and `ca.crt` for it")] = (
+        "/var/run/secrets/kubernetes.io/serviceaccount"
+    )
 
 
 class ImageName(NamedTuple):
@@ -60,18 +66,31 @@ class ImageName(NamedTuple):
 
     @property
     def parts(self) -> list[str]:
-        """All that is not empty."""
+        """All that is not empty: its path in a snapshot."""
         return [part for part in self if part]
 
     def __str__(self) -> str:
         return "/".join(self.parts[1:])
 
-    def check(self) -> ImageName:
-        """The same. Raises :class:`BadOptions` for what would mean another one in a URL or a path."""
-        for part in self:
-            if FORBIDDEN & set(part) or part in (".", "..") or (not part and part != self.namespace):
-                raise BadOptions(f"{part!r} is no name of a pool, namespace or image")
+    @property
+    def claim(self) -> str:
+        return f"rbd://{'/'.join(self.parts)}"
+
+    def found(self, settings: RbdSettings) -> ImageName:
+        """Itself; see :class:`snappy.sources.plugins.rbd_volumes.VolumeClaim`."""
         return self
+
+    def check(self) -> ImageName:
+        """The same. Raises :class:`BadOptions`."""
+        check_names(self.cluster, self.pool, self.namespace or "none", self.image)
+        return self
+
+
+def check_names(*names: str) -> None:
+    """Raise :class:`BadOptions` for what is no name, or would mean something else in a URL or a path."""
+    for name in names:
+        if not name or name in (".", "..") or FORBIDDEN & set(name):
+            raise BadOptions(f"{name!r} is no name of a pool, namespace or image", hint="give `pool` and `image`")
 
 
 def module(name: str) -> Any:
@@ -100,7 +119,9 @@ def _load_of_distribution(name: str) -> None:
     try:
         spec.loader.exec_module(found)
     except ImportError as error:
-        raise ProgramMissing(f"the Python module {name} does not load here: {error}") from error
+        raise ProgramMissing(
+            f"the Python module {name} does not load here: {error}", hint="run Snappy with the distribution's Python"
+        ) from error
     sys.modules[name] = found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -285,3 +286,7 @@ def test_a_machine_without_cephs_modules_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rbd_cluster, "PACKAGES", os.fspath(tmp_path))
     with pytest.raises(ProgramMissing):
         module("rados_of_nobody")
+    assert RbdSource.missing() == []
+    monkeypatch.setattr(rbd_cluster, "MODULES", ("rados_of_nobody", "rbd"))
+    monkeypatch.delitem(sys.modules, "rbd")
+    assert "install your distribution's" in RbdSource.missing()[0]
