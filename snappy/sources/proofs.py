@@ -150,7 +150,7 @@ class Prover:
 
     def _why_missing(self, step: Step) -> str:
         """By the repository, or else by what the restore says."""
-        asked = (self._losses.why(blob) for blob in (step.node.content or ())[:ASKED_ABOUT])
+        asked = [self._losses.why(blob) for blob in (step.node.content or ())[:ASKED_ABOUT]]
         reason = next(filter(None, asked), "") or self._reasons.get(step.path, "")
         return f"it is not there: {reason}" if reason else "it is not there"
 
@@ -187,12 +187,12 @@ class Prover:
             self._cancelled()
             location = self._losses.location(BlobType.DATA, blob)
             if location is None:
-                return f"its {self._losses.why(blob)}"
+                return self._losses.why(blob) or "an index file that came meanwhile lists its blobs"
             length = plain_length(location)
             if asked < ASKED_ABOUT and self._hash(handle, offset, length) != blob:
                 asked += 1
-                lost = self._losses.why(blob)
-                told = told or (f"its {lost}" if lost else _differs(blob, offset, length))
+                lost = self._losses.why(blob)  # always: it notes what is lost
+                told = told or lost or _differs(blob, offset, length)
             offset += length
             self._progress.add(size=length)
         return told or ("" if offset == size else f"it has {size} bytes, not {offset}")
