@@ -76,6 +76,10 @@ class Site:
             except msgspec.ValidationError as error:
                 raise UsageError(f"{where}: {error}", hint=f"`snappy plugins show {plugin}` lists them") from error
 
+    def kept_file(self, plugin: str, name: str) -> Path:
+        """Where a plug-in may keep something small from job to job; what it cannot make anew may be lost."""
+        return Path(self._work) / plugin / f"{name}.kept"
+
     @contextmanager
     def work_folder(self, plugin: str) -> Iterator[Path]:
         """A new folder of mode 0700, which is gone afterwards. Those of dead processes are removed first. Raises

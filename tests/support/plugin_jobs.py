@@ -61,10 +61,8 @@ class Jobs:
         command = BackupCommand(**NAMES, plugin=self._plugin, options=options, init=True)
         return await prepare("backup", command, self.site).work(self._shop(end_after))
 
-    async def restore(
-        self, *, end_after: int | None = None, include: list[str] | None = None, **options: Any
-    ) -> Result:
-        command = RestoreCommand(**NAMES, plugin=self._plugin, options=options, include=include or [])
+    async def restore(self, *, end_after: int | None = None, snapshot: str = "latest", **options: Any) -> Result:
+        command = RestoreCommand(**NAMES, plugin=self._plugin, options=options, snapshot=snapshot)
         return await prepare("restore", command, self.site).work(self._shop(end_after))
 
     def _shop(self, end_after: int | None) -> Workshop:

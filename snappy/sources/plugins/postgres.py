@@ -23,7 +23,6 @@ from snappy.repository.entries import Entry
 from snappy.repository.format import MIB
 from snappy.sources.made_up import folders_above, stream
 from snappy.sources.plugins.postgres_server import (
-    PLUGIN,
     ExplainedOutput,
     PostgresSettings,
     Running,
@@ -33,7 +32,7 @@ from snappy.sources.plugins.postgres_server import (
     file_name,
     missing,
 )
-from snappy.sources.plugins.postgres_sink import ABOUT, DUMP, FOLDER, GLOBALS, DatabaseSink, PostgresRestore
+from snappy.sources.plugins.postgres_sink import ABOUT, DUMP, FOLDER, GLOBALS, PLUGIN, DatabaseSink, PostgresRestore
 from snappy.sources.site import Site
 
 PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql", "vacuumdb")
@@ -101,7 +100,7 @@ class PostgresSource:
 
     def __init__(self, options: PostgresOptions, site: Site) -> None:
         self._options, self._site = options, site
-        self._server = Server(site, options.server)
+        self._server = Server(PLUGIN, site, options.server)
         self._running = Running()
         if set(options.databases) & set(options.exclude):
             raise BadOptions("a database is both among `databases` and in `exclude`")
@@ -118,7 +117,7 @@ class PostgresSource:
 
     @classmethod
     def missing(cls) -> list[str]:
-        """Which programs and modules this machine lacks."""
+        """What this machine lacks for it, a sentence each."""
         return missing(PROGRAMS)
 
     def snap(self) -> AbstractAsyncContextManager[Frozen]:
@@ -224,7 +223,7 @@ class PostgresSource:
     @classmethod
     def import_(cls, options: PostgresRestore, claims: Any, site: Site) -> DatabaseSink:
         """What makes databases anew."""
-        return DatabaseSink(Server(site, options.server), options, site)
+        return DatabaseSink(Server(PLUGIN, site, options.server), options, site)
 
 
 def _about(version: int, databases: dict[str, dict[str, Any]]) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from msgspec import Meta
 from snappy import secrets
 from snappy.config import Secret
 from snappy.errors import (
+    AttemptOver,
     BadOptions,
     NoSpace,
     ProgramFailed,
@@ -38,7 +38,6 @@ from snappy.sources.site import Site
 if TYPE_CHECKING:
     from psycopg import Connection
 
-PLUGIN = "postgres"
 CONNECT_SECONDS = 10
 OLDEST = 130000
 PASSWORD_FILE = "pgpass"
@@ -73,9 +72,9 @@ class PostgresSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Server:
     """The server that the settings of that name describe."""
 
-    def __init__(self, site: Site, name: str) -> None:
-        self.name, self.service = name, site.name
-        self._settings: PostgresSettings = site.settings(PLUGIN, PostgresSettings, name)
+    def __init__(self, plugin: str, site: Site, name: str) -> None:
+        self.name = name
+        self._settings: PostgresSettings = site.settings(plugin, PostgresSettings, name)
 
     @property
     def database(self) -> str:
@@ -162,6 +161,11 @@ class Running:
                 program.end()
         return program
 
+    def check(self) -> None:
+        """Raise :class:`AttemptOver` when it is."""
+        if self.is_over:
+            raise AttemptOver
+
     def end(self) -> None:
         with self._lock:
             self.is_over = True
@@ -217,6 +221,7 @@ def _of_state(state: str, said: str) -> SourceError | NoSpace:
     return SourceError(said)
 
 
+REMEDY = "apt install postgresql-client, or name their folder as `programs` in the plug-in's settings"
 MISSING = "`psql -l` at the server lists its databases"
 FULL = "free space where the PostgreSQL server keeps its data"
 CROWDED = "raise the server's max_connections: a backup holds a session for each database"
@@ -282,10 +287,10 @@ def _write_password(path: Path, password: str) -> None:
 
 
 def missing(names: Sequence[str]) -> list[str]:
-    """Which of PostgreSQL's programs, and of Python's modules, are not to be found on this machine."""
-    lost = [name for name in names if shutil.which(name) is None]
+    """What this machine lacks of PostgreSQL's programs and Python's modules."""
+    lost = programs.lacking(dict.fromkeys(names, REMEDY))
     try:
         _psycopg()
     except ProgramMissing as error:
-        lost.append(error.message)
+        lost.append(f"{error.message}: {error.hint}")
     return lost

@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from snappy import log
 from snappy.decoding import from_json
-from snappy.errors import AttemptOver, BadOptions, SnappyError, SourceError, SourceMissing
+from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
@@ -33,10 +33,11 @@ from snappy.sources.plugins.postgres_database import (
     is_empty,
     replace_all,
 )
-from snappy.sources.plugins.postgres_server import PLUGIN, Running, Server, explained
+from snappy.sources.plugins.postgres_server import Running, Server, explained
 from snappy.sources.programs import Input
 from snappy.sources.site import Site
 
+PLUGIN = "postgres"
 FOLDER = "/postgres/{}"
 ABOUT = "cluster/about.json"
 GLOBALS = "cluster/globals.sql"
@@ -172,7 +173,7 @@ class DatabaseSink:
         beside = ANOTHER if self._server.database in self._made.values() else ""
         with closing(self._server.connect(beside, application=self._names.session)) as session, explained():
             self._session.close()
-            replace_all(session, self._made, self._names, self._check_over)
+            replace_all(session, self._made, self._names, self._running.check)
             self._made = {}
         return []
 
@@ -194,10 +195,6 @@ class DatabaseSink:
                     drop(session, name)
         except SnappyError as error:
             _log.warning("unfinished databases stay until the next restore", reason=error.message)
-
-    def _check_over(self) -> None:
-        if self._running.is_over:
-            raise AttemptOver
 
     def _check_free(self, new: str) -> None:
         """Raise :class:`BadOptions` when the restore would replace what it may not."""

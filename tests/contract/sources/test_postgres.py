@@ -15,7 +15,7 @@ from snappy.repository.keys import ScryptCost
 from snappy.sources import programs
 from snappy.sources.plugins.postgres_database import Names
 from tests.support.plugin_jobs import Jobs
-from tests.support.postgres import Ledger, Postgres
+from tests.support.postgres import Ledger, Postgres, packaged
 
 pytestmark = pytest.mark.postgres
 
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    with Postgres.running() as running:
+    with packaged() as programs_, Postgres.running(programs_) as running:
         yield running
 
 

@@ -1,0 +1,248 @@
+"""A restore of a PostgreSQL server's data folder: the archives of a chain, each unpacked into a folder of its own, then
+combined and verified by PostgreSQL's own programs, and last of all named as was asked for.
+
+All happens below ``<folder>.snappy-unfinished``, which the next restore to the same folder begins anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from snappy.errors import BadOptions, Damaged, NoSpace, UnsafePath
+from snappy.repository.entries import Node
+from snappy.repository.format import MIB
+from snappy.repository.paths import join, shown
+from snappy.sources.local_metadata import by_number
+from snappy.sources.local_sink import LocalSink
+from snappy.sources.plugins.postgres_server import Running, Server, explained
+
+PLUGIN = "postgres-physical"
+FOLDER = "/postgres-physical/{}/{}"
+LAYOUT = re.compile(r"/postgres-physical/[^/]+/[^/]+/(?:(\d+)-(?:full|incremental)\.tar|about\.json)")
+UNFINISHED = b".snappy-unfinished"
+DONE = b"data"
+VERSION = b"/PG_VERSION"
+"""It has the owner that all has at the server; what pg_basebackup adds to the archive has its own."""
+
+
+class PhysicalRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the data folder goes."""
+
+    to: Annotated[str, Meta(description="the absolute path of the folder, which is empty or not there")]
+    server: Annotated[str, Meta(description="whose settings say where PostgreSQL's programs are")] = "default"
+    verify: Annotated[bool, Meta(description="compare all of it with the manifest that the server wrote")] = True
+
+
+class FolderSink:
+    """See :class:`snappy.repository.entries.StreamSink`. ``to`` is absolute, its symlinks resolved."""
+
+    def __init__(self, server: Server, options: PhysicalRestore, to: bytes) -> None:
+        self._server, self._options, self._to = server, options, to
+        self._beside = to + UNFINISHED
+        self._running = Running()
+        self._archives: list[str] = []
+        self._owner = (-1, -1)
+        _check_empty(to)
+        with ExitStack() as held:
+            held.callback(self._remove)
+            self._lock = _new_folder(self._beside)
+            held.callback(os.close, self._lock)
+            self._held = held.pop_all()
+
+    def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
+        layout = LAYOUT.fullmatch(shown(path))
+        if layout is None:
+            raise BadOptions(
+                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
+                hint="restore it with the plug-in that it came from, or with `files`",
+            )
+        if layout[1] is None:
+            return []
+        if int(layout[1]) != len(self._archives):
+            raise BadOptions("a chain of backups can only be restored as a whole", hint="leave out include and exclude")
+        self._archives.append(layout[1])
+        place = os.path.join(self._beside, os.fsencode(layout[1]))
+        try:
+            return self._unpack(place, content)
+        except tarfile.TarError as error:
+            raise Damaged(f"{shown(path)} is no archive: {error}") from error
+        except OSError as error:
+            raise _of_system(error) from error
+
+    def _unpack(self, place: bytes, content: Iterator[bytes]) -> list[str]:
+        """Nothing but files and directories, whatever the archive says, and no symlink is followed."""
+        sink = LocalSink(place, owner=by_number if os.geteuid() == 0 else None)
+        folders: list[tuple[bytes, Node]] = []
+        remarks: list[str] = []
+        try:
+            with tarfile.open(fileobj=_Reader(content), mode="r|", bufsize=MIB) as archive:
+                for member in archive:
+                    self._running.check()
+                    path, node = _described(member)
+                    if member.isdir():
+                        sink.directory(path, node)
+                        folders.append((path, node))
+                    else:
+                        if path == VERSION:
+                            self._owner = node.uid, node.gid
+                        remarks += _write(sink, path, node, archive, member)
+            for path, node in reversed(folders):
+                remarks += sink.finish(path, node)
+        finally:
+            sink.close()
+        return remarks
+
+    def finish(self) -> list[str]:
+        if not self._archives:
+            raise BadOptions("the snapshot has no archive of a server", hint="leave out include and exclude")
+        made = self._combined()
+        try:
+            if os.geteuid() == 0:
+                _give(made, *self._owner)
+            os.chmod(made, 0o700)
+            if self._options.verify:
+                self._run("pg_verifybackup", "--quiet", os.fsdecode(made))
+            _check_empty(self._to)
+            os.replace(made, self._to)
+        except OSError as error:
+            raise _of_system(error) from error
+        return []
+
+    def _combined(self) -> bytes:
+        folders = [os.path.join(self._beside, name.encode()) for name in self._archives]
+        if len(folders) == 1:
+            return folders[0]
+        made = os.path.join(self._beside, DONE)
+        self._run("pg_combinebackup", f"--output={os.fsdecode(made)}", *map(os.fsdecode, folders))
+        return made
+
+    def _run(self, program: str, *words: str) -> None:
+        with explained():
+            self._running.start([self._server.program(program), *words], stdout=subprocess.DEVNULL).wait()
+
+    def interrupt(self) -> None:
+        """End the programs, and the unpacking."""
+        self._running.end()
+
+    def close(self) -> None:
+        self._running.end()
+        self._held.close()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._beside, ignore_errors=True)
+
+
+class _Reader(io.RawIOBase):
+    """What comes piece by piece, as a file that can be read once. What the pieces raise, a read raises."""
+
+    def __init__(self, content: Iterator[bytes]) -> None:
+        self._content, self._rest = content, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = next(self._content, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def _described(member: tarfile.TarInfo) -> tuple[bytes, Node]:
+    """Its path below the folder, and what it is to become. Raises :class:`UnsafePath`."""
+    if not (member.isdir() or member.isreg()):
+        raise UnsafePath(f"the archive holds {member.name!r}, which is neither a file nor a folder")
+    parts = [part for part in os.fsencode(member.name).split(b"/") if part not in (b"", b".")]
+    if b".." in parts or not parts:
+        raise UnsafePath(f"the archive names a place outside of it: {member.name!r}")
+    path = b""
+    for part in parts:
+        path = join(path or b"/", part)
+    return path, Node(
+        name=parts[-1],
+        type="dir" if member.isdir() else "file",
+        mode=stat.S_IMODE(member.mode),
+        size=member.size,
+        uid=member.uid,
+        gid=member.gid,
+        mtime_ns=int(member.mtime) * 1_000_000_000,
+        atime_ns=int(member.mtime) * 1_000_000_000,
+    )
+
+
+def _write(sink: LocalSink, path: bytes, node: Node, archive: tarfile.TarFile, member: tarfile.TarInfo) -> list[str]:
+    content = archive.extractfile(member)
+    assert content
+    file = sink.file(path, node)
+    try:
+        offset = 0
+        while piece := content.read(MIB):
+            file.write_at(offset, piece)
+            offset += len(piece)
+        return file.finish()
+    finally:
+        file.close()
+
+
+def _check_empty(folder: bytes) -> None:
+    """Raise :class:`BadOptions` where something stands in the place."""
+    try:
+        found = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        found = [folder]
+    if found:
+        raise BadOptions(
+            f"{shown(folder)} is there, and not empty", hint="move it away: a server's data folder is not replaced"
+        )
+
+
+def _new_folder(path: bytes) -> int:
+    """Empty, of mode 0700, and locked; nobody else may be restoring there."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise _of_system(error) from error
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise BadOptions(f"another restore makes {shown(path)}") from None
+    for name in os.listdir(path):
+        shutil.rmtree(os.path.join(path, name))
+    return handle
+
+
+def _give(folder: bytes, user: int, group: int) -> None:
+    """What a program made that ran as root."""
+    for above, folders, files in os.walk(folder):
+        for name in (*folders, *files, b"."):
+            os.chown(os.path.join(above, name), user, group, follow_symlinks=False)
+
+
+def _of_system(error: OSError) -> Exception:
+    if error.errno in (28, 122):
+        return NoSpace(f"no room to restore to: {error.strerror}", hint="free space where the data folder is to be")
+    return error
