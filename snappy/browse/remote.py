@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 from fsspec.asyn import get_loop
 
 from snappy import config
+from snappy.browse.tree_shelf import TreeShelf
 from snappy.bus.connection import Bus
 from snappy.decoding import converted
 from snappy.errors import Damaged, InternalError, SnapshotNotFound, UsageError
 from snappy.frontend import alive
 from snappy.frontend.api import Client
-from snappy.jobs.api_words import MOST_LOCATED, Place
+from snappy.jobs.api_words import MOST_LOCATED, MOST_TREES, Place
 from snappy.repository.format import BlobId, BlobLocation, BlobType, PackId, blob_id, parse_id
 from snappy.repository.snapshots import LATEST, Snapshot, matches
 
@@ -37,6 +38,7 @@ class RemoteLibrary:
         self._target, self._key = target, key
         self._done, self._room = asyncio.Event(), asyncio.Semaphore(PARALLEL)
         self._loop = get_loop()
+        self._trees = TreeShelf(self._fetch_trees, self._load_tree, most=MOST_TREES)
         ready: Future[tuple[Client, str]] = Future()
         self._held = asyncio.run_coroutine_threadsafe(_hold(connected, ready, self._done), self._loop)
         self._client, self._source = ready.result()
@@ -89,8 +91,14 @@ class RemoteLibrary:
         """None: nobody here can make use of where a tree lies."""
         return None
 
-    def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
-        return self._ask(self._load(kind, blob))
+    def load_blob(self, kind: BlobType, blob: BlobId, ahead: Iterable[BlobId] = ()) -> bytes:
+        return self._trees.take(blob, ahead) if kind is BlobType.TREE else self._ask(self._load(kind, blob))
+
+    def _fetch_trees(self, trees: Sequence[BlobId]) -> list[bytes]:
+        return self._ask(self._client.trees(self._source, self._target, self._key, [tree.hex() for tree in trees]))
+
+    def _load_tree(self, tree: BlobId) -> bytes:
+        return self._ask(self._load(BlobType.TREE, tree))
 
     def load_blobs(self, pack: PackId, entries: Iterable[BlobLocation]) -> Iterator[tuple[BlobLocation, bytes]]:
         """Some at the same time. Raises the first failure, after what came before it."""

@@ -36,6 +36,7 @@ from snappy.jobs.api_words import (
     ServicesRequest,
     SnapshotsRequest,
     SubmitRequest,
+    TreesRequest,
 )
 from snappy.jobs.audit_words import AuditExportRequest, AuditFilter, AuditQuery, AuditState, AuditVerifyRequest
 from snappy.jobs.command import Command
@@ -63,6 +64,7 @@ Beats = list[Beat]
 Conditions = list[RepositoryState]
 Documents = list[dict[str, Any]]
 Places = list[Place | None]
+Trees = list[bytes]
 Records = list[JobRecord]
 States = list[State]
 Value = TypeVar("Value")
@@ -204,6 +206,12 @@ class Client:
                 return bytes(data)
             if not piece.data:
                 raise InternalError("the service's answer holds nothing of what is left of a blob")
+
+    async def trees(self, service: str, target: str, key: str, trees: Sequence[str]) -> Trees:
+        """The plain bytes of trees, of as many of the first as one message holds: of none if the very first is too
+        large; at most ``MOST_TREES`` at a time."""
+        request = TreesRequest(target=target, key=key, trees=list(trees))
+        return _present((await self._ask_source(service, verbs.TREES_GET, request)).trees)
 
     async def audit(
         self,

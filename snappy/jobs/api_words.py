@@ -84,6 +84,18 @@ class BlobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     v: int = VERSION
 
 
+MOST_TREES = 256
+
+
+class TreesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The plain bytes of trees, of as many of the first as one message holds. Needs the right to browse."""
+
+    target: Name
+    key: Name = "default"
+    trees: Annotated[list[BlobHex], Meta(min_length=1, max_length=MOST_TREES)]
+    v: int = VERSION
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a blob lies in a pack, in bytes; ``uncompressed_length`` is 0 for one that is not compressed."""
 
@@ -154,6 +166,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     places: list[Place | None] | None = None
     """In the order of the blobs asked for; null for one that is unknown."""
     piece: BlobPiece | None = None
+    trees: list[bytes] | None = None
+    """In the order asked for, each as base64; none where the first alone is too large for a message."""
     subscription: Subscription | None = None
     entries: list[dict[str, Any]] | None = None
     audit: AuditState | None = None

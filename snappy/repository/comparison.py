@@ -174,8 +174,11 @@ class _Library:
     """The trees of a repository, for who has its index."""
 
     def __init__(self, reader: BlobReader, index: MemoryIndex) -> None:
-        self.location, self.load_blob = index.location, reader.load
+        self.location, self._load = index.location, reader.load
         self.read_pack, self.open_blob = reader.read, reader.open
+
+    def load_blob(self, kind: BlobType, blob: BlobId, ahead: Iterable[BlobId] = ()) -> bytes:
+        return self._load(kind, blob)
 
 
 class _Scout:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from snappy.errors import Corrupt, Damaged, NotFound
 from snappy.repository.findings import Findings, Kind
 from snappy.repository.format import BlobId, BlobLocation, BlobType
@@ -33,7 +35,7 @@ class Losses:
     def open_blob(self, blob: BlobLocation, sealed: memoryview) -> bytes:
         return self._repo.open_blob(blob, sealed)
 
-    def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
+    def load_blob(self, kind: BlobType, blob: BlobId, ahead: Iterable[BlobId] = ()) -> bytes:
         """As of the repository; the error names the blob and the packs in full."""
         try:
             return self._repo.load_blob(kind, blob)

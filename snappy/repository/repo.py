@@ -224,8 +224,8 @@ class Repository:
         """As :meth:`save_again`; what is compressed stays as it is."""
         self._writer.save_unsealed_again(kind, blobs)
 
-    def load_blob(self, kind: BlobType, blob: BlobId) -> bytes:
-        """A blob's bytes, authenticated and hashed, from any copy that is whole. Raises
+    def load_blob(self, kind: BlobType, blob: BlobId, ahead: Iterable[BlobId] = ()) -> bytes:
+        """A blob's bytes, authenticated and hashed, from any copy that is whole; nothing is read ahead. Raises
         :class:`snappy.errors.Damaged` and StorageError."""
         return self.reader.load(kind, blob)
 

@@ -120,7 +120,7 @@ def _nodes(library: Browsable, snapshot: Snapshot) -> Iterator[tuple[bytes, Node
     left = [(ROOT, snapshot.tree_id)]
     while left:
         folder, tree = left.pop()
-        for node in trees.load(tree):
+        for node in trees.load(tree, (one for _, one in reversed(left))):
             path = join(folder, node.name)
             yield path, node
             if node.type == "dir" and node.subtree:
@@ -155,8 +155,8 @@ def _owners(library: Browsable, snapshots: Sequence[Snapshot]) -> dict[BlobType,
             if trees.get(tree) == owner:
                 continue
             trees[tree] = owner
-            nodes = reader.load(tree)
-            left += subtrees(nodes)
+            nodes = reader.load(tree, reversed(left))
+            left += reversed(subtrees(nodes))
             for blob in (blob for node in nodes for blob in node.content or ()):
                 data[blob] = _owner(data.get(blob), number)
     return {BlobType.TREE: trees, BlobType.DATA: data}

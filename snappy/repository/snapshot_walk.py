@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import chain
 from typing import NamedTuple
 
 from snappy.errors import Damaged, SnapshotNotFound, UnsafePath
@@ -138,7 +139,7 @@ class SnapshotWalk:
         while frame.ahead and frame.ahead.popleft() != node.subtree:
             pass
         try:
-            return self._trees.load(node.subtree, frame.ahead)
+            return self._trees.load(node.subtree, chain.from_iterable(one.ahead for one in reversed(self._stack)))
         except Damaged as error:
             self._problems.add(path, f"what was in it is lost: {error.message}", error.code)
             return []

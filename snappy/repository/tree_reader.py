@@ -47,7 +47,8 @@ class Library(Protocol):
 
     def location(self, kind: BlobType, blob: BlobId) -> BlobLocation | None: ...
 
-    def load_blob(self, kind: BlobType, blob: BlobId) -> bytes: ...
+    def load_blob(self, kind: BlobType, blob: BlobId, ahead: Iterable[BlobId] = ()) -> bytes:
+        """Where blobs come from afar, those ``ahead`` of the kind may come with it."""
 
     def read_pack(self, pack: PackId, offset: int, length: int) -> bytes: ...
 
@@ -76,7 +77,7 @@ class TreeReader:
         """The same as bytes."""
         place = self._library.location(BlobType.TREE, tree)
         data = self._open(place, siblings) if place else None
-        return self._library.load_blob(BlobType.TREE, tree) if data is None else data
+        return self._library.load_blob(BlobType.TREE, tree, siblings) if data is None else data
 
     def _open(self, place: BlobLocation, siblings: Iterable[BlobId]) -> bytes | None:
         """The plain bytes of a tree; ``None`` if that copy is damaged: there may be another."""

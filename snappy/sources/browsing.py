@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -17,12 +17,13 @@ from typing import TypeVar
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.remote import Grant
 from snappy.config import Allow
-from snappy.errors import Denied
-from snappy.jobs.api_words import BlobPiece, BlobRequest, LocateRequest, Place
+from snappy.errors import Damaged, Denied
+from snappy.jobs.api_words import BlobPiece, BlobRequest, LocateRequest, Place, TreesRequest
 from snappy.jobs.messages import HoldAnswer
 from snappy.repository.format import BlobId, BlobLocation, BlobType
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
+from snappy.repository.tree_reader import TreeReader
 from snappy.sources.allow import ALL
 
 KIND = "browse"
@@ -30,12 +31,14 @@ KEPT_OPEN = 4
 KEPT_SECONDS = 300.0
 KEPT_BLOBS = 8
 """Of each repository: a blob that does not fit into one message is asked for piece by piece."""
+TREE_MARGIN = 8
+"""Bytes that a tree takes in an answer beside its own."""
 RENEW_SECONDS = 20.0
 """A grant that holds no longer than that is renewed before it is used."""
 
 Files = Callable[[str, Grant], AbstractAsyncContextManager[SnappyFileSystem]]
 AskRead = Callable[[str], Awaitable[HoldAnswer]]
-Request = LocateRequest | BlobRequest
+Request = LocateRequest | BlobRequest | TreesRequest
 Answer = TypeVar("Answer")
 
 
@@ -106,6 +109,24 @@ class OpenRepository:
                 self._blobs.popitem(last=False)
         return data
 
+    def trees(self, wanted: Sequence[BlobId], room: int) -> list[bytes]:
+        """From any thread. The first of them, ``room`` bytes at most. Raises Damaged if the first cannot be read, and
+        StorageError."""
+        self.locate(BlobType.TREE, list(wanted))
+        reader, found = TreeReader(self._repository), list[bytes]()
+        for number, tree in enumerate(wanted):
+            try:
+                data = reader.load_plain(tree, wanted[number + 1 :])
+            except Damaged:
+                if not found:
+                    raise
+                break
+            room -= len(data) + TREE_MARGIN
+            if room < 0:
+                break
+            found.append(data)
+        return found
+
 
 class BrowseDesk:
     """Answers callers that :func:`check` lets pass. ``piece_size``: the plain bytes that one answer can hold."""
@@ -132,6 +153,11 @@ class BrowseDesk:
         wanted = bytes.fromhex(request.blob)
         data = await self._in_thread(request, lambda opened: opened.blob(BlobType(request.kind), wanted))
         return BlobPiece(data=data[request.offset :][: self._piece_size()], size=len(data))
+
+    async def trees(self, request: TreesRequest) -> list[bytes]:
+        """Raises as :meth:`piece`."""
+        wanted = [bytes.fromhex(tree) for tree in request.trees]
+        return await self._in_thread(request, lambda opened: opened.trees(wanted, self._piece_size()))
 
     async def _in_thread(self, request: Request, work: Callable[[OpenRepository], Answer]) -> Answer:
         """A repository that fails to open is forgotten."""

@@ -16,7 +16,7 @@ from snappy.bus.micro import MicroService
 from snappy.config import Allow
 from snappy.errors import InternalError, SnappyError, SnapshotNotFound
 from snappy.jobs import verbs
-from snappy.jobs.api_words import BlobRequest, LocateRequest, Reply, SnapshotsRequest
+from snappy.jobs.api_words import BlobRequest, LocateRequest, Reply, SnapshotsRequest, TreesRequest
 from snappy.jobs.kinds import read
 from snappy.jobs.messages import ErrorInfo
 from snappy.jobs.verbs import Verb
@@ -57,6 +57,7 @@ class Questions:
         await self._add(micro, verbs.SNAPSHOTS_LIST, self._list_snapshots)
         await self._add(micro, verbs.BLOBS_LOCATE, self._locate)
         await self._add(micro, verbs.BLOBS_GET, self._piece)
+        await self._add(micro, verbs.TREES_GET, self._trees)
 
     async def keep(self) -> None:
         """Close what nobody asks about any more, for ever."""
@@ -103,6 +104,11 @@ class Questions:
         request = read(body, BlobRequest)
         browsing.check(self._rules_for(caller), request.target, caller)
         return Reply(piece=await self._desk.piece(request))
+
+    async def _trees(self, caller: str, body: bytes) -> Reply:
+        request = read(body, TreesRequest)
+        browsing.check(self._rules_for(caller), request.target, caller)
+        return Reply(trees=await self._desk.trees(request))
 
     async def _list_snapshots(self, caller: str, body: bytes) -> Reply:
         request = read(body, SnapshotsRequest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -13,15 +13,20 @@ from typing import TypeVar
 import pytest
 
 from snappy.browse.filesystem import SnapshotFileSystem
+from snappy.browse.remote import RemoteLibrary
+from snappy.cli.browsing import walk
 from snappy.config import Allow, Audit, Config, Core, SourceService, TargetService
 from snappy.errors import Damaged, Denied, SnapshotNotFound, UnknownKey
 from snappy.frontend.api import Client
 from snappy.jobs.states import State
+from snappy.repository.entries import Node
+from snappy.repository.view import View
 from snappy.sources import browsing
 from tests.support.stack import Inside, in_process
 
 Result = TypeVar("Result")
 SECONDS = 60.0
+WIDE = 4000
 EMPTY = ("site", "vault", "default", "data", [])
 
 
@@ -112,6 +117,7 @@ async def test_who_may_not_browse_reads_nothing_and_wrong_questions_get_errors(s
         for ask in (
             bob.blob("site", "vault", "default", "data", "0" * 64),
             bob.locate("site", "vault", "default", "data", []),
+            bob.trees("site", "vault", "default", ["0" * 64]),
         ):
             with pytest.raises(Denied, match="may not browse"):
                 await ask
@@ -123,6 +129,41 @@ async def test_who_may_not_browse_reads_nothing_and_wrong_questions_get_errors(s
         with pytest.raises(Damaged, match="in no index"):
             await client.blob("site", "vault", "default", "data", "0" * 64)
         assert await client.locate("site", "vault", "default", "tree", ["0" * 64]) == [None]
+        with pytest.raises(Damaged, match="in no index"):
+            await client.trees("site", "vault", "default", ["0" * 64])
+
+
+async def test_a_walk_asks_rarely_and_a_directory_may_be_larger_than_a_message(settings: Config, data: Path) -> None:
+    for number in range(200):
+        (data / "many" / f"{number % 10}" / f"{number}").mkdir(parents=True)
+    (data / "wide").mkdir()
+    for number in range(WIDE):
+        (data / "wide" / f"{number:0200}").touch()
+    async with stack(settings) as inside, inside.client("alice") as client:
+        await back_up(client, data)
+        fs = over(inside, "alice")
+        asked_for: list[int] = []
+
+        class Counting(Client):
+            async def trees(self, service: str, target: str, key: str, trees: Sequence[str]) -> list[bytes]:
+                found = await super().trees(service, target, key, trees)
+                asked_for.append(len(found))
+                return found
+
+        library = fs.view.library
+        assert isinstance(library, RemoteLibrary)
+        library._client = Counting(library._client.bus)
+        walked = await asked(lambda: [path for path, _ in browsed(fs.view)])
+        assert len(walked) == len(set(walked)) > WIDE + 200
+        assert len(asked_for) < 30
+        assert 0 in asked_for
+        (snapshot,) = fs.view.snapshots()
+        assert len(await client.trees("site", "vault", "default", [snapshot.tree, "0" * 64])) == 1
+        await asked(fs.close)
+
+
+def browsed(view: View) -> Iterator[tuple[bytes, Node]]:
+    return walk(view, view.snapshots()[0])
 
 
 async def test_a_grant_is_renewed_and_what_is_idle_is_closed(

@@ -80,6 +80,7 @@ async def test_each_verb_is_asked_where_the_table_says() -> None:
         "snapshots-list": lambda c: c.snapshots("site1", "vault"),
         "blobs-locate": lambda c: c.locate("site1", "vault", "default", "data", ["0" * 64]),
         "blobs-get": lambda c: c.blob("site1", "vault", "default", "tree", "0" * 64),
+        "trees-get": lambda c: c.trees("site1", "vault", "default", ["0" * 64]),
         "audit-query": lambda c: c.audit(job="j1"),
         "audit-verify": lambda c: c.audit_verify(),
         "audit-export": lambda c: anext(c.audit_export()),
