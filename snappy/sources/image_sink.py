@@ -38,8 +38,9 @@ class Disk(Protocol):
         """Let go, and take back what was not finished, where that can be; may be called twice."""
 
 
-OpenDisk = Callable[[Node], Disk]
-"""Opens the disk for an image with that node. Raises any :class:`snappy.errors.SnappyError`, or ``OSError``."""
+OpenDisk = Callable[[Node, threading.Event], Disk]
+"""Opens the disk for an image with that node; the event says that it need not any more. Raises any
+:class:`snappy.errors.SnappyError`, or ``OSError``."""
 
 
 class ImageSink:
@@ -47,7 +48,7 @@ class ImageSink:
     beside it and only tells of it is left."""
 
     def __init__(self, open_disk: OpenDisk) -> None:
-        self._open_disk = open_disk
+        self._open_disk, self._over = open_disk, threading.Event()
         self._writer: _Writer | None = None
         self._path = b""
 
@@ -66,7 +67,7 @@ class ImageSink:
                 f"the snapshot has more images than one: {shown(self._path)} and {shown(path)}",
                 hint="name the one to restore with --include",
             )
-        self._path, self._writer = path, _Writer(self._open_disk(node), node.size)
+        self._path, self._writer = path, _Writer(self._open_disk(node, self._over), node.size)
         return self._writer
 
     def link(self, path: bytes, existing: bytes) -> None:
@@ -77,6 +78,10 @@ class ImageSink:
 
     def finish(self, path: bytes, node: Node) -> list[str]:
         return []
+
+    def interrupt(self) -> None:
+        """See :class:`snappy.sources.base.Interruptible`."""
+        self._over.set()
 
     def close(self) -> None:
         if self._writer is not None:

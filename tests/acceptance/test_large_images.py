@@ -3,29 +3,26 @@ the file system is sound when it comes back."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
 
-from snappy.repository.archiver import Archiver, BackupResult
+from snappy.repository.archiver import BackupResult
 from snappy.repository.repo import Repository
-from snappy.repository.restorer import Restorer
-from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import Store
 from snappy.sources import base
 from snappy.sources.disks import data_of
 from snappy.sources.site import Site
 from tests.support.ceph import POOL, Ceph, needs_ceph, running
 from tests.support.engine import CHEAP, PASSWORD
+from tests.support.images import back_up, bring_back
 
 pytestmark = [pytest.mark.long, pytest.mark.loop, pytest.mark.timeout(600)]
 
@@ -85,24 +82,6 @@ def upload(image: Path, before: Path | None, ceph: Ceph) -> None:
                     disk.write(data, at)
         if old:
             old.close()
-
-
-def back_up(repository: Repository, source: base.Source, parent: Snapshot | None = None) -> BackupResult:
-    async def run() -> BackupResult:
-        async with source.snap() as frozen:
-            archiver = Archiver(repository, parent=parent)
-            entries, paths = source.export(frozen), source.claims()
-            return await asyncio.to_thread(archiver.backup, entries, paths=paths, hostname="host-a")
-
-    return asyncio.run(run())
-
-
-def bring_back(repository: Repository, snapshot: Snapshot, plugin: str, site: Site, **options: Any) -> None:
-    kind = base.load(plugin)
-    chosen = base.parse(kind.RestoreOptions, options)
-    with closing(kind.import_(chosen, kind.restore_claims(chosen, site), site)) as sink:
-        done = Restorer(repository, sink).restore(snapshot)  # type: ignore[arg-type]
-    assert (done.errors, done.warnings) == ([], [])
 
 
 def expect_sound(image: Path, same: Path) -> None:

@@ -91,7 +91,7 @@ class BlockSource:
     def import_(cls, options: BlockRestore, claims: Sequence[str], site: Site) -> ImageSink:
         """Opens it when the image is known: what stands there stays if the snapshot has none."""
         path = os.fsencode(claims[0])
-        return ImageSink(lambda node: _open_disk(path, node, options.overwrite))
+        return ImageSink(lambda node, _: _open_disk(path, node, options.overwrite))
 
 
 def _local(text: str) -> Local:

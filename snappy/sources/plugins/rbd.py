@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from snappy import log
-from snappy.errors import BadOptions, ProgramMissing, SnappyError
+from snappy.errors import BadOptions, ProgramMissing, SnappyError, SourceError
 from snappy.repository.entries import Entry, Extent, Node
 from snappy.repository.paths import join
 from snappy.sources.image_sink import ABOUT, ImageSink
@@ -87,8 +87,8 @@ class About(msgspec.Struct, frozen=True):
 class Frozen:
     """A snapshot of the image, there from :meth:`freeze` to :meth:`close`, and longer if it is kept. All blocks."""
 
-    def __init__(self, settings: RbdSettings, wanted: Wanted, service: str, chain: str) -> None:
-        self._wanted, self.what = wanted, wanted.claim
+    def __init__(self, settings: RbdSettings, wanted: Wanted, service: str, chain: str, over: threading.Event) -> None:
+        self._wanted, self.what, self._over = wanted, wanted.claim, over
         self._settings, self._service, self._chain = settings, service, chain
         self._closing, self._opened = ExitStack(), ExitStack()
         self._lock = threading.Lock()
@@ -144,14 +144,18 @@ class Frozen:
 
     def allocated(self) -> Iterable[Extent]:
         with telling(self.what):
-            return extents(self._image, None)
+            return extents(self._image, None, self._check)
 
     def changed_since(self, point: str) -> Iterable[Extent] | None:
         image, _, token = point.partition("/")
         with telling(self.what):
             if image != self.id or not self._moments.has(token):
                 return None
-            return extents(self._image, self._moments.kept(token))
+            return extents(self._image, self._moments.kept(token), self._check)
+
+    def _check(self) -> None:
+        if self._over.is_set():
+            raise SourceError("the backup is given up")
 
     def open(self) -> BinaryIO:
         """What the snapshot holds."""
@@ -212,6 +216,11 @@ class RbdSource:
         self._settings: RbdSettings = site.settings(self.name, RbdSettings, options.cluster)
         self._wanted = _wanted(options)
         self._service, self._chain = site.name, options.chain
+        self._over = threading.Event()
+
+    def interrupt(self) -> None:
+        """See :class:`snappy.sources.base.Interruptible`."""
+        self._over.set()
 
     def claims(self) -> list[str]:
         """``rbd://CLUSTER/POOL/NAMESPACE/IMAGE``, where CLUSTER is the name of the settings; of a volume claim
@@ -234,7 +243,7 @@ class RbdSource:
 
     @asynccontextmanager
     async def _snap(self) -> AsyncIterator[Frozen]:
-        frozen = Frozen(self._settings, self._wanted, self._service, self._chain)
+        frozen = Frozen(self._settings, self._wanted, self._service, self._chain, self._over)
         try:
             await asyncio.to_thread(frozen.freeze)
             yield frozen
@@ -266,7 +275,11 @@ class RbdSource:
         settings: RbdSettings = site.settings(cls.name, RbdSettings, options.cluster)
 
         wanted, overwrite = _wanted(options), options.overwrite
-        return ImageSink(lambda node: RbdDisk(settings, wanted.found(settings), node, overwrite=overwrite))
+
+        def open_disk(node: Node, over: threading.Event) -> RbdDisk:
+            return RbdDisk(settings, wanted.found(settings), node, over, overwrite=overwrite)
+
+        return ImageSink(open_disk)
 
 
 def _wanted(options: RbdOptions | RbdRestore) -> Wanted:

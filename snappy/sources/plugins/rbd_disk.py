@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -71,16 +72,15 @@ def _shape(xattrs: Mapping[bytes, bytes]) -> Shape | None:
         return None
 
 
-def _patiently(do: Callable[[], None]) -> None:
+def _patiently(do: Callable[[], None], over: threading.Event) -> None:
     """Do it once nobody uses the image any more, or fail as it does then: who uses it may be dead."""
     end = time.monotonic() + WATCH_SECONDS
     while True:
         try:
             return do()
         except module("rbd").ImageBusy:
-            if time.monotonic() > end:
+            if time.monotonic() > end or over.wait(LOOK_SECONDS):
                 raise
-        time.sleep(LOOK_SECONDS)
 
 
 class RbdDisk:
@@ -89,8 +89,10 @@ class RbdDisk:
 
     grain = GRAIN
 
-    def __init__(self, settings: RbdSettings, name: ImageName, node: Node, *, overwrite: bool) -> None:
-        self._name, self._what = name, f"the image {name}"
+    def __init__(
+        self, settings: RbdSettings, name: ImageName, node: Node, over: threading.Event, *, overwrite: bool
+    ) -> None:
+        self._name, self._what, self._over = name, f"the image {name}", over
         self._closing = ExitStack()
         try:
             self._ioctx, client = self._closing.enter_context(pool(settings, name))
@@ -111,7 +113,7 @@ class RbdDisk:
         begin = f"{UNFINISHED}{self._name.image}-"
         for left in module("rbd").RBD().list(self._ioctx):
             if (found := ends_with_owner(left, begin)) and self._is_left(left, found):
-                _patiently(partial(module("rbd").RBD().remove, self._ioctx, left))
+                _patiently(partial(module("rbd").RBD().remove, self._ioctx, left), self._over)
                 _log.info("removed what a dead restore left", image=left)
         name = begin + owner(client)
         _create(self._ioctx, name, node)
@@ -122,7 +124,7 @@ class RbdDisk:
             return not is_alive(found, image)
 
     def _prepare(self, node: Node) -> None:
-        _patiently(self._refuse_used)
+        _patiently(self._refuse_used, self._over)
         if self._image.size() != node.size:
             self._image.resize(node.size)
 

@@ -6,7 +6,7 @@ The name of one that is being read ends with who reads it. It loses that end whe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -14,6 +14,9 @@ from snappy import log
 from snappy.repository.entries import Extent
 from snappy.sources.plugins.rbd_cluster import module
 from snappy.sources.plugins.rbd_owner import OWNER, is_alive, owner
+
+ASKED_TOGETHER = 16 << 30
+"""Bytes of an image; the cluster looks at each object of them, and nothing stops it."""
 
 _log = log.get(__name__)
 
@@ -86,11 +89,14 @@ class Moments:
             _log.debug("another has removed the snapshot", snapshot=one.name)
 
 
-def extents(image: Any, since: str | None) -> list[Extent]:
+def extents(image: Any, since: str | None, check: Callable[[], None]) -> list[Extent]:
     """What of the image, which is set to a snapshot, may be other than in the earlier snapshot ``since``; without one,
-    all that is allocated, in the image or in what it is a clone of. The object map is not asked: it has been wrong."""
+    all that is allocated, in the image or in what it is a clone of. The object map is not asked: it has been wrong.
+    What ``check`` raises ends it."""
     found: list[Extent] = []
     size = image.size()
-    if size:
-        image.diff_iterate(0, size, since, lambda start, length, _: found.append(Extent(start, length)))
+    for begin in range(0, size, ASKED_TOGETHER):
+        check()
+        length = min(ASKED_TOGETHER, size - begin)
+        image.diff_iterate(begin, length, since, lambda start, length, _: found.append(Extent(start, length)))
     return found

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,24 @@ def test_a_machine_without_cephs_modules_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rbd_cluster, "MODULES", ("rados_of_nobody", "rbd"))
     monkeypatch.delitem(sys.modules, "rbd")
     assert "install your distribution's" in RbdSource.missing()[0]
+
+
+def test_who_gives_up_need_not_wait(repository: Repository, ceph: Ceph) -> None:
+    filled(ceph)
+    done = back_up(repository, ceph)
+    chosen = RbdRestore(pool=POOL, image="one", overwrite=True)
+    sink = RbdSource.import_(chosen, RbdSource.restore_claims(chosen, site(ceph)), site(ceph))
+    sink.interrupt()
+    began = time.monotonic()
+    with ceph.image("one"), pytest.raises(SourceError, match="in use"):
+        Restorer(repository, sink).restore(done.snapshot)
+    assert time.monotonic() - began < rbd_disk.WATCH_SECONDS / 2
+
+    async def interrupted() -> None:
+        source = RbdSource(RbdOptions(pool=POOL, image="one"), site(ceph))
+        async with source.snap() as frozen:
+            source.interrupt()
+            frozen.allocated()
+
+    with pytest.raises(SourceError, match="given up"):
+        asyncio.run(interrupted())
