@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from snappy.errors import BadOptions, SourceMissing
+from snappy.errors import BadOptions, SourceError, SourceMissing
 from snappy.repository.entries import Entry, Node, StreamSink
 from snappy.sources.local_node import local_entry
 from snappy.sources.places import Local, claimed_place, parse_place
@@ -84,8 +84,11 @@ class SqliteSource:
 
     @asynccontextmanager
     async def _snap(self) -> AsyncIterator[Frozen]:
-        with ExitStack() as held:
+        held = ExitStack()
+        try:
             yield await asyncio.to_thread(self._freeze, held)
+        finally:
+            await asyncio.to_thread(held.close)
 
     def _freeze(self, held: ExitStack) -> Frozen:
         paths: dict[bytes, str] = {}
@@ -97,10 +100,21 @@ class SqliteSource:
         databases = [Database(path) for path, refusal in paths.items() if not refusal]
         for database in databases:
             held.callback(database.close)
-            database.open()
-        for database in databases:
+            paths[database.path] = self._opened(database)
+        usable = [database for database in databases if not paths[database.path]]
+        for database in usable:
             database.pin()
-        return Frozen(databases, folder, {path: refusal for path, refusal in paths.items() if refusal})
+        return Frozen(usable, folder, {path: refusal for path, refusal in paths.items() if refusal})
+
+    def _opened(self, database: Database) -> str:
+        """An empty string; or of one that a pattern met, and that was not named, why it cannot be read."""
+        try:
+            database.open()
+        except SourceError as error:
+            if os.fsdecode(database.path) in self.claims():
+                raise
+            return error.message
+        return ""
 
     def export(self, frozen: Frozen) -> Iterator[Entry]:
         """The copies, under the names of the databases. All are made before the first is yielded."""

@@ -17,8 +17,9 @@ Check = Literal["none", "quick", "full"]
 PRAGMAS = {"quick": "quick_check", "full": "integrity_check"}
 STEP_PAGES = 2000
 """Copied at a time; between two steps others may write."""
-STEP_PAUSE = 0.01
-"""Seconds that they have for it, once they asked."""
+RETRY_SECONDS = 0.001
+"""Who writes without a pause lets go of the lock for less than a millisecond at a time: SQLite's own waiting, which
+grows to a tenth of a second, would hardly ever meet that."""
 MOST_RESTARTS = 3
 """Writers undo what was copied so often; then they have to wait for the copy."""
 PATIENCE = 60.0
@@ -35,20 +36,20 @@ class Database:
         self._is_pinned = False
 
     def open(self) -> None:
-        """For reading; where that takes recovering from a crash of its user first, for writing."""
+        """For reading; where that takes recovering from a crash of its user first, for writing. Raises
+        :class:`SourceUnavailable` when it stays locked, SourceError when it cannot be read."""
         try:
-            self._connection = connect(self.path, "mode=ro")
-            self._first_page()
-        except sqlite3.OperationalError:
+            self._connect("mode=ro")
+        except SourceUnavailable:
+            raise
+        except SourceError:
             self.close()
-            with _explained(self.path):
-                self._connection = connect(self.path, "mode=rw")
-                self._first_page()
+            self._connect("mode=rw")
 
     def pin(self) -> None:
         """In WAL mode nobody waits for who reads, so it stays as it is now until it was copied."""
         with _explained(self.path):
-            if self._opened.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            if self._asked("PRAGMA journal_mode") == "wal":
                 self._hold()
 
     def copy(self, to: bytes, over: threading.Event) -> None:
@@ -57,10 +58,11 @@ class Database:
             copy.execute("PRAGMA synchronous = OFF")
             watch = _Watch(self.path, over, patient=self._is_pinned)
             try:
-                self._opened.backup(copy, pages=STEP_PAGES, progress=watch, sleep=STEP_PAUSE)
+                self._opened.backup(copy, pages=STEP_PAGES, progress=watch, sleep=RETRY_SECONDS)
             except _Outrun:
                 self._hold()
-                self._opened.backup(copy, progress=_Watch(self.path, over, patient=True))
+                last = _Watch(self.path, over, patient=True)
+                self._opened.backup(copy, pages=STEP_PAGES, progress=last, sleep=RETRY_SECONDS)
         self.close()
 
     def close(self) -> None:
@@ -68,6 +70,11 @@ class Database:
         if self._connection:
             self._connection.close()
             self._connection = None
+
+    def _connect(self, how: str) -> None:
+        with _explained(self.path):
+            self._connection = connect(self.path, how)
+            self._first_page()
 
     @property
     def _opened(self) -> sqlite3.Connection:
@@ -80,13 +87,26 @@ class Database:
         self._is_pinned = True
 
     def _first_page(self) -> None:
-        self._opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        """Takes the lock of who reads, until the transaction ends."""
+        self._asked("SELECT count(*) FROM sqlite_master")
+
+    def _asked(self, question: str) -> object:
+        """The one answer, however often it is locked for a moment."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                (answer,) = self._opened.execute(question).fetchone()
+                return answer
+            except sqlite3.OperationalError as error:
+                if not _is_locked(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(RETRY_SECONDS)
 
 
 def connect(path: bytes, how: str) -> sqlite3.Connection:
     """``how`` is in the words of SQLite's URIs."""
     url = f"file:{quote(path)}?{how}"
-    return sqlite3.connect(url, uri=True, isolation_level=None, check_same_thread=False, timeout=PATIENCE)
+    return sqlite3.connect(url, uri=True, isolation_level=None, check_same_thread=False, timeout=0)
 
 
 def fault(path: bytes, check: Check) -> str:
@@ -122,8 +142,8 @@ class _Watch:
                 )
             return
         self._moved = time.monotonic()
-        if remaining > self._remaining >= 0:
-            self._restarts += 1
+        if remaining >= self._remaining >= 0:
+            self._restarts += 1  # a step that brought it no nearer to its end began it anew
         self._remaining = remaining
         if self._restarts >= MOST_RESTARTS and not self._patient:
             raise _Outrun
@@ -135,10 +155,18 @@ def _explained(path: bytes) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        if _code(error) == sqlite3.SQLITE_FULL:
             raise NoSpace(f"there is no room for a copy of {os.fsdecode(path)}", hint=ROOM_HINT) from error
-        kind = SourceUnavailable if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else SourceError
+        kind = SourceUnavailable if _is_locked(error) else SourceError
         raise kind(
             f"{os.fsdecode(path)} cannot be read: {error}", hint="see what `PRAGMA integrity_check` says of it"
         ) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Without what SQLite adds to it above the first byte."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

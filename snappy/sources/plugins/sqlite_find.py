@@ -38,10 +38,12 @@ class Pattern:
 
 
 def is_database(path: str) -> bool:
-    """Whether a regular file begins as one."""
+    """Whether a file begins as one, or may not be read: nobody who wants databases should find that out later."""
     try:
         with open(path, "rb", opener=_open_plainly) as file:
             return file.read(len(HEADER)) == HEADER
+    except PermissionError:
+        return os.path.isfile(path)
     except OSError:
         return False
 

@@ -26,7 +26,9 @@ def make(path: Path, journal: str = "delete", rows: int = 3) -> sqlite3.Connecti
     database = sqlite3.connect(path, isolation_level=None)
     database.execute(f"pragma journal_mode = {journal}")
     database.execute("create table t (x)")
+    database.execute("begin")
     database.executemany("insert into t values (?)", [(os.urandom(1000),)] * rows)
+    database.execute("commit")
     return database
 
 
@@ -180,6 +182,16 @@ async def test_a_damaged_database_is_backed_up_with_a_warning(tmp_path: Path) ->
         file.write(b"\xff" * 4096)
     found = await exported(tmp_path, f"{tmp_path}/a.db")
     assert "SQLite's check of it says" in found[f"{tmp_path}/a.db"].warning
+
+
+async def test_what_a_pattern_meets_and_cannot_be_read_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    make(tmp_path / "good.db").close()
+    (tmp_path / "bad.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    found = await exported(tmp_path, f"{tmp_path}/*.db")
+    assert (found[f"{tmp_path}/good.db"].error, found[f"{tmp_path}/bad.db"].node.type) == ("", "irregular")
+    assert "cannot be read" in found[f"{tmp_path}/bad.db"].error
+    with pytest.raises(SourceError, match=r"bad\.db cannot be read"):
+        await exported(tmp_path, f"{tmp_path}/bad.db")
 
 
 # ---- restores --------------------------------------------------------------------------------------------------------
