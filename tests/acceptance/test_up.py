@@ -52,6 +52,17 @@ def test_commands_of_the_owner_find_the_running_server(folder: Path, tmp_path_fa
         assert [job["command"]["target"] for job in jobs] == ["place-1", "vault"]
         refused = shell.run("backup", folder / "data", "--to", "vault", "--key", "other", "--source", "site").expect(4)
         assert "its keys are: default" in refused.err
+        elsewhere = shell.run("backup", "--stdin", "--to", "vault", "--source", "site").expect(2)
+        assert "without a server alone" in elsewhere.err
+
+
+def test_the_plug_ins_of_a_service_are_asked_on_the_bus(folder: Path, tmp_path: Path) -> None:
+    with site_up(folder) as up:
+        shell = up.shell(tmp_path, "alice")
+        assert {"files", "sqlite"} <= set(shell.run("plugins", "list", "--source", "site", "--json").expect(0).json())
+        assert "absolute paths of database files" in shell.run("plugins", "show", "sqlite", "--source", "site").out
+        assert "it has: block, " in shell.run("plugins", "show", "tape", "--source", "site").expect(4).err
+        assert "snappy services" in shell.run("plugins", "list", "--source", "nobody").expect(4).err
 
 
 PASSING = """
