@@ -27,7 +27,7 @@ def register(find: argparse.ArgumentParser) -> None:
 
 
 def find(view: View, snapshots: Iterable[Snapshot], arguments: argparse.Namespace) -> None:
-    """Print where in these snapshots they are. Raises UsageError, NotFound, BadOptions, Damaged and StorageError."""
+    """Print where in these snapshots they are. Raises UsageError, NotFound, Damaged and StorageError."""
     from snappy.cli import browsing
 
     search = _search(view, arguments)

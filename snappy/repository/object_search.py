@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from snappy.errors import BadOptions, Damaged, NotFound
+from snappy.errors import Damaged, NotFound, UsageError
 from snappy.repository.entries import Node
 from snappy.repository.format import BlobId, BlobType, PackId, parse_id
 from snappy.repository.repo import Repository
@@ -18,14 +18,14 @@ ID_DIGITS = 64
 
 
 class Ids:
-    """Ids, or first letters of ids. Raises :class:`BadOptions` for what is neither."""
+    """Ids, or first letters of ids. Raises :class:`UsageError` for what is neither."""
 
     def __init__(self, given: Iterable[str] = ()) -> None:
         self._whole: set[BlobId] = set()
         prefixes = []
         for text in given:
             if not PREFIX.match(text):
-                raise BadOptions(f"{text!r} is no id, nor the first letters of one")
+                raise UsageError(f"{text!r} is no id, nor the first letters of one")
             if len(text) == ID_DIGITS:
                 self._whole.add(parse_id(text))
             else:
@@ -78,7 +78,7 @@ class ObjectSearch:
 
 def in_packs(repository: Repository, packs: Iterable[str]) -> ObjectSearch:
     """A search for all that lies in packs of these ids or first letters: as the packs themselves say, else the index.
-    Raises :class:`NotFound`, :class:`BadOptions` and StorageError."""
+    Raises :class:`NotFound`, :class:`UsageError` and StorageError."""
     trees, blobs = Ids(), Ids()
     stored = {parse_id(name): size for name, size in repository.store.list(FileType.PACK)}
     listed = stored.keys() | repository.index.packs()

@@ -23,6 +23,8 @@ def test_the_owner_looks_into_backups_and_who_may_not_browse_does_not(
         first, second = (each["id"] for each in shell.run("snapshots", "--from", "vault", "--json").expect(0).json())
         assert f"{data}/file\n" in shell.run("ls", "latest", "--from", "vault").expect(0).out
         assert shell.run("cat", "latest", f"{data}/file", "--from", "vault").expect(0).out == "content"
+        part = shell.run("cat", "latest", f"{data}/file", "--offset=-4", "--length=3", "--from", "vault").expect(0)
+        assert part.out == "ten"
         assert f"+    {data}/new\n" in shell.run("diff", first, second, "--from", "vault").expect(0).out
         assert json.loads(shell.run("find", "new", "--from", "vault", "--json").expect(0).out)[0]["hits"] == 1
         alone = shell.run("stats", "--mode", "alone", "--from", "vault", "--json").expect(0).json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -13,11 +14,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from snappy.cli import objects
 from snappy.cli.main import main
-from snappy.errors import Damaged, NotFound, SnapshotNotFound, UsageError
+from snappy.errors import Damaged, NotFound, SnappyError, SnapshotNotFound, UsageError
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
 from snappy.repository.tree_reader import TreeReader
+from snappy.repository.view import View
 from tests.support import engine
 from tests.support.backups import back_up
 
@@ -64,6 +67,53 @@ def test_names_are_printed_as_they_are(run: Run, tree: Path) -> None:
     assert os.fsencode(tree) + b"/docs/api/\xff\n" in run("ls", "latest")
     assert json.loads(run("find", "--json", "api"))[0]["hits"] == 2
     assert run("cat", "latest", str(tree / "docs/api" / os.fsdecode(b"\xff"))) == b"odd"
+
+
+def test_what_objects_stand_for(run: Run, place: Path, tree: Path) -> None:
+    with Repository.open(Store(fsspec.filesystem("file"), str(place)), engine.PASSWORD) as repository:
+        repository.load_index()
+        (odd,) = [each for each in repository.index if repository.load_blob(each.kind, each.id) == b"odd"]
+        first, second = (each.id for each in repository.snapshots())
+    path = f"{tree}/docs/api/" + os.fsdecode(b"\xff")
+    assert run("find", "--blob", odd.id.hex(), "-s", first).splitlines()[1] == b" ... in file " + os.fsencode(path)
+    found = json.loads(run("find", "--json", "--blob", "--show-pack-id", odd.id.hex()[:10]))
+    assert [(each["snapshot"], each["pack"]) for each in found] == [(one, odd.pack.hex()) for one in (second, first)]
+    assert all(run("cat", "tree", f"{first}:{tree}/docs/api") and each["parent_tree"] for each in found)
+    known = json.loads(run("find", "--json", "--tree", found[0]["parent_tree"]))
+    assert {each["path"] for each in known} == {f"{tree}/docs/api"}
+    assert json.loads(run("find", "--json", "--tree", "0123456789")) == []
+
+
+def test_a_pack_that_is_damaged_is_known_from_the_index(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = next(path.name for path in sorted((place / "data").glob("*/*")))
+    whole = json.loads(run("find", "--json", "--pack", pack[:8]))
+
+    def damaged(*arguments: object) -> None:
+        raise Damaged("planted")
+
+    monkeypatch.setattr(Repository, "pack_blobs", damaged)
+    assert json.loads(run("find", "--json", "--pack", pack)) == whole
+    assert whole
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--pack", "0123456789"), NotFound),
+        (("--blob", "readme.txt"), UsageError),
+        (("--tree", "0" * 65), UsageError),
+    ],
+    ids=str,
+)
+def test_ids_that_are_none(run: Run, words: tuple[str, ...], error: type[SnappyError]) -> None:
+    run("find", *words, code=error.exit_code)
+
+
+def test_packs_are_looked_into_where_the_repository_is() -> None:
+    afar = View(object())  # type: ignore[arg-type]
+    afar._is_indexed = True
+    with pytest.raises(UsageError, match="looks into its packs"):
+        objects._search(afar, argparse.Namespace(objects="pack", patterns=["ff"]))
 
 
 def test_a_folder_may_stand_for_the_root(run: Run, tree: Path) -> None:
