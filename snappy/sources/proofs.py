@@ -51,12 +51,14 @@ class Proof:
     finding_count: int
 
 
-class _FirstName(NamedTuple):
-    """The one of a file's names that came first, and what is wrong with it."""
+@dataclass
+class _FirstName:
+    """The one of a file's names that came first, what is wrong with it, and how many names were met."""
 
     path: bytes
     identity: Identity
     fault: str
+    met: int = 1
 
 
 class Prover:
@@ -167,6 +169,9 @@ class Prover:
             self._first_names[names] = _FirstName(step.path, identity, fault)
             return fault
         first = self._first_names[names]
+        first.met += 1
+        if first.met == node.links:
+            del self._first_names[names]
         if first.identity != identity:
             return f"it is a file of its own, not another name of {shown(first.path)}"
         self._progress.add(size=found.st_size)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,8 +39,10 @@ from tests.support.backups import HOST, back_up
 from tests.support.disks import Disk, disk
 from tests.support.drills import NAMES, Drills, Hold
 from tests.support.engine import PASSWORD, flip, memory_store, new_repository
+from tests.support.odd_tree import make_odd_tree
 
 SMALL = 20
+NOBODY = 12345
 
 
 @pytest.fixture
@@ -344,6 +348,27 @@ async def test_programs_are_the_services_own(service: Drills) -> None:
     service.programs["look"] = DrillProgram(["/no/such/program"])
     with pytest.raises(ProgramMissing):
         await service.run(program="look")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be somebody else")
+def test_a_service_that_is_not_root_proves_and_removes_what_root_backed_up(tmp_path: Path) -> None:
+    """Owners are not restored then, and directories that nobody may write in are in the way."""
+    make_odd_tree(tmp_path / "odd")
+    store = memory_store()
+    with new_repository(store) as repository:
+        files = back_up(repository, tmp_path / "odd").summary.files_new
+    with tempfile.TemporaryDirectory() as work:
+        os.chown(work, NOBODY, NOBODY)
+        pid = os.fork()
+        if not pid:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            service = Drills(store, Path(work))
+            result = asyncio.run(service.run())
+            is_well = bool(result.drill) and result.files == files and not service.left()
+            os._exit(0 if is_well else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
