@@ -63,9 +63,8 @@
     ├── WorkerDied                 a process that helped with the work ended amid it
     └── InternalError              a bug of ours
 
-A class carries what does not depend on the case: ``code`` (stable, on the wire), ``exit_code``, ``retryable``
-and a ``hint`` (what to do next). What a class does not say it inherits. Its docstring's first line is the default
-message.
+A class carries ``code`` (stable, on the wire), ``exit_code``, ``retryable`` and a ``hint`` (what to do next); what it
+does not say it inherits. Its docstring's first line is the default message.
 """
 
 from __future__ import annotations
