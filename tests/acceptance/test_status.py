@@ -42,3 +42,10 @@ def test_the_screen_and_its_exit_code(folder: Path, tmp_path_factory: pytest.Tem
         shell.run("schedule", "add", "nightly", "--cron", "0 2 * * *", "--replace", "--", *job).expect(0)
         assert "unpromised" in status(shell).expect(0).out
         assert status(shell, "--stale").expect(0).out == "1 source, no promises\n"
+
+
+def test_without_a_server_nothing_is_followed(folder: Path) -> None:
+    shell = Shell(folder)
+    shell.with_password("backup", "./data", "--to", "./vault", "--init").expect(0)
+    assert len(shell.run("jobs", "list", "--json").expect(0).json()) == 1
+    assert status(shell).expect(0).out == "0 sources, no promises\n"
