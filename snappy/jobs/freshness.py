@@ -116,9 +116,10 @@ class Freshness:
             await self._kept.write(remembered.id, both, kept.revision)
 
     def _news(self) -> Iterable[JobRecord]:
-        found = (kept.value for kept in self._store.records.kept.values() if kept.revision > self._noted)
-        over = [record for record in found if record.state in FINAL and record.kind in protection.KINDS]
-        return sorted((each for each in over if not self._is_passing(each.source)), key=lambda each: each.updated)
+        changed = (kept.value for kept in self._store.records.kept.values() if kept.revision > self._noted)
+        found = (each for each in changed if each.kind in protection.KINDS and not self._is_passing(each.source))
+        told = (each for each in found if each.state in FINAL or each.result)
+        return sorted(told, key=lambda each: each.updated)
 
     def _refused(self, schedules: Iterable[Schedule]) -> Iterator[JobRecord]:
         """The newest jobs of schedules that were rejected before they ran: of their commands only names are kept."""

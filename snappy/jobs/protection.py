@@ -69,17 +69,22 @@ def _paths_of(options: Mapping[str, Any]) -> list[str]:
 
 
 def note(known: Protections, record: JobRecord) -> None:
-    """Put into ``known`` what follows from a job that is over. Jobs are to come in the order in which they ended."""
-    if record.kind == BACKUP and "plugin" in record.command and record.state in (State.SUCCEEDED, *_FAILED):
+    """Put into ``known`` what follows from a job that is over, or from a backup that goes on to further targets. Jobs
+    are to come in the order in which they changed last."""
+    if record.kind == BACKUP and "plugin" in record.command and _is_telling(record):
         for fresh in of_each(record.command, record.created):
             known[fresh.id] = _after_backup(known.get(fresh.id, fresh), record)
     elif record.kind == DRILL and record.state in (State.SUCCEEDED, *_FAILED):
         for each in [each for each in known.values() if _is_of(record, each)]:
             known[each.id] = _after_drill(each, record)
-    elif record.kind == COPY and record.state is State.SUCCEEDED and not record.follows:  # the backup's record tells it
+    elif record.kind == COPY and record.state is State.SUCCEEDED:
         _note_copies(known, record)
     elif record.kind == FORGET and record.state is State.SUCCEEDED and not record.command.get("dry_run"):
         _note_removals(known, record)
+
+
+def _is_telling(record: JobRecord) -> bool:
+    return record.state in (State.SUCCEEDED, *_FAILED) or bool(record.result and record.result.stored)
 
 
 def _after_backup(before: Protection, record: JobRecord) -> Protection:
@@ -111,7 +116,7 @@ def _after_drill(before: Protection, record: JobRecord) -> Protection:
 
 
 def _after_mishap(before: Protection, record: JobRecord) -> Protection:
-    if record.error is None or record.error.code == Duplicate.code:
+    if record.state not in _FAILED or record.error is None or record.error.code == Duplicate.code:
         return before
     if before.mishap and before.mishap.at >= record.updated:
         return before
@@ -183,7 +188,8 @@ def _note_copies(known: Protections, record: JobRecord) -> None:
         for good in source.backups:
             if copy := copies.get(good.snapshot):
                 other = _at_target(known, source, target, record)
-                known[other.id] = _with_backup(other, msgspec.structs.replace(good, job=record.id, snapshot=copy))
+                if copy not in {each.snapshot for each in other.backups}:  # a backup to several targets tells it, too
+                    known[other.id] = _with_backup(other, msgspec.structs.replace(good, job=record.id, snapshot=copy))
 
 
 def _at_target(known: Protections, source: Protection, target: str, record: JobRecord) -> Protection:

@@ -91,6 +91,11 @@ def everywhere(record: JobRecord) -> bool:
     return states(record) == dict.fromkeys("abc", "stored")
 
 
+async def backups(client: Client) -> dict[str, int]:
+    """How many `snappy status` knows of at each target."""
+    return {source.known.target: len(source.known.backups) for source in (await client.status()).sources}
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*")}
 
@@ -118,6 +123,7 @@ async def test_two_of_three_with_one_down_which_catches_up(settings: Config, tmp
         assert states(record)["c"] in ("waiting", "behind")
         assert {name: state for name, state in states(record).items() if name != "c"} == {"a": "stored", "b": "stored"}
         copy = next(one.job for one in record.result.stored if one.target == "c") if record.result else ""
+        assert await backups(client) == {"a": 1, "b": 1, "c": 0}
         behind = await seen(client, record.id, lambda now: states(now)["c"] == "behind")
         assert behind.result
         assert behind.result.stored[2].reason
@@ -125,6 +131,7 @@ async def test_two_of_three_with_one_down_which_catches_up(settings: Config, tmp
         await inside.start("target c")
         record = await seen(client, record.id, everywhere)
         assert record.state is State.SUCCEEDED
+        assert await backups(client) == {"a": 1, "b": 1, "c": 1}
         followed = await client.get(copy)
         assert (followed.state, followed.follows, followed.kind) == (State.SUCCEEDED, record.id, "copy")
     assert record.result

@@ -112,10 +112,24 @@ def test_a_backup_to_several_targets_is_known_at_each_that_has_it() -> None:
     behind = noted(at_two(State.FAILED, state="behind"))
     told = {each.target: (len(each.backups), each.mishap is not None) for each in behind.values()}
     assert told == {"vault": (1, False), "second": (0, True)}
-    assert {each.target: len(each.backups) for each in noted(at_two(State.SUCCEEDED, state="waiting")).values()} == {
-        "vault": 1,
-        "second": 0,
-    }
+    for state in (State.SUCCEEDED, State.COPYING, State.CANCELLED):
+        known = noted(at_two(state, state="waiting")).values()
+        assert {each.target: (len(each.backups), each.mishap) for each in known} == {
+            "vault": (1, None),
+            "second": (0, None),
+        }
+
+
+def test_a_copy_that_follows_a_backup_tells_no_more_than_the_backup() -> None:
+    copy = {"source": "site1", "target": "second", "origin": "vault"}
+    copies = [SnapshotCopy(snapshot=SNAPSHOT, copy="b" * 64, is_new=True)]
+    follower = job("copy", "c", NOW + HOUR, command=copy, result=Result(copies=copies), follows="one")
+    before, after = at_two(State.SUCCEEDED, state="behind"), at_two(State.SUCCEEDED, state="stored", snapshot="b" * 64)
+    told = noted(before, follower)
+    assert {each.target: len(each.backups) for each in told.values()} == {"vault": 1, "second": 1}
+    known = noted(before, follower, after)
+    assert noted(follower, after, known=known) == known
+    assert {each.target: each.backups[0].job for each in known.values()} == {"vault": "one", "second": "one"}
 
 
 def test_the_newest_backups_are_kept_whatever_the_order() -> None:
