@@ -46,7 +46,6 @@
     │   ├── WrongSequence          a message was stored in between: read again, decide again
     │   ├── ClockSkew              the clocks of two services differ too much
     │   └── StreamMismatch         an operator's stream is not what Snappy needs
-    ├── PromiseBroken              a source is staler than was promised
     ├── JobError
     │   ├── JobNotFound
     │   ├── ScheduleNotFound
@@ -316,10 +315,6 @@ class ClockSkew(BusError, code="clock-skew"):
 
 class StreamMismatch(BusError, code="stream-mismatch", exit_code=2):
     """A stream or bucket exists with another configuration."""
-
-
-class PromiseBroken(SnappyError, code="promise-broken", exit_code=13):
-    """A source is not backed up, or proven, as lately as was promised."""
 
 
 class JobError(SnappyError, code="job"):

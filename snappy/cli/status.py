@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from snappy.cli import options, output
-from snappy.errors import PromiseBroken
 
 if TYPE_CHECKING:
     from snappy.jobs.protection_words import Good, SourceStatus, Status
 
 HEAD = ("SOURCE", "HOST", "TARGET", "BACKUP", "PROMISED", "STATE", "PROVEN", "FAILED", "NEXT", "PATHS")
+BROKEN = 13
+"""The exit code where a promise is broken, or a repository damaged; no error has it."""
 LETTERS = 40
 """Of several paths."""
 
@@ -35,7 +36,7 @@ async def _status(arguments: argparse.Namespace) -> int:
     shown = [source for source in status.sources if not (arguments.stale and source.is_kept)]
     answer = msgspec.structs.replace(status, sources=shown)
     output.result(answer, text(status, shown), as_json=arguments.json)
-    return 0 if is_kept else PromiseBroken.exit_code
+    return 0 if is_kept else BROKEN
 
 
 def text(status: Status, shown: list[SourceStatus]) -> str:
