@@ -58,15 +58,11 @@ class StdinSource:
     _taken = threading.Lock()
 
     def __init__(self, options: StdinOptions, site: Site) -> None:
+        self._bell = _Bell()
         settings: StdinSettings = site.settings(PLUGIN, StdinSettings, NAME)
         self._command = settings.command
         self._path = os.fsencode(os.path.normpath(f"/{options.filename}").replace("//", "/"))
         self._program: Program | None = None
-        self._waking, self._wake = os.pipe()
-
-    def __del__(self) -> None:
-        for handle in (self._waking, self._wake):
-            os.close(handle)
 
     def claims(self) -> list[str]:
         """The path in the snapshot, as restic has it; nothing else is read."""
@@ -83,7 +79,7 @@ class StdinSource:
 
     def interrupt(self) -> None:
         """Wait for no more."""
-        os.write(self._wake, b"!")
+        self._bell.ring()
         if self._program:
             self._program.end()
 
@@ -95,7 +91,7 @@ class StdinSource:
             raise SourceError(
                 "an attempt that was lost read a part of standard input", hint="run the command again, with all of it"
             )
-        return cast(BinaryIO, io.BufferedReader(_Stdin(sys.__stdin__.fileno(), self._waking), MIB))  # type: ignore[union-attr]
+        return cast(BinaryIO, io.BufferedReader(_Stdin(sys.__stdin__.fileno(), self._bell), MIB))  # type: ignore[union-attr]
 
     @classmethod
     def restore_claims(cls, options: StdinRestore, site: Site) -> list[str]:
@@ -116,17 +112,33 @@ async def _nothing() -> AsyncIterator[None]:
     yield
 
 
-class _Stdin(io.RawIOBase):
-    """Ends waiting when something comes at ``waking``."""
+class _Bell:
+    """Wakes who waits for something to read."""
 
-    def __init__(self, handle: int, waking: int) -> None:
-        self._handle, self._waking = handle, waking
+    def __init__(self) -> None:
+        self.handle, self._rope = os.pipe()
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+        os.close(self._rope)
+
+    def ring(self) -> None:
+        os.write(self._rope, b"!")
+
+
+class _Stdin(io.RawIOBase):
+    """Ends waiting when the bell rings."""
+
+    def __init__(self, handle: int, bell: _Bell) -> None:
+        self._handle, self._bell = handle, bell
+        self._waiting = select.poll()
+        for each in (handle, bell.handle):
+            self._waiting.register(each, select.POLLIN)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        ready, _, _ = select.select([self._handle, self._waking], [], [])
-        if self._waking in ready:
+        if self._bell.handle in dict(self._waiting.poll()):
             raise SourceError("reading standard input was interrupted")
         return os.readv(self._handle, [buffer])
