@@ -35,7 +35,7 @@ from snappy.sources.plugins.postgres_server import (
 from snappy.sources.plugins.postgres_sink import ABOUT, DUMP, FOLDER, GLOBALS, PLUGIN, DatabaseSink, PostgresRestore
 from snappy.sources.site import Site
 
-PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "psql", "vacuumdb")
+PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "vacuumdb")
 CONSISTENCY = "each database as of one moment of its own; those of several databases are milliseconds apart"
 
 Names = tuple[str, ...]

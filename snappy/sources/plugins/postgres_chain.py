@@ -91,7 +91,7 @@ class BackupOutput(ExplainedOutput):
         super().__init__(program)
         self.size = 0
         self.is_whole = False
-        self._archive = _ManifestFinder()
+        self._archive = ManifestFinder()
 
     @property
     def manifest(self) -> bytes:
@@ -105,7 +105,7 @@ class BackupOutput(ExplainedOutput):
         return size
 
 
-class _ManifestFinder:
+class ManifestFinder:
     """Goes through a tar archive as it comes (POSIX.1-1988, ustar)."""
 
     def __init__(self) -> None:

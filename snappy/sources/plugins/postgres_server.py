@@ -6,8 +6,10 @@ password files mean the same to both, and libpq is there where the programs are.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,14 +44,16 @@ CONNECT_SECONDS = 10
 OLDEST = 130000
 PASSWORD_FILE = "pgpass"
 APPLICATION = "snappy"
+DEBIAN = "/usr/lib/postgresql"
 VARIABLES = {"dbname": "PGDATABASE"}
 """Those of libpq that are not named like its parameters; to name a database by it takes any name as it is."""
 
 WITHOUT_LIMITS = """
     SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout',
-        'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')
+        'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+        'default_transaction_read_only')
 """
-"""A server that ends sessions which wait must not end one that holds a snapshot."""
+"""A server that ends sessions which wait must not end one that holds a snapshot. 0 stands for off, too."""
 
 
 class PostgresSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +70,9 @@ class PostgresSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sslrootcert: Annotated[str, Meta(description="the file of the authorities that may vouch for the server")] = ""
     sslcert: Annotated[str, Meta(description="the file of the role's certificate")] = ""
     sslkey: Annotated[str, Meta(description="the file of that certificate's key")] = ""
-    programs: Annotated[str, Meta(description="the folder of pg_dump and its like; empty: those in PATH")] = ""
+    programs: Annotated[
+        str, Meta(description="the folder of pg_dump and its like; empty: those in PATH, else Debian's")
+    ] = ""
 
 
 class Server:
@@ -88,7 +94,11 @@ class Server:
         words = self._words(database) | ({"password": password} if password else {})
         with explained():
             made: Connection[Any] = psycopg.connect(
-                **words, application_name=application, connect_timeout=CONNECT_SECONDS, autocommit=True
+                **words,
+                application_name=application,
+                connect_timeout=CONNECT_SECONDS,
+                client_encoding="utf8",
+                autocommit=True,
             )
         try:
             with explained():
@@ -109,8 +119,9 @@ class Server:
         return words | {"PGAPPNAME": APPLICATION, "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS)}
 
     def program(self, name: str) -> str:
-        """The path of one of PostgreSQL's programs, or its name where PATH is to find it."""
-        return os.path.join(self._settings.programs, name)
+        """The path of one of PostgreSQL's programs."""
+        given = self._settings.programs
+        return os.path.join(given, name) if given else found_program(name) or name
 
     def check_program(self, name: str, server: int) -> None:
         """Raise :class:`ProgramMissing` unless the program is of the ``server``'s major version or a newer one."""
@@ -286,9 +297,15 @@ def _write_password(path: Path, password: str) -> None:
         file.write(f"*:*:*:*:{escaped}\n")
 
 
+def found_program(name: str) -> str | None:
+    """One in PATH, else the newest where Debian keeps what it does not put there."""
+    versions = sorted(glob.glob(f"{DEBIAN}/*/bin/{name}"), key=lambda path: float(path.split("/")[4]))
+    return shutil.which(name) or next(reversed(versions), None)
+
+
 def missing(names: Sequence[str]) -> list[str]:
     """What this machine lacks of PostgreSQL's programs and Python's modules."""
-    lost = programs.lacking(dict.fromkeys(names, REMEDY))
+    lost = [f"{name} is not installed: {REMEDY}" for name in names if not found_program(name)]
     try:
         _psycopg()
     except ProgramMissing as error:

@@ -46,6 +46,9 @@ LAYOUT = re.compile(r"/postgres/[^/]+/(?:(cluster/about\.json|cluster/globals\.s
 
 ANOTHER = "template1"
 """Where a session can be while the database that it would be in is replaced."""
+META = re.compile(rb"^\\(?:un)?restrict .*$", re.MULTILINE)
+STATEMENT = re.compile(rb"""(?:\s|--.*\n)*((?:[^;'"]|'(?:[^']|'')*'|"(?:[^"]|"")*")*;)""")
+"""Spaces and comments, and up to a semicolon that no quotation marks enclose."""
 MOST_WHOLE = 64 * MIB
 
 _log = log.get(__name__)
@@ -148,10 +151,11 @@ class DatabaseSink:
         with explained():
             roles = column(self._session, b"SELECT quote_ident(rolname) FROM pg_roles")
             spaces = column(self._session, b"SELECT quote_ident(spcname) FROM pg_tablespace")
-        known = _statements(roles, spaces, altering=self._options.overwrite)
-        wanted = [line for line in script.splitlines(keepends=True) if not line.startswith(known)]
-        arguments = [self._server.program("psql"), "--no-psqlrc", "--quiet", "--no-password", "--file=-"]
-        self._feed([*arguments, "--set=ON_ERROR_STOP=1"], iter(wanted))
+        known = _beginnings(roles, spaces, altering=self._options.overwrite)
+        with explained():
+            for statement in statements(script):
+                if not statement.startswith(known):
+                    self._session.execute(statement)
 
     def _feed(self, arguments: list[str], content: Iterator[bytes]) -> None:
         """Have a program read it all. Raises as :func:`explained`, and what ``content`` raises."""
@@ -210,6 +214,13 @@ class DatabaseSink:
         )
 
 
+def statements(script: bytes) -> Iterator[bytes]:
+    """Those of a script of pg_dumpall. psql, for which it is meant, would carry out commands for a shell as well that
+    somebody has put into a name."""
+    for found in STATEMENT.finditer(META.sub(b"", script)):
+        yield found[1]
+
+
 def _check(options: PostgresRestore) -> None:
     names = list(options.databases.values())
     if len(set(names)) < len(names):
@@ -228,8 +239,8 @@ def _whole(content: Iterator[bytes]) -> bytes:
     return bytes(found)
 
 
-def _statements(roles: set[str], spaces: set[str], *, altering: bool) -> tuple[bytes, ...]:
-    """How the lines of pg_dumpall begin that would make, or alter, what is there."""
+def _beginnings(roles: set[str], spaces: set[str], *, altering: bool) -> tuple[bytes, ...]:
+    """How the statements of pg_dumpall begin that would make, or alter, what is there."""
     begun = [f"CREATE ROLE {name};" for name in roles] + [f"CREATE TABLESPACE {name} " for name in spaces]
     if not altering:
         begun += [f"ALTER ROLE {name} WITH " for name in roles]
