@@ -91,6 +91,10 @@ class Postgres:
             self._process = None
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Of the plug-in, but for the password."""
         return {"host": "127.0.0.1", "port": self.port, "user": self.admin, "programs": str(self.bin)}

@@ -70,13 +70,16 @@ class FolderSink:
                 hint="restore it with the plug-in that it came from, or with `files`",
             )
         if layout[1] is None:
+            _read_out(content)
             return []
         if int(layout[1]) != len(self._archives):
             raise BadOptions("a chain of backups can only be restored as a whole", hint="leave out include and exclude")
         self._archives.append(layout[1])
         place = os.path.join(self._beside, os.fsencode(layout[1]))
         try:
-            return self._unpack(place, content)
+            remarks = self._unpack(place, content)
+            _read_out(content)  # an archive ends before its last block does
+            return remarks
         except tarfile.TarError as error:
             raise Damaged(f"{shown(path)} is no archive: {error}") from error
         except OSError as error:
@@ -143,6 +146,11 @@ class FolderSink:
 
     def _remove(self) -> None:
         shutil.rmtree(self._beside, ignore_errors=True)
+
+
+def _read_out(content: Iterator[bytes]) -> None:
+    for _ in content:
+        pass
 
 
 class _Reader(io.RawIOBase):
