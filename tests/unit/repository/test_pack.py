@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tracemalloc
 
 import pytest
 
@@ -74,6 +75,18 @@ def test_absorb_joins_two_packs() -> None:
     assert bytes(pack.data[:11]) == b"firstsecond"
     assert [(blob.offset, blob.length) for blob in pack.blobs()] == [(0, 5), (5, 6)]
     assert (pack.blob_count, pack.sealed) == (2, 11)
+
+
+def test_what_a_pack_lists_takes_little_memory() -> None:
+    builder, sealed, count = PackBuilder(PackMemory(MIB).take()), bytes(40), 10_000
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            builder.add(BlobType.DATA, number.to_bytes(32, "big"), sealed, 100)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 60 * count
 
 
 def test_memory_that_was_given_back_is_used_again() -> None:
