@@ -28,7 +28,7 @@ def left(shell: Shell) -> list[Path]:
     return [path for path in (shell.state_dir / "work" / "drill").iterdir() if path.name != ".lock"]
 
 
-def test_a_whole_repository_is_proven(shell: Shell) -> None:
+def test_what_is_whole_is_proven_and_damage_is_named(shell: Shell) -> None:
     said = shell.with_password("drill", "--target", "./repo").expect(0)
     assert said.out.startswith("proved snapshot ")
     assert f"all of it: {FILES} files" in said.out
@@ -39,10 +39,6 @@ def test_a_whole_repository_is_proven(shell: Shell) -> None:
     assert 0 < result["drill"]["recovery"] < result["seconds"]
     assert left(shell) == []
     shell.with_password("drill", "--target", "./repo", "--sample", "1/7").expect(4)
-    shell.with_password("drill", "beefbeef", "--target", "./repo").expect(5)
-
-
-def test_damage_is_named_and_ends_it_with_8(shell: Shell) -> None:
     pack = max((shell.folder / "repo" / "data").glob("*/*"), key=lambda path: path.stat().st_size)
     data = bytearray(pack.read_bytes())
     data[len(data) // 2] ^= 1
