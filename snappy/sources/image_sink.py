@@ -95,6 +95,7 @@ class _Writer:
         self._disk, self._size = disk, size
         self._lock = threading.Lock()
         self._head: list[tuple[int, bytes]] = []
+        self._zeros = b""
         if size:
             disk.clear(0, min(HEAD, size))
 
@@ -106,10 +107,14 @@ class _Writer:
             self._put(offset, data)
 
     def _put(self, offset: int, data: bytes) -> None:
+        if data is self._zeros:  # one blob, for all blocks where there is nothing
+            self._disk.clear(offset, len(data))
+            return
         view = memoryview(data)
         for start, end, is_zeros in pieces(offset, data, self._disk.grain):
             if is_zeros:
                 self._disk.clear(offset + start, end - start)
+                self._zeros = data if end - start == len(data) else self._zeros
             else:
                 self._disk.write(offset + start, view[start:end])
 

@@ -312,3 +312,21 @@ def test_who_gives_up_need_not_wait(repository: Repository, ceph: Ceph) -> None:
 
     with pytest.raises(SourceError, match="given up"):
         asyncio.run(interrupted())
+
+
+def test_a_clone_that_is_written_over_shows_nothing_of_its_parent(repository: Repository, ceph: Ceph) -> None:
+    ceph.create("small", 2 * OBJECT)
+    write(ceph, (OBJECT + 9, b"all that there is"), name="small")
+    done = back_up(repository, ceph, image="small")
+    filled(ceph, "parent")
+    rbd = module("rbd")
+    with ceph.image("parent") as image:
+        image.create_snap("base")
+        image.protect_snap("base")
+    with ceph.pool() as ioctx:
+        rbd.RBD().clone(ioctx, "parent", "base", ioctx, "one", rbd.RBD_FEATURE_LAYERING)
+    bring_back(repository, ceph, done.snapshot, image="one", overwrite=True)
+    assert content(ceph) == content(ceph, "small")
+    with ceph.image("one") as image:
+        image.resize(SIZE)
+    assert not any(content(ceph)[2 * OBJECT :])
