@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import BadOptions, JobCancelled, SnappyError, SourceDenied, SourceMissing, SourceUnavailable
+from snappy.errors import (
+    BadOptions,
+    JobCancelled,
+    ProgramMissing,
+    SnappyError,
+    SourceDenied,
+    SourceError,
+    SourceMissing,
+    SourceUnavailable,
+)
 from snappy.repository import repo
 from snappy.repository.keys import ScryptCost
 from snappy.sources import programs
 from snappy.sources.plugins.postgres_database import Names
 from tests.support.plugin_jobs import Jobs
-from tests.support.postgres import Ledger, Postgres, packaged
+from tests.support.postgres import Ledger, Postgres, newer, packaged
 
 pytestmark = pytest.mark.postgres
 
@@ -247,3 +256,34 @@ async def test_another_plugins_snapshot_is_refused(server: Postgres, jobs: Jobs,
     with pytest.raises(BadOptions, match="null/0"):
         await jobs.restore(server="main")
     assert server.leftovers() == []
+
+
+@pytest.mark.long
+async def test_versions_that_do_not_fit_are_named_and_an_older_dump_goes_into_a_newer_server(
+    server: Postgres, tmp_path: Path
+) -> None:
+    with newer() as newest, Postgres.running(newest) as later:
+        own = {one: {"password": secret(tmp_path, one.password)} for one in (server, later)}
+        jobs = Jobs(
+            tmp_path,
+            "postgres",
+            {
+                "old": server.settings | own[server],
+                "new": later.settings | own[later],
+                "new-with-old": later.settings | own[later] | {"programs": str(server.bin)},
+                "old-with-new": server.settings | own[server] | {"programs": str(newest)},
+            },
+        )
+        ledger, moved = Ledger(server, "bank"), Ledger(later, "bank")
+        ledger.make(1000)
+        await jobs.backup(server="old", databases=["bank"])
+        await jobs.restore(server="new")
+        moved.check()
+        with pytest.raises(ProgramMissing, match="of version"):
+            await jobs.backup(server="new-with-old", databases=["bank"])
+        await jobs.backup(server="new", databases=["bank"])
+        for name, wrong in (("old", "unsupported version"), ("old-with-new", "transaction_timeout")):
+            with pytest.raises(SourceError, match=wrong) as raised:
+                await jobs.restore(server=name, databases={"bank": "back"})
+            assert "newer" in raised.value.hint
+        assert server.leftovers() == []
