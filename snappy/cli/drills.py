@@ -45,7 +45,7 @@ def _row(status: SourceStatus, now: float) -> list[str]:
         f"{output.age(now - drill.at)} ago" if drill else "never",
         status.drill_state,
         *(_proof(drill) if drill else ["-"] * 4),
-        _failed(source.mishap, drill, now),
+        _failed(source.drill_mishap, drill, now),
         paths(source.paths) or source.plugin,
     ]
 
@@ -56,6 +56,6 @@ def _proof(drill: Good) -> list[str]:
 
 def _failed(mishap: Mishap | None, drill: Good | None, now: float) -> str:
     """Of the newest drill, if it did."""
-    if mishap is None or mishap.kind != "drill" or (drill and drill.at > mishap.at):
+    if mishap is None or (drill and drill.at > mishap.at):
         return "-"
     return f"{output.age(now - mishap.at)} ago: {mishap.code}"

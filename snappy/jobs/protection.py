@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ LETTERS = 300
 _FAILED = (State.FAILED, State.REJECTED)
 
 Protections = dict[str, Protection]
+Happened = TypeVar("Happened", Good, Mishap)
 
 
 # ---- which source ----------------------------------------------------------------------------------------------------
@@ -109,25 +110,33 @@ def _snapshot_at(record: JobRecord, target: str) -> str:
 
 def _after_drill(before: Protection, record: JobRecord) -> Protection:
     if record.state is not State.SUCCEEDED or record.result is None:
-        return _after_mishap(before, record)
+        after = _after_mishap(before, record)
+        return msgspec.structs.replace(after, drill_mishap=_newest(before.drill_mishap, _mishap(record)))
     good = _good_drill(record, record.result)
     newer = before.drill is None or good.at > before.drill.at
     return msgspec.structs.replace(before, drill=good) if newer else before
 
 
 def _after_mishap(before: Protection, record: JobRecord) -> Protection:
+    return msgspec.structs.replace(before, mishap=_newest(before.mishap, _mishap(record)))
+
+
+def _mishap(record: JobRecord) -> Mishap | None:
+    """None where there was none worth telling of."""
     if record.state not in _FAILED or record.error is None or record.error.code == Duplicate.code:
-        return before
-    if before.mishap and before.mishap.at >= record.updated:
-        return before
-    mishap = Mishap(
+        return None
+    return Mishap(
         job=record.id,
         kind=record.kind,
         at=record.updated,
         code=record.error.code,
         message=record.error.message[:LETTERS],
     )
-    return msgspec.structs.replace(before, mishap=mishap)
+
+
+def _newest(*known: Happened | None) -> Happened | None:
+    """Of several as new the first."""
+    return max(filter(None, known), key=lambda each: each.at, default=None)
 
 
 def _with_backup(before: Protection, good: Good) -> Protection:
@@ -229,16 +238,15 @@ def merged(one: Protection, other: Protection) -> Protection:
     both = one if one.event_number >= other.event_number else other
     for good in (*one.backups, *other.backups):
         both = _with_backup(both, good)
-    drills = [each for each in (one.drill, other.drill) if each]
-    mishaps = [each for each in (one.mishap, other.mishap) if each]
     return msgspec.structs.replace(
         both,
         host=one.host or other.host,
         paths=one.paths or other.paths,
         seen=min(one.seen, other.seen),
         emptied=max(one.emptied, other.emptied),
-        drill=max(drills, key=lambda each: each.at, default=None),
-        mishap=max(mishaps, key=lambda each: each.at, default=None),
+        drill=_newest(one.drill, other.drill),
+        mishap=_newest(one.mishap, other.mishap),
+        drill_mishap=_newest(one.drill_mishap, other.drill_mishap),
     )
 
 

@@ -64,6 +64,8 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """The newest one."""
     mishap: Mishap | None = None
     """The newest one."""
+    drill_mishap: Mishap | None = None
+    """The newest one of a drill."""
     is_stale: bool = False
     """A promise of backups is broken, as far as was told."""
     is_unproven: bool = False

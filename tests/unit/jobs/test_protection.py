@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from snappy.jobs import protection
-from snappy.jobs.messages import Attempt, ErrorInfo, JobRecord, Result
+from snappy.jobs.messages import Attempt, Drilled, ErrorInfo, JobRecord, Result
 from snappy.jobs.place_words import StoredAt
 from snappy.jobs.protection import Promise, Protections, judged, note, of_backup
 from snappy.jobs.protection_words import Protection
@@ -176,6 +176,24 @@ def test_a_drill_proves_the_source_whose_snapshot_it_was() -> None:
         failed("drill", "d6", NOW, command={"source": "site1", "target": "vault", "snapshot": "one"}),
     ):
         assert only(noted(other, known=known)).drill is None
+
+
+def test_a_drill_says_how_long_a_recovery_takes_and_of_how_much() -> None:
+    drilled = Drilled(sample="5%", seed=7, recovery=12.5, proof=80.0)
+    proven = only(noted(backup("one"), drill("d", NOW + 1, snapshot="one" * 8, seconds=100.0, drill=drilled))).drill
+    assert proven
+    assert (proven.seconds, proven.sample) == (12.5, "5%")
+
+
+def test_a_drill_that_failed_is_remembered_beside_a_backup_that_did() -> None:
+    command = {"source": "site1", "target": "vault"}
+    known = noted(backup("one"), failed("drill", "d", NOW + 1, command=command), failed("backup", "b", NOW + 2))
+    source = only(known)
+    assert source.mishap
+    assert source.drill_mishap
+    assert (source.mishap.job, source.drill_mishap.job) == ("b", "d")
+    again = only(noted(failed("drill", "d", NOW + 1, command=command), known=known))
+    assert again == source
 
 
 @pytest.mark.parametrize(
