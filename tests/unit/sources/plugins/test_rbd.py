@@ -160,6 +160,7 @@ def test_what_was_done_to_the_image_meanwhile_is_seen(repository: Repository, ce
     expect_same(repository, ceph, done, content(ceph))
 
 
+@pytest.mark.long
 def test_an_image_that_was_made_anew_is_read_as_a_whole(repository: Repository, ceph: Ceph) -> None:
     filled(ceph)
     done = back_up(repository, ceph)
@@ -169,6 +170,7 @@ def test_an_image_that_was_made_anew_is_read_as_a_whole(repository: Repository, 
     expect_same(repository, ceph, back_up(repository, ceph, done.snapshot), content(ceph))
 
 
+@pytest.mark.long
 def test_of_a_clone_all_is_there_though_little_was_written_to_it(repository: Repository, ceph: Ceph) -> None:
     filled(ceph, "parent")
     rbd = module("rbd")
@@ -187,6 +189,7 @@ def test_of_a_clone_all_is_there_though_little_was_written_to_it(repository: Rep
     expect_same(repository, ceph, done, content(ceph))
 
 
+@pytest.mark.long
 def test_striped_images_and_those_without_an_object_map(repository: Repository, ceph: Ceph) -> None:
     rbd = module("rbd")
     features = rbd.RBD_FEATURE_LAYERING | rbd.RBD_FEATURE_STRIPINGV2
@@ -231,6 +234,7 @@ def test_a_backup_that_fails_keeps_the_base_and_nothing_else(repository: Reposit
     assert back_up(repository, ceph, first.snapshot).bytes_read < 1000
 
 
+@pytest.mark.long
 def test_chains_do_not_disturb_each_other(repository: Repository, ceph: Ceph) -> None:
     filled(ceph)
     first = back_up(repository, ceph)
@@ -314,6 +318,7 @@ def test_who_gives_up_need_not_wait(repository: Repository, ceph: Ceph) -> None:
         asyncio.run(interrupted())
 
 
+@pytest.mark.long
 def test_a_clone_that_is_written_over_shows_nothing_of_its_parent(repository: Repository, ceph: Ceph) -> None:
     ceph.create("small", 2 * OBJECT)
     write(ceph, (OBJECT + 9, b"all that there is"), name="small")
