@@ -119,6 +119,11 @@ def walk(view: View, snapshot: Snapshot, folder: bytes = ROOT) -> Iterator[tuple
     for step in SnapshotWalk(view.indexed(), Selection(), problems).steps(snapshot, folder):
         if step.kind is not Kind.LEAVE:
             yield prefix + step.path, step.node
+    tell(problems, snapshot, prefix)
+
+
+def tell(problems: Problems, snapshot: Snapshot, prefix: bytes = b"") -> None:
+    """What of a snapshot could not be read. Raises :class:`Damaged` if there is any."""
     for problem in problems.kept:
         output.note(f"{shown(prefix + problem.path)}: {problem.message}")
     if problems.total:

@@ -10,8 +10,13 @@ from snappy.cli import objects, options, output, rules
 
 if TYPE_CHECKING:
     from snappy.browse.listing import Entry
+    from snappy.repository.entries import Node
+    from snappy.repository.format import BlobId
     from snappy.repository.snapshots import Snapshot
     from snappy.repository.view import View
+
+REMEMBERED = 200_000
+"""Directories, of some 250 bytes each."""
 
 
 def register(commands: options.Commands) -> None:
@@ -39,7 +44,8 @@ def _find(arguments: argparse.Namespace) -> int:
         if arguments.objects:
             objects.find(view, ordered, arguments)
             return 0
-        found = ((snapshot, list(_matches(view, snapshot, arguments))) for snapshot in ordered)
+        finder = _Finder(view, arguments)
+        found = ((snapshot, finder.matches(snapshot)) for snapshot in ordered)
         hits = ((snapshot, entries) for snapshot, entries in found if entries)
         output.lines(_document(hits) if arguments.json else _lines(hits, arguments))
     return 0
@@ -48,15 +54,44 @@ def _find(arguments: argparse.Namespace) -> int:
 Hits = Iterator[tuple["Snapshot", list["Entry"]]]
 
 
-def _matches(view: View, snapshot: Snapshot, arguments: argparse.Namespace) -> Iterator[Entry]:
-    from snappy.cli import browsing
-    from snappy.repository.patterns import Patterns
+class _Finder:
+    """Finds in one snapshot after the other; what is below a directory that did not change is looked at once."""
 
-    patterns = Patterns(arguments.patterns, ignore_case=arguments.ignore_case)
-    in_time = _in_time(arguments)
-    for path, node in browsing.walk(view, snapshot):
-        if patterns.match(path, directory=node.type == "dir") and in_time(node.mtime_ns):
-            yield path, node
+    def __init__(self, view: View, arguments: argparse.Namespace) -> None:
+        from snappy.repository.patterns import Patterns
+
+        self._view = view
+        self._patterns = Patterns(arguments.patterns, ignore_case=arguments.ignore_case)
+        self._in_time = _in_time(arguments)
+        self._below: dict[tuple[bytes, BlobId | None], tuple[Entry, ...]] = {}
+
+    def matches(self, snapshot: Snapshot) -> list[Entry]:
+        from snappy.cli import browsing
+        from snappy.repository.progress import Problems
+        from snappy.repository.snapshot_walk import Kind, Selection, SnapshotWalk
+
+        problems = Problems()
+        found: list[Entry] = []
+        inside: list[tuple[int, int]] = []
+        lost = 0
+        walk = SnapshotWalk(self._view.indexed(), Selection(), problems, known=self._below)
+        for kind, path, node in walk.steps(snapshot):
+            if kind is Kind.LEAVE:
+                first, lost_before = inside.pop()
+                if problems.total == lost_before and len(self._below) < REMEMBERED:
+                    self._below[path, node.subtree] = tuple(found[first:])
+            elif self._is_wanted(path, node):
+                found.append((path, node))
+            if kind is Kind.ENTER:
+                inside.append((len(found), lost))
+            elif kind is Kind.KNOWN:
+                found += self._below[path, node.subtree]
+            lost = problems.total
+        browsing.tell(problems, snapshot)
+        return found
+
+    def _is_wanted(self, path: bytes, node: Node) -> bool:
+        return self._patterns.match(path, directory=node.type == "dir") and self._in_time(node.mtime_ns)
 
 
 def _in_time(arguments: argparse.Namespace) -> Callable[[int], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from enum import Enum
 from itertools import chain
 from typing import NamedTuple
@@ -19,9 +19,10 @@ from snappy.repository.tree_reader import Library, TreeReader, subtrees
 
 
 class Kind(Enum):
-    """``ENTER`` and ``LEAVE`` a directory; an ``ITEM`` is anything else."""
+    """``ENTER`` and ``LEAVE`` a directory, or pass by a ``KNOWN`` one; an ``ITEM`` is anything else."""
 
     ENTER = "enter"
+    KNOWN = "known"
     ITEM = "item"
     LEAVE = "leave"
 
@@ -69,13 +70,20 @@ class SnapshotWalk:
     """The steps through a snapshot, or through the directory ``subpath`` of it as if that were the root.
 
     What cannot be read, and every name that could lead outside, becomes one of ``problems``; the walk goes on.
+    Directories that are ``known``, by path and tree, are told of and not entered.
     """
 
     def __init__(
-        self, library: Library, selection: Selection, problems: Problems, cancelled: Cancelled = never
+        self,
+        library: Library,
+        selection: Selection,
+        problems: Problems,
+        cancelled: Cancelled = never,
+        known: Container[tuple[bytes, BlobId | None]] = (),
     ) -> None:
         self._trees = TreeReader(library)
         self._selection, self._problems, self._cancelled = selection, problems, cancelled
+        self._known = known
         self._stack: list[_Frame] = []
 
     def steps(self, snapshot: Snapshot, subpath: bytes = ROOT) -> Iterator[Step]:
@@ -117,6 +125,9 @@ class SnapshotWalk:
     def _enter(self, frame: _Frame, path: bytes, node: Node) -> Iterator[Step]:
         selected = self._selection.takes(path, directory=True)
         if not selected and not self._selection.looks_into(path):
+            return
+        if (path, node.subtree) in self._known:
+            yield Step(Kind.KNOWN, path, node)
             return
         children = self._load(frame, path, node)
         if selected:

@@ -69,6 +69,24 @@ def test_names_are_printed_as_they_are(run: Run, tree: Path) -> None:
     assert run("cat", "latest", str(tree / "docs/api" / os.fsdecode(b"\xff"))) == b"odd"
 
 
+def test_what_snapshots_share_is_looked_at_once(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Repository.open(Store(fsspec.filesystem("file"), str(place)), engine.PASSWORD) as repository:
+        ids = [each.id for each in repository.snapshots()]
+    loaded: list[bytes] = []
+    load = TreeReader.load
+
+    def counted(self: TreeReader, tree: bytes, siblings: object = ()) -> object:
+        loaded.append(tree)
+        return load(self, tree, siblings)
+
+    monkeypatch.setattr(TreeReader, "load", counted)
+    for patterns in (["readme*", "later", "docs"], ["\\xff*", "noise"], ["/nothing"]):
+        each = [json.loads(run("find", "--json", *patterns, "-s", one)) for one in ids]
+        loaded.clear()
+        assert json.loads(run("find", "--json", "--reverse", *patterns)) == [hits for one in each for hits in one]
+        assert len(loaded) == len(set(loaded))
+
+
 def test_what_objects_stand_for(run: Run, place: Path, tree: Path) -> None:
     with Repository.open(Store(fsspec.filesystem("file"), str(place)), engine.PASSWORD) as repository:
         repository.load_index()
