@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ import msgspec
 import pytest
 
 from snappy.config import Allow, Config, Core, Limits, SourceService, TargetService
-from snappy.errors import JobNotFound
+from snappy.errors import JobNotFound, NoSpace
 from snappy.frontend.api import Client
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.states import FINAL, State
@@ -164,7 +163,8 @@ async def test_all_are_asked_for_unless_it_is_said_otherwise(settings: Config, t
         assert (await seen(client, record.id, everywhere)).state is State.FAILED
 
 
-async def test_a_wrong_password_at_one_and_no_repository_at_another(settings: Config, tmp_path: Path) -> None:
+@pytest.mark.long
+async def test_a_wrong_password_at_one(settings: Config, tmp_path: Path) -> None:
     async with running(settings) as (_, client):
         await ended(client, (await client.submit("backup", backup(tmp_path, quorum=3))).id)
     async with running(settings, {**PASSWORDS, "default": "a wrong one"}) as (_, client):
@@ -178,12 +178,13 @@ async def test_a_wrong_password_at_one_and_no_repository_at_another(settings: Co
     assert "a: " in too_few.error.message
 
 
+@pytest.mark.long
 async def test_one_target_is_full(settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = LocalDraft.write
 
     def written(draft: LocalDraft, data: Any) -> None:
         if draft._path.is_relative_to(tmp_path / "a" / "data"):
-            raise OSError(errno.ENOSPC, "full")
+            raise NoSpace("it is full")
         write(draft, data)
 
     monkeypatch.setattr(LocalDraft, "write", written)
@@ -194,7 +195,7 @@ async def test_one_target_is_full(settings: Config, tmp_path: Path, monkeypatch:
     assert record.result
     [failed] = [one for one in record.result.stored if one.state == "failed"]
     assert failed.target == "a"
-    assert failed.reason
+    assert "it is full" in failed.reason
 
 
 async def test_what_no_target_takes(settings: Config, tmp_path: Path) -> None:
