@@ -195,6 +195,7 @@ class FileStorer:
             mosaic = Mosaic(self._repo, order, image, old, self._reader.save)
             lost = mosaic.lost
             for stretch in mosaic.stretches():
+                self.check()
                 self._have_read(stretch)
         except SnappyError:
             raise  # some of them are an OSError too

@@ -20,8 +20,7 @@ from snappy.repository.paths import shown, split
 from snappy.sources.open_folders import Folder, OpenFolders, open_folder
 from snappy.sources.sparse import write_all
 
-DEVICES = b"/dev/"
-"""Below it symlinks are names that the system gives, and are followed."""
+DEVICES, ANYBODYS = b"/dev/", b"/dev/shm/"
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PUNCH_HOLE, KEEP_SIZE = 2, 1
@@ -34,10 +33,15 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _log = log.get(__name__)
 
 
+def names_device(path: bytes) -> bool:
+    """Whether only the system gives such names: symlinks among them are followed."""
+    return path.startswith(DEVICES) and not path.startswith(ANYBODYS)
+
+
 def look(path: bytes) -> os.stat_result:
     """What is there, found without following a symlink, but for the names of devices. Raises ``OSError`` and
     :class:`UnsafePath`."""
-    if path.startswith(DEVICES):
+    if names_device(path):
         return os.stat(path)
     *folders, name = split(path)
     above = Folder(os.open(b"/", FOLDER_FLAGS))
@@ -148,7 +152,7 @@ class FileDisk:
         if not self._overwrite:
             raise BadOptions(f"{shown(self._path)} exists", hint="`overwrite` lets it be replaced")
         if not stat.S_ISREG(found.st_mode):
-            raise UnsafePath(f"{shown(self._path)} is neither a file nor a block device below /dev")
+            raise UnsafePath(f"{shown(self._path)} is neither a file nor a block device")
 
     def write(self, offset: int, data: memoryview) -> None:
         write_all(self._handle, offset, data)

@@ -20,7 +20,7 @@ from snappy.repository import makers
 from snappy.repository.entries import Entry, Extent, Node, Recipe
 from snappy.repository.lstat import node_of
 from snappy.repository.paths import shown
-from snappy.sources.disks import DEVICES, DeviceDisk, FileDisk, data_of, look, size_of
+from snappy.sources.disks import DeviceDisk, FileDisk, data_of, look, names_device, size_of
 from snappy.sources.image_sink import Disk, ImageSink
 from snappy.sources.local_node import LOCAL_FILE, LocalFile
 from snappy.sources.made_up import folders_above
@@ -118,7 +118,7 @@ def _find(path: bytes) -> Found:
 
 def _open(path: bytes, found: os.stat_result) -> int:
     """The device or file that was found, not what somebody put in its place."""
-    handle = os.open(path, READ_FLAGS | (0 if path.startswith(DEVICES) else os.O_NOFOLLOW))
+    handle = os.open(path, READ_FLAGS | (0 if names_device(path) else os.O_NOFOLLOW))
     opened = os.fstat(handle)
     if (opened.st_dev, opened.st_ino, opened.st_rdev) != (found.st_dev, found.st_ino, found.st_rdev):
         os.close(handle)
@@ -188,7 +188,7 @@ def _device_entry(path: bytes, found: Found) -> Entry:
 
 
 def _open_disk(path: bytes, node: Node, overwrite: bool) -> Disk:
-    if not path.startswith(DEVICES):
+    if not names_device(path):
         return FileDisk(path, node, overwrite=overwrite)
     if not overwrite:
         raise BadOptions(

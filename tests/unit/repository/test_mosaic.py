@@ -12,13 +12,13 @@ import fsspec
 import pytest
 
 from snappy.errors import AttemptOver
-from snappy.repository import file_storer
+from snappy.repository import file_storer, mosaic
 from snappy.repository.blocks import LARGEST_BLOCK, SMALLEST_BLOCK, block_for
 from snappy.repository.crew import Crew
 from snappy.repository.entries import Recipe
 from snappy.repository.format import MIB, BlobId
 from snappy.repository.journal import Journal
-from snappy.repository.mosaic import moment_of
+from snappy.repository.mosaic import Mosaic, Stretch, moment_of
 from snappy.repository.pack_writer import Options
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
@@ -175,3 +175,23 @@ def test_workers_read_what_one_process_reads(tmp_path: Path, monkeypatch: pytest
             assert content_of(repository, done.snapshot) == disk.content
             contents.append(node_of(repository, done.snapshot).content or [])
     assert contents[0] == contents[1]
+
+
+def test_a_backup_that_is_given_up_plans_no_more(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mosaic, "BYTES_TOGETHER", BLOCK)
+    disk = FakeDisk(random.Random(4).randbytes(64 * BLOCK))
+    made: list[int] = []
+    real = mosaic.Stretch.__init__
+
+    def spy(stretch: Stretch, whole: Mosaic, first: int, blobs: list[BlobId | None]) -> None:
+        made.append(first)
+        real(stretch, whole, first, blobs)
+
+    def give_up() -> None:
+        if made:
+            raise AttemptOver
+
+    monkeypatch.setattr(mosaic.Stretch, "__init__", spy)
+    with pytest.raises(AttemptOver):
+        back_up(repository, disk.now().entry(), cancelled=give_up)
+    assert len(made) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,17 @@ def test_no_symlink_leads_anywhere(repository: Repository, image: Path, tmp_path
     assert [problem.code for problem in refused.errors] == [UnsafePath.code]
     with pytest.raises(BadOptions, match="neither"):
         entries(tmp_path / "link")
+
+
+def test_names_that_anybody_may_give_are_no_devices(repository: Repository, image: Path) -> None:
+    done = back_up(repository, image)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        planted = Path(folder) / "disk"
+        planted.symlink_to("/dev/null")
+        refused = bring_back(repository, done.snapshot, planted, overwrite=True)
+        assert [problem.message for problem in refused.errors] == [f"{planted} is neither a file nor a block device"]
+        with pytest.raises(BadOptions, match="neither"):
+            entries(planted)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
