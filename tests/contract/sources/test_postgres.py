@@ -63,22 +63,6 @@ def jobs(tmp_path: Path, server: Postgres) -> Jobs:
     return Jobs(tmp_path, "postgres", {"main": server.settings | {"password": password}})
 
 
-async def test_a_ledger_written_to_is_restored_beside_and_whole(server: Postgres, jobs: Jobs) -> None:
-    ledger, other = Ledger(server, "bank"), Ledger(server, "bank 2")
-    ledger.make(MIB)
-    with ledger.writing() as written:
-        before = written()
-        made = await jobs.backup(server="main", databases=["bank"])
-        assert written() > before
-    assert made.warnings == []
-    back = await jobs.restore(server="main", databases={"bank": "bank 2"})
-    assert back.warnings == []
-    other.check()
-    assert other.content()["filler"] == ledger.content()["filler"]
-    assert server.leftovers() == []
-    assert jobs.leftovers() == []
-
-
 async def test_what_a_dump_does_not_say_of_its_database_comes_back_too(server: Postgres, jobs: Jobs) -> None:
     name = 'we"ird/näme = %I'
     quoted = '"we""ird/näme = %I"'
@@ -219,6 +203,7 @@ async def test_what_is_cancelled_leaves_nothing(server: Postgres, jobs: Jobs) ->
     assert "other" not in server.databases()
 
 
+@pytest.mark.long
 async def test_what_a_dead_restore_left_goes_and_what_a_live_one_makes_stays(server: Postgres, jobs: Jobs) -> None:
     Ledger(server, "bank").make(1000)
     await jobs.backup(server="main", databases=["bank"])

@@ -61,25 +61,6 @@ def restarted(server: Postgres, data: Path) -> Iterator[Ledger]:
 
 
 @pytest.mark.postgres
-async def test_a_server_written_to_is_restored_and_started(server: Postgres, tmp_path: Path) -> None:
-    jobs, ledger = jobs_of(server, tmp_path), Ledger(server, "bank")
-    ledger.make(MIB)
-    with ledger.writing() as written:
-        before = written()
-        made = await jobs.backup(server="main")
-        assert written() > before
-    assert (made.files, made.warnings) == (2, [])
-    assert (server.leftovers(), jobs.leftovers()) == ([], [])
-    back = await jobs.restore(to=str(tmp_path / "data"), server="main")
-    assert back.warnings == []
-    assert [path.name for path in tmp_path.glob("data*")] == ["data"]
-    with restarted(server, tmp_path / "data") as restored:
-        restored.check()
-        assert restored.content()["filler"]
-    server.drop_all()
-
-
-@pytest.mark.postgres
 async def test_what_is_wrong_is_said_and_what_is_cancelled_leaves_nothing(server: Postgres, tmp_path: Path) -> None:
     jobs = jobs_of(server, tmp_path)
     with pytest.raises(BadOptions, match="before PostgreSQL 17"):
