@@ -51,7 +51,10 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _logs_as_they_were() -> Iterator[None]:
-    """What one test says of logging is not said to the next: its standard error is closed by then."""
+    """What one test says of logging is not said to the next: its standard error is closed by then. By default a
+    traceback is drawn with all that its functions held, megabytes of packs among them, while the event loop waits."""
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     yield
     structlog.reset_defaults()
 
