@@ -7,8 +7,11 @@ when it starts: the core's process never loads the engine or a storage.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,8 @@ from snappy.errors import BusUnavailable, UsageError
 
 Kind = Literal["core", "audit", "source", "target"]
 CORE_KEY = "core.key"
+STOP_SECONDS = 80.0
+"""After a signal a process has so long to end: ten seconds less than systemd gives it."""
 LAYERS = (("core", "audit"), ("target",), ("source",))
 
 _log = log.get(__name__)
@@ -126,6 +131,8 @@ async def until_signalled(work: Coroutine[Any, Any, None]) -> None:
     loop, signalled = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:
+        if not signalled.is_set():
+            threading.Thread(target=_see_to_the_end, args=(loop,), name="end", daemon=True).start()
         signalled.set()
         task.cancel()
 
@@ -136,6 +143,16 @@ async def until_signalled(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not signalled.is_set():
             raise
+
+
+def _see_to_the_end(loop: asyncio.AbstractEventLoop) -> None:
+    """All that is cut short by it is as safe as from a kill; a process that waits for ever takes no job's place."""
+    time.sleep(STOP_SECONDS)
+    waits = io.StringIO()
+    for task in asyncio.all_tasks(loop):
+        task.print_stack(file=waits)
+    _log.error("the process did not stop in time", seconds=STOP_SECONDS, waits=waits.getvalue())
+    os._exit(1)
 
 
 async def _run_role(host: Host, role: Role) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,35 @@ SETTINGS = Config(
     source={"site": SourceService(nats=Nats(url="nats://own", user="site"))},
     target={"vault": TargetService(url="memory://x")},
 )
+
+
+DEAF = """
+import asyncio
+from snappy import serve
+
+async def deaf():
+    print("here", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            pass
+
+serve.STOP_SECONDS = 0.3
+asyncio.run(serve.until_signalled(deaf()))
+"""
+
+
+def test_a_process_that_does_not_stop_says_what_it_waits_for_and_ends() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", DEAF], stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGTERM)
+        said = process.stdout.read()
+        assert process.wait(20) == 1
+    assert "the process did not stop in time" in said
+    assert "in deaf" in said
 
 
 def test_the_roles_of_a_configuration() -> None:
