@@ -34,6 +34,7 @@ from snappy.jobs.messages import (
 from snappy.jobs.states import State
 from snappy.repository.entries import Entry, Node, Sink
 from snappy.sources import base
+from snappy.sources.site import Site
 from tests.support.faults import MIB, Arena, arena, bytes_below, make_noise
 from tests.support.stack import Inside, Shell, in_process
 
@@ -59,7 +60,7 @@ class Tape:
     then: Callable[[], str]
     thawed: int
 
-    def __init__(self, options: Nothing) -> None: ...
+    def __init__(self, options: Nothing, site: Site) -> None: ...
 
     def claims(self) -> list[str]:
         return ["/tape"]
@@ -78,7 +79,7 @@ class Tape:
         yield Entry(path=b"/tape/b", node=Node(name=b"b", type="file", mode=0o644), error=problem)
 
     @classmethod
-    def restore_claims(cls, options: Nothing) -> list[str]:
+    def restore_claims(cls, options: Nothing, site: Site) -> list[str]:
         return []
 
     @classmethod
