@@ -20,7 +20,7 @@ from snappy.repository.store import Store
 from snappy.sources import base
 from snappy.sources.disks import data_of
 from snappy.sources.site import Site
-from tests.support.ceph import POOL, Ceph, needs_ceph, running
+from tests.support.ceph import POOL, Ceph, running
 from tests.support.engine import CHEAP, PASSWORD
 from tests.support.images import back_up, bring_back
 
@@ -110,7 +110,6 @@ def test_block_sends_little_more_than_what_changed(image: Path, repository: Repo
 
 
 @pytest.mark.ceph
-@needs_ceph[1]
 def test_rbd_reads_and_sends_little_more_than_what_changed(image: Path, repository: Repository, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as ceph:
         source = base.load("rbd")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -19,16 +18,15 @@ from snappy.repository.snapshots import Snapshot
 from snappy.sources import base
 from snappy.sources.site import Site
 from tests.support import engine
-from tests.support.ceph import POOL, Ceph, needs_ceph, running
+from tests.support.ceph import POOL, Ceph, running
 from tests.support.images import back_up, bring_back
 from tests.support.loops import loop
 
 pytestmark = [
-    *needs_ceph,
+    pytest.mark.ceph,
     pytest.mark.long,
     pytest.mark.loop,
     pytest.mark.fuse,
-    pytest.mark.skipif(shutil.which("rbd-fuse") is None, reason="rbd-fuse is not installed: see `make services`"),
 ]
 
 SIZE = 192 << 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -13,16 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from snappy.sources.plugins.rbd_cluster import ImageName, RbdSettings, module, pool
 from tests.support.ports import held_ports
 
-PROGRAMS = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
-needs_ceph = [
-    pytest.mark.ceph,
-    pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="Ceph is not installed: see `make services`"),
-]
 POOL = "rbd"
 START_SECONDS = 60
 CONFIGURATION = """

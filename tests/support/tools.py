@@ -19,6 +19,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CEPH = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "ceph-authtool", "monmaptool", "rbd-fuse")
 MAKE_SERVICES = "run `make services`"
 
 
@@ -46,6 +47,11 @@ def postgres() -> Path | None:
     """The folder of PostgreSQL's programs as the distribution packages them, the newest's."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
+
+
+def ceph() -> bool:
+    """All programs that make up a cluster of one node, and show its images as files."""
+    return all(map(shutil.which, CEPH))
 
 
 def is_root() -> bool:
@@ -77,6 +83,7 @@ NEEDS = (
     Need("node", has_node, MAKE_SERVICES),
     Need("fuse", has_fuse, "", "run the tests where /dev/fuse may be used and libfuse is installed"),
     Need("postgres", postgres, MAKE_SERVICES),
+    Need("ceph", ceph, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
     Need("needs_root", is_root, "", "run the tests as root"),
     Need("loop", has_loop_device, "", "run the tests as root where loop devices may be made"),

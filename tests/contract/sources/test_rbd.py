@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ceph import POOL, Ceph, needs_ceph, running
+from tests.support.ceph import POOL, Ceph, running
 from tests.support.source_contract import Ground, Refused, SourceContract
 
 MIB = 1 << 20
@@ -21,7 +21,7 @@ SIZE = 64 * MIB
 FIRST, SECOND = 0, 60 * MIB
 """Where a number is written, and where the same number, but only when the first is."""
 
-pytestmark = needs_ceph
+pytestmark = pytest.mark.ceph
 
 
 class RbdGround:

@@ -176,11 +176,11 @@ def test_a_blob_that_is_lost_leaves_no_snapshot(source: Store, target: Store) ->
 
 def amid_packs(store: Store, work: Callable[[], object]) -> Store:
     """The same files; ``work`` is done when the first blob is read, but for those of trees."""
-    todo = [work]
+    waiting = [work]
 
     def before(method: str, path: str) -> None:
-        if method == "cat_file" and "/data/" in path and todo and carrying():
-            todo.pop()()
+        if method == "cat_file" and "/data/" in path and waiting and carrying():
+            waiting.pop()()
 
     watched = Interposed(before)
     watched.store = store._fs.store

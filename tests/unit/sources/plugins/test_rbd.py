@@ -25,9 +25,9 @@ from snappy.sources.plugins.rbd import RbdOptions, RbdRestore, RbdSource
 from snappy.sources.plugins.rbd_cluster import module
 from snappy.sources.site import Site
 from tests.support import engine
-from tests.support.ceph import POOL, Ceph, needs_ceph, running
+from tests.support.ceph import POOL, Ceph, running
 
-pytestmark = needs_ceph
+pytestmark = pytest.mark.ceph
 
 MIB = 1 << 20
 SIZE = 24 * MIB
