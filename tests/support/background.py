@@ -1,10 +1,10 @@
-"""An event loop in a thread of its own: what runs there goes on whatever a test does."""
+"""What goes on in a thread of its own, whatever a test does: an event loop, or something done over and over."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -20,3 +20,24 @@ def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def repeated(work: Callable[[int], object]) -> Iterator[Callable[[], int]]:
+    """Do ``work``, which is told how often it was done, again and again for the length of the context; the value says
+    how often."""
+    over, done = threading.Event(), 0
+
+    def repeat() -> None:
+        nonlocal done
+        while not over.is_set():
+            work(done)
+            done += 1
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield lambda: done
+    finally:
+        over.set()
+        thread.join()

@@ -59,6 +59,17 @@ class Postgres:
             finally:
                 server.stop()
 
+    def named(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """Settings of the plug-ins: ``main`` is right, a ``stranger`` has another password, and one is ``down``.
+        Passwords lie in ``folder``."""
+        right, wrong = (_secret(folder / name, text) for name, text in (("right", self.password), ("wrong", "wrong")))
+        given = self.settings
+        return {
+            "main": given | {"password": right},
+            "stranger": given | {"password": wrong},
+            "down": given | {"password": right, "port": 1},
+        }
+
     def create(self) -> None:
         """The data folder."""
         file = self._folder / "password"
@@ -228,6 +239,12 @@ class Ledger:
             )[0][0]
             for table in ("account", "transfer", "filler")
         }
+
+
+def _secret(path: Path, text: str) -> dict[str, str]:
+    path.write_text(text)
+    path.chmod(0o600)
+    return {"file": str(path)}
 
 
 @contextmanager

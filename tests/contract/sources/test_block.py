@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.background import repeated
 from tests.support.loops import loop
 from tests.support.source_contract import Ground, Refused, SourceContract
 
@@ -56,23 +56,8 @@ class BlockGround:
         self._filled = self._filled[:begin] + os.urandom(size) + self._filled[begin + size :]
         self._put(MIB, self._filled)
 
-    @contextmanager
-    def writing(self) -> Iterator[Callable[[], int]]:
-        over, count = threading.Event(), 0
-
-        def write() -> None:
-            nonlocal count
-            while not over.is_set():
-                self._put(BESIDE + count % 32 * SECTOR, bytes([count % 255]) * SECTOR)
-                count += 1
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            yield lambda: count
-        finally:
-            over.set()
-            writer.join()
+    def writing(self) -> AbstractContextManager[Callable[[], int]]:
+        return repeated(lambda count: self._put(BESIDE + count % 32 * SECTOR, bytes([count % 255]) * SECTOR))
 
     def _put(self, offset: int, data: bytes) -> None:
         with self._devices[False].open("r+b", buffering=0) as device:

@@ -6,14 +6,14 @@ import hashlib
 import os
 import random
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.background import repeated
 from tests.support.source_contract import Ground, Refused, SourceContract
 
 DIGEST = 32
@@ -63,22 +63,9 @@ class CommandGround:
         new = self._random.randbytes(int(len(old) * share))
         self._write(new + old[len(new) :])
 
-    @contextmanager
-    def writing(self) -> Iterator[Callable[[], int]]:
-        over, written, size = threading.Event(), [0], self._here.stat().st_size - DIGEST
-
-        def write() -> None:
-            while not over.is_set():
-                self.fill(size)
-                written[0] += 1
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            yield lambda: written[0]
-        finally:
-            over.set()
-            writer.join()
+    def writing(self) -> AbstractContextManager[Callable[[], int]]:
+        size = self._here.stat().st_size - DIGEST
+        return repeated(lambda _: self.fill(size))
 
     def wipe(self) -> None:
         shutil.rmtree(self._folder)

@@ -6,14 +6,15 @@ import hashlib
 import os
 import random
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.background import repeated
 from tests.support.source_contract import Ground, Refused, SourceContract
 
 FILES = 16
@@ -51,22 +52,12 @@ class FilesGround:
     def change(self, share: float) -> None:
         self._write("kept-00", max(1, int(share * self._size * FILES)))
 
-    @contextmanager
-    def writing(self) -> Iterator[Callable[[], int]]:
-        over, written = threading.Event(), [0]
+    def writing(self) -> AbstractContextManager[Callable[[], int]]:
+        def write(number: int) -> None:
+            self._write(f"new-{number:06}", 64_000)
+            time.sleep(0.002)  # else the folder has too many to be compared
 
-        def write() -> None:
-            while not over.wait(0.002):
-                self._write(f"new-{written[0]:06}", 64_000)
-                written[0] += 1
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            yield lambda: written[0]
-        finally:
-            over.set()
-            writer.join()
+        return repeated(write)
 
     def wipe(self) -> None:
         for folder in (self._data, self._back):
