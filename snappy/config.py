@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, inspect
@@ -32,6 +32,8 @@ SHORTHANDS = {
 }
 ELSEWHERE = frozenset({"SNAPPY_CONFIG", "SNAPPY_PASSWORD", "SNAPPY_NATS_SERVER", "SNAPPY_CI", "SNAPPY_RESTIC_NEWEST"})
 """Names of the environment that are read by others: the command line, the embedded server, the tests."""
+TOLD = frozenset({"SNAPPY_JOB", "SNAPPY_SUBMITTER", "SNAPPY_HOOK", "SNAPPY_ERROR", "SNAPPY_SNAPSHOT", "SNAPPY_SAMPLE"})
+"""What hooks and the programs of drills are told, and may pass on to a ``snappy`` that they call."""
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ServiceName = Annotated[str, Meta(pattern=NAME)]
@@ -73,6 +75,8 @@ class Allow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Absolute folders or URL prefixes that a backup may read."""
     restore_to: list[str] = []
     """Absolute folders or URL prefixes that a restore may write to."""
+    hooks: list[str] = []
+    """Which a backup may choose."""
 
 
 Limit = Annotated[int, Meta(ge=0)]
@@ -161,6 +165,24 @@ class DrillProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long it may take; then it is ended, and the drill fails."""
 
 
+class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Programs around a backup, with their arguments; no shell is involved. Each may be empty."""
+
+    before: list[str] = []
+    """If it fails, nothing is read, and the job fails."""
+    after: list[str] = []
+    """Undoes what ``before`` did: is run whenever that was begun, whoever failed, and after a crash; so it may be run
+    where nothing is left to undo."""
+    on_error: list[str] = []
+    """Is run before ``after`` where the backup, or ``before``, failed."""
+    around: Literal["backup", "snapshot"] = "backup"
+    """``snapshot``: ``after`` is run as soon as the plug-in has its snapshot, not only when all was read."""
+    seconds: Annotated[float, Meta(gt=0)] = 60.0
+    """How long each may take; then it is ended, and has failed."""
+    environment: dict[str, str] = {}
+    """Variables beside ``PATH`` and the like; nothing else of the service's."""
+
+
 class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One source service; the section's name is its name, and its user on the bus."""
 
@@ -176,6 +198,8 @@ class SourceService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What plug-ins are told but jobs may not say, by plug-in and by the name that jobs use for it."""
     drills: dict[ServiceName, DrillProgram] = {}
     """Programs that a drill may run, by the name that jobs use."""
+    hooks: dict[ServiceName, Hook] = {}
+    """Programs that a backup may have around it, by the name that jobs use."""
     work: str = ""
     """The folder of what plug-ins keep while a job runs, and of what a drill restores; by default ``work`` in the state
     folder."""
@@ -309,7 +333,7 @@ def _secret_variables(raw: Any) -> Iterator[str]:
 
 def _settings(environ: Mapping[str, str], secrets: set[str]) -> list[tuple[str, tuple[str, ...]]]:
     """The variables that stand for a key, with the key's path."""
-    elsewhere = ELSEWHERE | secrets
+    elsewhere = ELSEWHERE | TOLD | secrets
     names = sorted(name for name in environ if name.startswith("SNAPPY_") and name not in elsewhere)
     return [(name, SHORTHANDS.get(name) or _key_path(name)) for name in names]
 

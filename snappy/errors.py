@@ -36,6 +36,7 @@
     │   ├── SourceUnavailable      a server does not answer: try again later
     │   ├── ProgramMissing         a program that the plug-in needs is not installed
     │   ├── ProgramFailed          a program that the plug-in ran ended with an error
+    │   ├── NotUndone              what a hook did before a backup was not undone
     │   └── UnsafePath             a tree tried to write outside the place given
     ├── BusError
     │   ├── BusUnavailable         no server, or nobody answered
@@ -87,8 +88,7 @@ class SnappyError(Exception):
 
     def __init__(self, message: str = "", *, hint: str | None = None, **details: Any) -> None:
         self.message = message or (type(self).__doc__ or "").split("\n")[0]
-        if hint is not None:
-            self.hint = hint
+        self.hint = self.hint if hint is None else hint
         self.details = details
         super().__init__(self.message)
 
@@ -265,6 +265,10 @@ class ProgramMissing(SourceError, code="program-missing", exit_code=2):
 
 class ProgramFailed(SourceError, code="program-failed"):
     """A program that the plug-in ran ended with an error."""
+
+
+class NotUndone(SourceError, code="not-undone"):
+    """What was done before the backup could not be undone."""
 
 
 class UnsafePath(SourceError, code="unsafe-path", exit_code=8):

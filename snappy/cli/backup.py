@@ -58,6 +58,9 @@ def _what(parser: argparse.ArgumentParser) -> None:
 
 def _how(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it is kept")
+    group.add_argument(
+        "--hook", metavar="NAME", action="append", default=[], help="what the source service runs before and after"
+    )
     group.add_argument("--init", action="store_true", help="make the repository if it is not there")
     group.add_argument("--tag", metavar="TAG", action="append", default=[])
     group.add_argument("--host", metavar="NAME", help="the host name in the snapshot")
@@ -91,6 +94,7 @@ def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, An
         **rules.fields(arguments),
         "plugin": "stdin" if stdin.is_meant(arguments) else arguments.plugin,
         "options": chosen,
+        "hooks": arguments.hook,
         "init": arguments.init,
         "force": arguments.force,
         "parent": arguments.parent,

@@ -35,6 +35,8 @@ class BackupCommand(Command, frozen=True, kw_only=True):
     plugin: str = "files"
     options: dict[str, Any] = {}
     """The plug-in's own, for example ``{"paths": ["/etc"]}``."""
+    hooks: Annotated[list[Annotated[str, Meta(max_length=63)]], Meta(max_length=15)] = []
+    """What the source service runs before and after, by the names that its configuration gives."""
     init: bool = False
     """Make the repository if it is not there."""
     force: bool = False
@@ -53,6 +55,8 @@ class BackupCommand(Command, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(set(self.hooks)) < len(self.hooks):
+            raise ValueError("hooks are different ones")
         named = [self.target, *(place.target for place in self.targets)]
         if len(set(named)) < len(named):
             raise ValueError("targets are different ones, and none of them is target")

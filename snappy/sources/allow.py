@@ -17,7 +17,7 @@ from snappy.config import Allow
 from snappy.errors import Denied
 
 ALL = "*"
-EVERYTHING = Allow(kinds=[ALL], plugins=[ALL], targets=[ALL], read=[ALL], restore_to=[ALL])
+EVERYTHING = Allow(kinds=[ALL], plugins=[ALL], targets=[ALL], read=[ALL], restore_to=[ALL], hooks=[ALL])
 """For the embedded stack, where who asks is who runs it."""
 NOTHING = Allow()
 
@@ -30,6 +30,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     others: list[str] = []
     """Further targets: the one of which a copy is made, or those that keep a backup too."""
     plugin: str = ""
+    hooks: list[str] = []
     reads: list[str] = []
     writes: list[str] = []
 
@@ -46,6 +47,7 @@ def check(ask: Ask, allowed: Allow, submitter: str) -> None:
     _listed("target", [ask.target, *ask.others], allowed.targets, submitter)
     if ask.plugin:
         _listed("plug-in", [ask.plugin], allowed.plugins, submitter)
+    _listed("hook", ask.hooks, allowed.hooks, submitter)
     _within("read", ask.reads, allowed.read, submitter)
     _within("restore to", ask.writes, allowed.restore_to, submitter)
 

@@ -13,8 +13,9 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,8 @@ LAST_LINES = 5
 LONGEST_LINE = 500
 END_SECONDS = 10.0
 """How long a program that is to end may take before it is killed."""
+
+LOOK_SECONDS = 0.1
 
 _log = log.get(__name__)
 
@@ -68,6 +71,16 @@ class Program:
         self._listener.join(END_SECONDS)
         if code:
             raise ProgramFailed(f"{self.name} {_ending(code)}{self.last_words()}")
+
+    def watch(self, seconds: float, cancelled: Callable[[], None]) -> None:
+        """Until it has ended, well or not; its id is not let go, by which what it started is known too. Raises
+        :class:`ProgramFailed` when it takes longer than so many seconds, and what ``cancelled`` raises."""
+        began = time.monotonic()
+        while os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            cancelled()
+            if time.monotonic() - began > seconds:
+                raise ProgramFailed(f"{self.name} did not end within {seconds:g} seconds{self.last_words()}")
+            time.sleep(LOOK_SECONDS)
 
     def last_words(self) -> str:
         """The end of what it said, as the end of a sentence."""

@@ -46,7 +46,7 @@ from snappy.jobs.messages import (
 from snappy.jobs.upkeep import CopyCommand
 from snappy.repository.progress import Progress
 from snappy.repository.team import Workers, processors
-from snappy.sources import allow, base, drills, tasks, worker_store
+from snappy.sources import allow, base, drills, hooks, tasks, worker_store
 from snappy.sources.attempt import Attempt
 from snappy.sources.held_store import HeldStore
 from snappy.sources.hold import Hold
@@ -95,7 +95,7 @@ class SourceService:
         self.replica = settings.replica or random.token_hex(4)
         self._passwords = passwords or self._configured_password
         self._rules = rules
-        self._site = Site(name, settings.plugins, settings.work or work, settings.drills)
+        self._site = Site(name, settings.plugins, settings.work or work, settings.drills, settings.hooks)
         self._index_cache = index_cache
         self._holds: dict[str, Hold] = {}
         self._slots = asyncio.Semaphore(settings.concurrent_jobs)
@@ -118,6 +118,7 @@ class SourceService:
         _check_plugins(self._settings.plugins, self._site)
         _configure_storage(self._settings.storage_options)
         threading.Thread(target=self._site.tidy, args=(drills.FOLDER,), name="tidy", daemon=True).start()
+        hooks.undo_left_beside(self._site)
         subjects = self._bus.subjects
         micro = MicroService(
             self._bus,

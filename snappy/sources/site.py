@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from snappy import log
-from snappy.config import DrillProgram
+from snappy.config import DrillProgram, Hook
 from snappy.decoding import converted
 from snappy.errors import BadOptions, SourceError, UsageError
 
@@ -28,7 +28,7 @@ _log = log.get(__name__)
 class Site:
     """One for a service. ``plugins`` is what its configuration says (see :mod:`snappy.sources.base`), ``work`` the
     folder below which plug-ins keep what they need while they run (empty: there is none), ``drills`` are the programs
-    that a drill may run."""
+    that a drill may run, ``hooks`` what jobs may choose to have around a backup."""
 
     def __init__(
         self,
@@ -36,9 +36,11 @@ class Site:
         plugins: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
         work: str = "",
         drills: Mapping[str, DrillProgram] | None = None,
+        hooks: Mapping[str, Hook] | None = None,
     ) -> None:
         self.name = name
         self._plugins, self._work, self._drills = plugins or {}, work, drills or {}
+        self._hooks = hooks or {}
 
     def names(self, plugin: str) -> list[str]:
         """The names that jobs may use with that plug-in, sorted."""
@@ -64,6 +66,15 @@ class Site:
                 hint=f"it has: {', '.join(sorted(self._drills)) or 'none'}; see docs/drills.md",
             )
         return self._drills[name]
+
+    def hook(self, name: str) -> Hook:
+        """Raises :class:`BadOptions` for a name that there is not."""
+        if name not in self._hooks:
+            raise BadOptions(
+                f"the source service has no hook {name!r}",
+                hint=f"it has: {', '.join(sorted(self._hooks)) or 'none'}; see docs/hooks.md",
+            )
+        return self._hooks[name]
 
     def check(self, plugin: str, schema: type[msgspec.Struct] | None) -> None:
         """Raise :class:`UsageError` for settings that the plug-in would not understand."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import Store
 from snappy.repository.team import NO_WORKERS, Workers
+from snappy.sources import base
 from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 
@@ -98,6 +100,26 @@ def listed_if_cancelled(repository: Repository) -> Iterator[None]:
         except SnappyError as error:
             _log.warning("what the cancelled job stored was not listed", reason=error.message)
         raise
+
+
+@contextmanager
+def interrupting(waiting: object, hold: Hold) -> Iterator[None]:
+    """Once the attempt is over, a plug-in that waits for something hears of it."""
+    if not isinstance(waiting, base.Interruptible):
+        yield
+        return
+    told = threading.Event()
+
+    def listen(_: bytes) -> None:
+        if hold.ended and not told.is_set():
+            told.set()
+            waiting.interrupt()
+
+    forget = hold.watch(listen)
+    try:
+        yield
+    finally:
+        forget()
 
 
 def _owner(shop: Workshop) -> LockOwner:

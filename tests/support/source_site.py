@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from snappy.config import Allow, Config, Core, Secret, SourceService, TargetService
+from snappy.config import Allow, Config, Core, Hook, Secret, SourceService, TargetService
 from snappy.frontend.api import Client
 from snappy.jobs.messages import JobRecord
 from snappy.jobs.states import State
@@ -169,6 +169,7 @@ async def running(
     settings: dict[str, dict[str, Any]],
     *,
     work: Path | None = None,
+    hooks: dict[str, Hook] | None = None,
 ) -> AsyncIterator[SourceSite]:
     """A stack in ``folder``, its plug-ins at work in ``work``."""
     source = SourceService(
@@ -176,6 +177,7 @@ async def running(
         allow={"alice": EVERYTHING, STRANGER: ELSEWHERE},
         plugins={plugin: settings},
         work=str(work or folder / "work"),
+        hooks=hooks or {},
     )
     config = Config(
         state_dir=str(folder / "state"),

@@ -20,7 +20,8 @@ from snappy.repository.repo import Repository
 from snappy.repository.snapshots import Snapshot
 from snappy.repository.store import FileType, Store
 from snappy.sources import forgets
-from snappy.sources.tasks import job_tag, prepare
+from snappy.sources.backups import job_tag
+from snappy.sources.tasks import prepare
 from snappy.sources.workshop import Workshop
 from tests.support.engine import OWNER, PASSWORD, Interposed, memory_store, new_repository
 

@@ -44,7 +44,7 @@ from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
-from snappy.sources import tasks, telling
+from snappy.sources import backups, telling
 from snappy.sources.allow import check
 from snappy.sources.files import FilesSource
 from snappy.sources.permit import Permit
@@ -229,7 +229,7 @@ class Mortal(Hold):
 async def test_the_next_attempt_reads_what_the_lost_one_did_not(
     store: Store, data: Path, monkeypatch: pytest.MonkeyPatch, force: bool
 ) -> None:
-    monkeypatch.setattr(tasks, "Journal", partial(Journal, least_step=MIB))
+    monkeypatch.setattr(backups, "Journal", partial(Journal, least_step=MIB))
     (data / "file").write_bytes(os.urandom(100 * MIB))
     progress = Progress()
     lost = msgspec.structs.replace(shop(store, Mortal(progress, 60 * MIB)), progress=progress)
@@ -359,7 +359,7 @@ async def test_who_watches_a_first_backup_learns_how_much_there_is(
         expect(progress, files=files, size=size)
         counted.set()
 
-    monkeypatch.setattr(tasks, "CENSUS_AFTER", 0.0)
+    monkeypatch.setattr(backups, "CENSUS_AFTER", 0.0)
     monkeypatch.setattr(FilesSource, "export", export_later)
     monkeypatch.setattr(Progress, "expect", told)
     await run(backup(data), watched)
@@ -388,8 +388,8 @@ def test_a_census_that_fails_says_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         raise OSError
 
     progress = Progress()
-    monkeypatch.setattr(tasks, "CENSUS_AFTER", 0.0)
-    tasks._count(progress, sizes(), threading.Event())
+    monkeypatch.setattr(backups, "CENSUS_AFTER", 0.0)
+    backups._count(progress, sizes(), threading.Event())
     assert (progress.files_total, progress.bytes_total) == (0, 0)
 
 
@@ -422,7 +422,7 @@ async def test_a_source_that_waits_hears_that_the_attempt_is_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Waiting.interrupted = threading.Event()
-    monkeypatch.setattr(tasks.base, "load", lambda _: Waiting)
+    monkeypatch.setattr(backups.base, "load", lambda _: Waiting)
     permit: Any = Permit()
     permit.job, permit.attempt = Hold().job, 1
     permit.extend("grant", time.monotonic() + 1000)
