@@ -54,6 +54,10 @@ def ceph() -> bool:
     return all(map(shutil.which, CEPH))
 
 
+def redis() -> str | None:
+    return shutil.which("redis-server")
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 
@@ -84,6 +88,7 @@ NEEDS = (
     Need("fuse", has_fuse, "", "run the tests where /dev/fuse may be used and libfuse is installed"),
     Need("postgres", postgres, MAKE_SERVICES),
     Need("ceph", ceph, MAKE_SERVICES),
+    Need("redis", redis, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
     Need("needs_root", is_root, "", "run the tests as root"),
     Need("loop", has_loop_device, "", "run the tests as root where loop devices may be made"),
