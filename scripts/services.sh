@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 
 NEWEST=.services/restic-newest
 PROGRAMS=(restic:restic setfattr:attr setfacl:acl node:nodejs npm:npm mkfs.ext4:e2fsprogs losetup:mount
-    pg_ctlcluster:postgresql ceph-mon:ceph-mon ceph-mgr:ceph-mgr ceph-osd:ceph-osd ceph:ceph-common rbd-fuse:rbd-fuse)
+    pg_ctlcluster:postgresql ceph-mon:ceph-mon ceph-mgr:ceph-mgr ceph-osd:ceph-osd ceph:ceph-common rbd-fuse:rbd-fuse
+    redis-server:redis-server)
 
 fail() {
     printf 'make services: %s\n' "$*" >&2

@@ -37,9 +37,17 @@ class Redis:
     @contextmanager
     def running(cls, *words: str) -> Iterator[Self]:
         """One that is empty. ``words`` are further settings, as the server's arguments."""
-        with held_ports(1) as (port,), tempfile.TemporaryDirectory(prefix="snappy-redis-") as folder:
-            server = cls(Path(folder), port, words)
+        with cls.prepared(*words) as server:
             server.start()
+            yield server
+
+    @classmethod
+    @contextmanager
+    def prepared(cls, *words: str) -> Iterator[Self]:
+        """The same, to be started later."""
+        with held_ports(1) as (port,), tempfile.TemporaryDirectory(prefix="snappy-redis-") as folder:
+            server = cls(Path(folder) / "data", port, words)
+            server.folder.mkdir()
             try:
                 yield server
             finally:
@@ -47,7 +55,7 @@ class Redis:
 
     def start(self) -> None:
         words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--logfile", "log"]
-        users = self.folder / "users.acl"
+        users = self.folder.parent / "users.acl"
         users.write_text(f"user default off\nuser admin on >{self.password} ~* &* +@all\n")
         words += ["--aclfile", str(users), *QUICK, *self._words]
         self._process = subprocess.Popen(["redis-server", *words], cwd=self.folder, preexec_fn=die_with_parent)
