@@ -88,9 +88,9 @@ async def test_another_submitters_subject_is_refused(running: Site) -> None:
 
 @pytest.mark.node
 async def test_node_publishes_a_job_and_reads_its_end(running: Site, tmp_path: Path) -> None:
-    program = await asyncio.to_thread(node_client.install, tmp_path)
+    folder = await asyncio.to_thread(node_client.install, tmp_path)
     receipt, event = await node_client.submit(
-        program,
+        folder,
         running.server.url,
         "snappy.cmd.backup.alice",
         backup_of(running, "by-node"),

@@ -71,12 +71,12 @@ async def test_a_wrong_password_is_told(server: NatsServer) -> None:
 
 @pytest.mark.node
 async def test_node_publishes_and_reads_the_end_of_its_own_job(server: NatsServer, tmp_path: Path) -> None:
-    program = await asyncio.to_thread(node_client.install, tmp_path)
+    folder = await asyncio.to_thread(node_client.install, tmp_path)
     async with raw_nats.connect(server.url, "alice", "secret") as client:
         await make_stream(client)
         submitted = asyncio.create_task(
             node_client.submit(
-                program, server.url, "snappy.cmd.backup.alice", {"request": "r1"}, user="alice", password="secret"
+                folder, server.url, "snappy.cmd.backup.alice", {"request": "r1"}, user="alice", password="secret"
             )
         )
         while not submitted.done():

@@ -13,24 +13,23 @@ from typing import Any
 SOURCES = Path(__file__).with_name("node")
 
 
-def install(folder: Path) -> Path:
-    """Copies the client into ``folder`` and has npm bring what its lock file names. Returns the program."""
-    for name in ("package.json", "package-lock.json", "client.mjs"):
-        shutil.copy(SOURCES / name, folder)
+def install(folder: Path, sources: Path = SOURCES) -> Path:
+    """Copies a program's ``sources`` to ``folder`` and has npm bring what its lock file names. Returns ``folder``."""
+    shutil.copytree(sources, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
-    return folder / "client.mjs"
+    return folder
 
 
 async def submit(
-    program: Path, url: str, subject: str, command: dict[str, Any], user: str = "", password: str = ""
+    folder: Path, url: str, subject: str, command: dict[str, Any], user: str = "", password: str = ""
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Publishes the command and waits for the job's end: JetStream's receipt and the last event."""
+    """Has the client in ``folder`` publish the command and wait for the job's end: the receipt, and the last event."""
     settings = {"PATH": os.environ["PATH"], "NATS_URL": url, "NATS_USER": user, "NATS_PASSWORD": password}
     process = await asyncio.create_subprocess_exec(
         "node",
-        str(program),
+        str(folder / "client.mjs"),
         subject,
         json.dumps(command),
         env=settings,

@@ -9,14 +9,15 @@ To join, write a :class:`Ground` for a plug-in, and a file in ``tests/contract/s
 
     class TestPostgres(SourceContract): ...
 
-Versions of a server are parameters of the fixture. Each test begins with a ground that was wiped.
+Versions of a server are parameters of the fixture. Each test begins with a ground that was wiped. A source service in
+another language joins as well: its class says in ``program`` how it is started.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -101,9 +102,15 @@ class Ground(Protocol):
 class SourceContract:
     """Every source plug-in passes it. The quick half runs in CI, the rest is ``long``."""
 
+    program: Sequence[str] = source_site.OURS
+    """What the source service is, where it is not ours."""
+
     @pytest.fixture(autouse=True)
     def _emptied(self, ground: Ground) -> None:
         ground.wipe()
+
+    def site(self, ground: Ground, folder: Path, **more: Any) -> AbstractAsyncContextManager[SourceSite]:
+        return source_site.running(folder, ground.plugin, ground.settings(), program=self.program, **more)
 
     # ---- the quick half ----------------------------------------------------------------------------------------------
 
@@ -111,7 +118,7 @@ class SourceContract:
         self, ground: Ground, tmp_path: Path
     ) -> None:
         await asyncio.to_thread(ground.fill, SMALL)
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             with await asyncio.to_thread(_entered, ground.writing()) as written:
                 before = written()
                 made = await site.done("backup", options=ground.options(), init=True)
@@ -130,20 +137,20 @@ class SourceContract:
 
     async def test_what_cannot_be_done_is_said_with_a_hint(self, ground: Ground, tmp_path: Path) -> None:
         await asyncio.to_thread(ground.fill, SMALL)
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             await site.done("backup", options=ground.options(), init=True)
             for about, code, options, kind in ground.refused():
                 _check_error(await site.ended(kind, options=options, attempts=1), code, about)
             await _nothing_left(ground, site)
 
     async def test_who_may_not_read_or_restore_that_is_refused(self, ground: Ground, tmp_path: Path) -> None:
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             for kind, options in (("backup", ground.options()), ("restore", ground.restore_options(True))):
                 _check_error(await site.ended(kind, submitter=source_site.STRANGER, options=options), "denied", kind)
 
     async def test_a_backup_that_is_cancelled_amid_it_leaves_nothing(self, ground: Ground, tmp_path: Path) -> None:
         await asyncio.to_thread(ground.fill, LARGE)
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             job = await site.started("backup", options=ground.options(), init=True, bandwidth=SLOW)
             await site.amid(job)
             await site.client.cancel(job.id)
@@ -158,7 +165,7 @@ class SourceContract:
         self, ground: Ground, tmp_path: Path
     ) -> None:
         await asyncio.to_thread(ground.fill, LARGE)
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             first = await site.done("backup", options=ground.options(), init=True)
             await asyncio.to_thread(ground.change, 0.01)
             second = await site.done("backup", options=ground.options())
@@ -177,7 +184,7 @@ class SourceContract:
         self, ground: Ground, tmp_path: Path
     ) -> None:
         await asyncio.to_thread(ground.fill, LARGE)
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             await site.throttle(SLOW)
             async with site.own_process() as process:
                 job = await site.started("backup", options=ground.options(), init=True)
@@ -196,7 +203,7 @@ class SourceContract:
         self, ground: Ground, tmp_path: Path
     ) -> None:
         await asyncio.to_thread(ground.fill, LARGE)
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             await site.done("backup", options=ground.options(), init=True)
             await site.throttle(SLOW)
             async with site.own_process() as process:
@@ -212,7 +219,7 @@ class SourceContract:
     @pytest.mark.long
     async def test_a_restore_that_is_cancelled_amid_it_leaves_nothing(self, ground: Ground, tmp_path: Path) -> None:
         await asyncio.to_thread(ground.fill, LARGE)
-        async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+        async with self.site(ground, tmp_path) as site:
             await site.done("backup", options=ground.options(), init=True)
             job = await site.started("restore", options=ground.restore_options(True), bandwidth=SLOW)
             await site.amid(job)
@@ -229,7 +236,7 @@ class SourceContract:
             return
         await asyncio.to_thread(ground.fill, LARGE)
         with disk(tmp_path, FULL_BYTES) as full:
-            async with source_site.running(tmp_path, ground.plugin, ground.settings(), work=full.place) as site:
+            async with self.site(ground, tmp_path, work=full.place) as site:
                 _check_error(
                     await site.ended("backup", options=ground.options(), init=True, attempts=1), "no-space", "work"
                 )
@@ -243,7 +250,7 @@ class SourceContract:
             options = ground.restore_into(full.place / "back")
             if options is None:
                 return
-            async with source_site.running(tmp_path, ground.plugin, ground.settings()) as site:
+            async with self.site(ground, tmp_path) as site:
                 await site.done("backup", options=ground.options(), init=True)
                 _check_error(await site.ended("restore", options=options, attempts=1), "no-space", "restore")
                 await _nothing_left(ground, site)

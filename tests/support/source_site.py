@@ -1,5 +1,6 @@
 """A source service with a plug-in's settings, a core, an audit and a target, on a private server under the roles' real
-permissions. The source service runs in this process, or in one of its own that can be killed.
+permissions. The source service runs in this process, or in one of its own that can be killed; or it is another program,
+in whatever language, that speaks the subjects.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,17 @@ SECONDS = 100.0
 STRANGER = "bob"
 ELSEWHERE = Allow(kinds=["*"], plugins=["*"], targets=["*"], read=["/nowhere"], restore_to=["/nowhere"])
 HOLD_SECONDS = 2.0
+OURS = (PROGRAM, "source", "run")
+"""A program that is given the service's name, and ``--config`` with the path of a ``snappy.toml``."""
 STOP_SECONDS = 30.0
 
 
 class SourceSite:
     """Made by :func:`running`. The service's name is ``site``, the target's ``vault``; alice may do everything."""
 
-    def __init__(self, folder: Path, inside: Inside, clients: Mapping[str, Client]) -> None:
-        self._folder, self._inside, self._clients = folder, inside, clients
+    def __init__(self, folder: Path, inside: Inside, clients: Mapping[str, Client], program: Sequence[str]) -> None:
+        self._folder, self._inside, self._clients, self._program = folder, inside, clients, program
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def client(self) -> Client:
@@ -96,31 +100,44 @@ class SourceSite:
 
     @asynccontextmanager
     async def own_process(self) -> AsyncIterator[subprocess.Popen[bytes]]:
-        """The source service, instead of the one in this process."""
+        """The source service, instead of the one that runs."""
         with suppress(KeyError):
             await self._inside.stop("source site")
+        await self._end_process()
         log = self._folder / "site.log"
         with log.open("ab") as file:
-            process = subprocess.Popen(
-                [PROGRAM, "source", "run", "site", "--config", str(self._configure())],
+            self._process = subprocess.Popen(
+                [*self._program, "site", "--config", str(self._configure())],
                 env=dict(os.environ) | {"HOME": str(self._folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
             )
         try:
-            yield process
+            yield self._process
         except BaseException:
             print(log.read_text(errors="replace")[-8000:])
             raise
         finally:
-            process.terminate()
-            try:
-                await asyncio.to_thread(process.wait, STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise AssertionError(log.read_text(errors="replace")[-8000:]) from None
+            await self._end_process()
+
+    async def _end_process(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.terminate()
+        try:
+            await asyncio.to_thread(process.wait, STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError((self._folder / "site.log").read_text(errors="replace")[-8000:]) from None
+
+    async def wait_alive(self) -> None:
+        """Until the core has heard of the service, and would accept jobs for it."""
+        async with asyncio.timeout(SECONDS):
+            while "site" not in [beat.service for beat in await self.client.services()]:
+                await asyncio.sleep(0.1)
 
     def _configure(self) -> Path:
         users = self._folder / "state" / "nats"
@@ -170,8 +187,10 @@ async def running(
     *,
     work: Path | None = None,
     hooks: dict[str, Hook] | None = None,
+    program: Sequence[str] = OURS,
 ) -> AsyncIterator[SourceSite]:
-    """A stack in ``folder``, its plug-ins at work in ``work``."""
+    """A stack in ``folder``, its plug-ins at work in ``work``. The source service is ``program``, where that is not
+    ours."""
     source = SourceService(
         keys={"default": Secret(file=str(secret(folder / "password", "right")))},
         allow={"alice": EVERYTHING, STRANGER: ELSEWHERE},
@@ -186,8 +205,14 @@ async def running(
         target={"vault": TargetService(url=str(folder / "vault"))},
     )
     async with (
-        in_process(config) as inside,
+        in_process(config, elsewhere=[] if program is OURS else ["source site"]) as inside,
         inside.client("alice") as alice,
         inside.client(STRANGER) as stranger,
     ):
-        yield SourceSite(folder, inside, {"alice": alice, STRANGER: stranger})
+        site = SourceSite(folder, inside, {"alice": alice, STRANGER: stranger}, program)
+        if program is OURS:
+            yield site
+            return
+        async with site.own_process():
+            await site.wait_alive()
+            yield site

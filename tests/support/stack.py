@@ -271,9 +271,11 @@ async def in_process(
     submitters: Sequence[str] = (),
     passwords: Callable[[str], str] | None = None,
     observers: Sequence[str] = (),
+    elsewhere: Sequence[str] = (),
 ) -> AsyncIterator[Inside]:
     """Core, audit and the services of ``settings``, which needs a ``state_dir``; ``submitters`` and
     ``observers`` are let in too. ``passwords`` gives the repository's password of a key, where the settings do not.
+    Roles that are named in ``elsewhere`` are not started: others speak for them.
     """
     users = {user.name: user for user in embedded.users_of(settings)}
     users |= {name: User(name, "submitter") for name in submitters}
@@ -283,7 +285,8 @@ async def in_process(
         inside = Inside(opened, group)
         try:
             for role in sorted(serve.roles_of(opened.host.config), key=lambda role: role.kind == "source"):
-                await inside.start(str(role))
+                if str(role) not in elsewhere:
+                    await inside.start(str(role))
             yield inside
         finally:
             await inside.stop_all()

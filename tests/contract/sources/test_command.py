@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import random
-import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.background import repeated
+from tests.support.replaced_file import ReplacedFile
 from tests.support.source_contract import Ground, Refused, SourceContract
 
-DIGEST = 32
 WRITE_AND_RENAME = 'cat > "$0.part" && mv "$0.part" "$0"'
 
 
-class CommandGround:
-    """A file that begins with the SHA-256 of the rest, and is replaced in one step."""
-
+class CommandGround(ReplacedFile):
     plugin = "command"
     changes_share = 0.2
     works_in_folder = False
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._here, self._there = folder / "here", folder / "there"
-        self._random = random.Random(1)
-
     def settings(self) -> dict[str, dict[str, Any]]:
         said = "echo the disk is on fire >&2; exit 3"
         return {
-            "default": {"backup": ["cat", str(self._here)], "restore": self._writer(self._here)},
-            "other": {"restore": self._writer(self._there)},
-            "failing": {"backup": ["sh", "-c", f"cat {self._here}; {said}"], "restore": ["sh", "-c", said]},
+            "default": {"backup": ["cat", str(self.here)], "restore": self._writer(self.here)},
+            "other": {"restore": self._writer(self.there)},
+            "failing": {"backup": ["sh", "-c", f"cat {self.here}; {said}"], "restore": ["sh", "-c", said]},
             "absent": {"backup": ["/no/such/program"], "restore": ["/no/such/program"]},
             "slow": {
                 "backup": ["sleep", "60"],
@@ -55,33 +43,10 @@ class CommandGround:
     def restore_into(self, folder: Path) -> dict[str, Any] | None:
         return None
 
-    def fill(self, size: int) -> None:
-        self._write(self._random.randbytes(size))
-
-    def change(self, share: float) -> None:
-        old = self._here.read_bytes()[DIGEST:]
-        new = self._random.randbytes(int(len(old) * share))
-        self._write(new + old[len(new) :])
-
-    def writing(self) -> AbstractContextManager[Callable[[], int]]:
-        size = self._here.stat().st_size - DIGEST
-        return repeated(lambda _: self.fill(size))
-
-    def wipe(self) -> None:
-        shutil.rmtree(self._folder)
-        self._folder.mkdir()
-
-    def check(self, other: bool) -> None:
-        data = self.content(other)
-        assert hashlib.sha256(data[DIGEST:]).digest() == data[:DIGEST]
-
-    def content(self, other: bool) -> bytes:
-        return (self._there if other else self._here).read_bytes()
-
     def leftovers(self) -> list[str]:
         """Programs that still run."""
         found = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-        return [line.decode(errors="replace") for line in found if os.fsencode(self._folder) in line]
+        return [line.decode(errors="replace") for line in found if os.fsencode(self.folder) in line]
 
     def refused(self) -> Sequence[Refused]:
         return [
@@ -95,11 +60,6 @@ class CommandGround:
             Refused("a restore by what there is not", "program-missing", {"name": "absent"}, "restore"),
             Refused("a restore that takes too long", "program-failed", {"name": "slow"}, "restore"),
         ]
-
-    def _write(self, data: bytes) -> None:
-        made = self._folder / "making"
-        made.write_bytes(hashlib.sha256(data).digest() + data)
-        os.replace(made, self._here)
 
     def _writer(self, path: Path) -> list[str]:
         return ["sh", "-c", WRITE_AND_RENAME, str(path)]
