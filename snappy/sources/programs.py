@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from snappy import log
-from snappy.errors import ProgramFailed, ProgramMissing, SourceError
+from snappy.errors import AttemptOver, ProgramFailed, ProgramMissing, SourceError
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 PIPE_BYTES = 1 << 20
@@ -139,15 +139,44 @@ class Output(io.RawIOBase):
         super().close()
 
 
+class Running:
+    """The programs of one job, which all end when it is over."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._programs: list[Program] = []
+        self.is_over = False
+
+    def start(self, arguments: Sequence[str], **how: Any) -> Program:
+        """See :class:`Program`."""
+        program = Program(arguments, **how)
+        with self._lock:
+            self._programs.append(program)
+            if self.is_over:
+                program.end()
+        return program
+
+    def check(self) -> None:
+        """Raise :class:`AttemptOver` when it is."""
+        if self.is_over:
+            raise AttemptOver
+
+    def end(self) -> None:
+        with self._lock:
+            self.is_over = True
+            for program in self._programs:
+                program.end()
+
+
 GUARD = ("/bin/sh", "-c", 'read -r word || kill -KILL "-$0"')
 """Unless it reads a line, it kills a process group."""
 
 
-class _Guard:
-    """A process that holds a program's input open too: should this one die, the program is killed before it could
-    see the end of its input."""
+class Guard:
+    """A process that kills a program should this one die. It holds the program's input open, too, if that is the
+    ``pipe``: the program dies before it could see the end of it."""
 
-    def __init__(self, program: Program, pipe: int) -> None:
+    def __init__(self, program: Program, pipe: int = subprocess.DEVNULL) -> None:
         self._process = subprocess.Popen(
             [*GUARD, str(program.process.pid)],
             stdin=subprocess.PIPE,
@@ -157,7 +186,7 @@ class _Guard:
         )
 
     def leave(self) -> None:
-        """Let go of the input, and of the program. May be called twice."""
+        """Let go of the program. May be called twice."""
         if self._process.poll() is None:
             self._process.communicate(b"\n")
 
@@ -170,7 +199,7 @@ class Input:
         assert program.process.stdin
         self._program, self._pipe = program, program.process.stdin
         self._done = False
-        self._guard = _Guard(program, self._pipe.fileno())
+        self._guard = Guard(program, self._pipe.fileno())
         _widen(self._pipe.fileno())
 
     def write(self, data: bytes) -> None:

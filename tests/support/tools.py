@@ -54,6 +54,10 @@ def ceph() -> bool:
     return all(map(shutil.which, CEPH))
 
 
+def has_mariadb() -> bool:
+    return all(map(shutil.which, ("mariadbd", "mariadb-install-db", "mariadb-dump", "mariadb-backup", "mbstream")))
+
+
 def redis() -> str | None:
     return shutil.which("redis-server")
 
@@ -86,6 +90,7 @@ NEEDS = (
     Need("restic_newest", newest_restic, MAKE_SERVICES),
     Need("node", has_node, MAKE_SERVICES),
     Need("fuse", has_fuse, "", "run the tests where /dev/fuse may be used and libfuse is installed"),
+    Need("mariadb", has_mariadb, MAKE_SERVICES),
     Need("postgres", postgres, MAKE_SERVICES),
     Need("ceph", ceph, MAKE_SERVICES),
     Need("redis", redis, MAKE_SERVICES),

@@ -21,18 +21,17 @@ from msgspec import Meta
 from snappy.errors import BadOptions, SourceMissing
 from snappy.repository.entries import Entry
 from snappy.repository.format import MIB
+from snappy.sources.databases import claim, file_name
 from snappy.sources.made_up import folders_above, stream
 from snappy.sources.plugins.postgres_server import (
     ExplainedOutput,
     PostgresSettings,
-    Running,
     Server,
-    claim,
     explained,
-    file_name,
     missing,
 )
 from snappy.sources.plugins.postgres_sink import ABOUT, DUMP, FOLDER, GLOBALS, PLUGIN, DatabaseSink, PostgresRestore
+from snappy.sources.programs import Running
 from snappy.sources.site import Site
 
 PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "vacuumdb")

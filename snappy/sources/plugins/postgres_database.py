@@ -4,14 +4,11 @@ psycopg's errors through."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from snappy import log
+from snappy.sources.databases import Names
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -33,34 +30,6 @@ EMPTY = """
 END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
 
 _log = log.get(__name__)
-
-
-class Names:
-    """The names of the databases that one restore makes, and of what it puts aside. A session of the restore is called
-    like it as long as it lives."""
-
-    def __init__(self, service: str) -> None:
-        whose = f"{service[:20]}_{hashlib.sha256(service.encode()).hexdigest()[:8]}"
-        self._ours = re.compile(rf"snappy_(?:restore|replaced)_({re.escape(whose)}_[0-9a-f]{{8}})_\d+")
-        self._run = f"{whose}_{secrets.token_hex(4)}"
-        self._numbers = count(1)
-
-    @property
-    def session(self) -> str:
-        return f"snappy_restore_{self._run}"
-
-    def unfinished(self) -> str:
-        """A new one."""
-        return f"{self.session}_{next(self._numbers)}"
-
-    def replaced(self) -> str:
-        """A new one."""
-        return f"snappy_replaced_{self._run}_{next(self._numbers)}"
-
-    def session_of(self, database: str) -> str:
-        """What the restore is called that made it, if one of this service did; else nothing."""
-        found = self._ours.fullmatch(database)
-        return f"snappy_restore_{found[1]}" if found else ""
 
 
 class Database:

@@ -6,7 +6,6 @@ All happens below ``<folder>.snappy-unfinished``, which the next restore to the 
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import re
@@ -21,18 +20,19 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from snappy.errors import BadOptions, Damaged, NoSpace, UnsafePath
+from snappy.errors import BadOptions, Damaged, UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import join, shown
+from snappy.sources.data_folders import UNFINISHED, check_empty, give, new_folder, of_system
 from snappy.sources.local_metadata import by_number
 from snappy.sources.local_sink import LocalSink
-from snappy.sources.plugins.postgres_server import Running, Server, explained
+from snappy.sources.plugins.postgres_server import Server, explained
+from snappy.sources.programs import Running
 
 PLUGIN = "postgres-physical"
 FOLDER = "/postgres-physical/{}/{}"
 LAYOUT = re.compile(r"/postgres-physical/[^/]+/[^/]+/(?:(\d+)-(?:full|incremental)\.tar|about\.json)")
-UNFINISHED = b".snappy-unfinished"
 DONE = b"data"
 VERSION = b"/PG_VERSION"
 """It has the owner that all has at the server; what pg_basebackup adds to the archive has its own."""
@@ -55,10 +55,10 @@ class FolderSink:
         self._running = Running()
         self._archives: list[str] = []
         self._owner = (-1, -1)
-        _check_empty(to)
+        check_empty(to)
         with ExitStack() as held:
             held.callback(self._remove)
-            self._lock = _new_folder(self._beside)
+            self._lock = new_folder(self._beside)
             held.callback(os.close, self._lock)
             self._held = held.pop_all()
 
@@ -83,7 +83,7 @@ class FolderSink:
         except tarfile.TarError as error:
             raise Damaged(f"{shown(path)} is no archive: {error}") from error
         except OSError as error:
-            raise _of_system(error) from error
+            raise of_system(error) from error
 
     def _unpack(self, place: bytes, content: Iterator[bytes]) -> list[str]:
         """Nothing but files and directories, whatever the archive says, and no symlink is followed."""
@@ -114,14 +114,14 @@ class FolderSink:
         made = self._combined()
         try:
             if os.geteuid() == 0:
-                _give(made, *self._owner)
+                give(made, *self._owner)
             os.chmod(made, 0o700)
             if self._options.verify:
                 self._run("pg_verifybackup", "--quiet", os.fsdecode(made))
-            _check_empty(self._to)
+            check_empty(self._to)
             os.replace(made, self._to)
         except OSError as error:
-            raise _of_system(error) from error
+            raise of_system(error) from error
         return []
 
     def _combined(self) -> bytes:
@@ -207,50 +207,3 @@ def _write(sink: LocalSink, path: bytes, node: Node, archive: tarfile.TarFile, m
         return file.finish()
     finally:
         file.close()
-
-
-def _check_empty(folder: bytes) -> None:
-    """Raise :class:`BadOptions` where something stands in the place."""
-    try:
-        found = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        found = [folder]
-    if found:
-        raise BadOptions(
-            f"{shown(folder)} is there, and not empty", hint="move it away: a server's data folder is not replaced"
-        )
-
-
-def _new_folder(path: bytes) -> int:
-    """Empty, of mode 0700, and locked; nobody else may be restoring there."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise _of_system(error) from error
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise BadOptions(f"another restore makes {shown(path)}") from None
-    for name in os.listdir(path):
-        shutil.rmtree(os.path.join(path, name))
-    return handle
-
-
-def _give(folder: bytes, user: int, group: int) -> None:
-    """What a program made that ran as root."""
-    for above, folders, files in os.walk(folder):
-        for name in (*folders, *files, b"."):
-            os.chown(os.path.join(above, name), user, group, follow_symlinks=False)
-
-
-def _of_system(error: OSError) -> Exception:
-    if error.errno in (28, 122):
-        return NoSpace(f"no room to restore to: {error.strerror}", hint="free space where the data folder is to be")
-    return error

@@ -26,11 +26,13 @@ from snappy.config import NAME
 from snappy.errors import BadOptions, SourceDenied
 from snappy.repository.entries import Entry
 from snappy.repository.format import MIB
+from snappy.sources.databases import claim
 from snappy.sources.made_up import folders_above, stream
 from snappy.sources.places import Local, parse_place
 from snappy.sources.plugins.postgres_chain import BackupOutput, Chain, KeptChain, Member
 from snappy.sources.plugins.postgres_folder import FOLDER, PLUGIN, FolderSink, PhysicalRestore
-from snappy.sources.plugins.postgres_server import PostgresSettings, Running, Server, claim, explained, missing
+from snappy.sources.plugins.postgres_server import PostgresSettings, Server, explained, missing
+from snappy.sources.programs import Running
 from snappy.sources.site import Site
 
 if TYPE_CHECKING:

@@ -10,12 +10,10 @@ import glob
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
@@ -23,7 +21,6 @@ from msgspec import Meta
 from snappy import secrets
 from snappy.config import Secret
 from snappy.errors import (
-    AttemptOver,
     BadOptions,
     NoSpace,
     ProgramFailed,
@@ -34,7 +31,7 @@ from snappy.errors import (
     SourceUnavailable,
 )
 from snappy.sources import programs
-from snappy.sources.programs import Output, Program
+from snappy.sources.programs import Output
 from snappy.sources.site import Site
 
 if TYPE_CHECKING:
@@ -155,53 +152,12 @@ class Server:
             )
 
 
-class Running:
-    """The programs of one job, which all end when it is over."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._programs: list[Program] = []
-        self.is_over = False
-
-    def start(self, arguments: Sequence[str], **how: Any) -> Program:
-        """See :class:`Program`."""
-        program = Program(arguments, **how)
-        with self._lock:
-            self._programs.append(program)
-            if self.is_over:
-                program.end()
-        return program
-
-    def check(self) -> None:
-        """Raise :class:`AttemptOver` when it is."""
-        if self.is_over:
-            raise AttemptOver
-
-    def end(self) -> None:
-        with self._lock:
-            self.is_over = True
-            for program in self._programs:
-                program.end()
-
-
 class ExplainedOutput(Output):
     """An :class:`Output` of a program that talks with a server: raises as :func:`explained`."""
 
     def readinto(self, buffer: Any) -> int:
         with explained():
             return super().readinto(buffer)
-
-
-def claim(plugin: str, server: str, database: str = "") -> str:
-    """How rules name a server, or one of its databases."""
-    if database in (".", ".."):
-        raise BadOptions(f"a database named {database!r} cannot be told from a folder")
-    return f"{plugin}://{server}" + (f"/{file_name(database)}" if database else "")
-
-
-def file_name(database: str) -> str:
-    """The database's name where it is to be a part of a path."""
-    return quote(database, safe=" @+,=#$")
 
 
 @contextmanager

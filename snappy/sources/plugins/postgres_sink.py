@@ -23,9 +23,9 @@ from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
+from snappy.sources.databases import Names
 from snappy.sources.plugins.postgres_database import (
     Database,
-    Names,
     column,
     databases,
     drop,
@@ -33,8 +33,8 @@ from snappy.sources.plugins.postgres_database import (
     is_empty,
     replace_all,
 )
-from snappy.sources.plugins.postgres_server import Running, Server, explained
-from snappy.sources.programs import Input
+from snappy.sources.plugins.postgres_server import Server, explained
+from snappy.sources.programs import Input, Running
 from snappy.sources.site import Site
 
 PLUGIN = "postgres"

@@ -22,7 +22,7 @@ from snappy.errors import (
 from snappy.repository import repo
 from snappy.repository.keys import ScryptCost
 from snappy.sources import programs
-from snappy.sources.plugins.postgres_database import Names
+from snappy.sources.databases import Names
 from tests.support.plugin_jobs import Jobs
 from tests.support.postgres import Ledger, Postgres, newer, packaged
 

@@ -18,9 +18,9 @@ from snappy.errors import (
     SourceMissing,
     SourceUnavailable,
 )
+from snappy.sources.databases import Names, file_name
 from snappy.sources.plugins.postgres_chain import Chain, KeptChain, ManifestFinder, Member
-from snappy.sources.plugins.postgres_database import Names
-from snappy.sources.plugins.postgres_server import explained, file_name
+from snappy.sources.plugins.postgres_server import explained
 from snappy.sources.plugins.postgres_sink import statements
 
 SCRIPT = rb"""--

@@ -1,0 +1,65 @@
+"""The accounts and roles of a MariaDB server, as statements that make them anew and grant what they had."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from snappy.errors import SourceError, SourceMissing
+from snappy.sources.plugins.mariadb_server import Session, identifier
+
+ACCOUNTS = "SELECT User, Host, is_role FROM mysql.user ORDER BY is_role DESC, User, Host"
+OWN = ("mariadb.sys", "PUBLIC")
+"""Every server has them."""
+
+Accounts = dict[str, list[str]]
+"""Statements by accounts: the first one makes it, if it is not there, and the others grant."""
+
+
+def read_accounts(session: Session) -> Accounts:
+    """All of them, roles first. Raises :class:`snappy.errors.SourceDenied`."""
+    found: Accounts = {}
+    for user, host, is_role in session.rows(ACCOUNTS):
+        if user in OWN:
+            continue
+        account = _account(user, host, is_role)
+        with suppress(SourceMissing):  # a server that resolves no names passes over those of named hosts
+            making = _making(session, account, is_role)
+            found[account] = [making, *session.column(f"SHOW GRANTS FOR {account}")]
+    return found
+
+
+def _account(user: str, host: str, is_role: str) -> str:
+    return identifier(user) if is_role == "Y" else f"{identifier(user)}@{identifier(host)}"
+
+
+def _making(session: Session, account: str, is_role: str) -> str:
+    if is_role == "Y":
+        return f"CREATE ROLE IF NOT EXISTS {account}"
+    said = str(session.value(f"SHOW CREATE USER {account}"))
+    return said.replace("CREATE USER", "CREATE USER IF NOT EXISTS", 1)
+
+
+def make_accounts(session: Session, accounts: Accounts, *, altering: bool) -> list[str]:
+    """Those that there are not; with ``altering`` the others get what they had, too. Returns what was refused."""
+    there = set() if altering else {_account(*row) for row in session.rows(ACCOUNTS)}
+    wanted = {account: statements for account, statements in accounts.items() if account not in there}
+    refused = _carry_out(session, {account: statements[:1] for account, statements in wanted.items()})
+    return refused + _carry_out(session, {account: statements[1:] for account, statements in wanted.items()})
+
+
+def _carry_out(session: Session, accounts: Accounts) -> list[str]:
+    refused = []
+    for account, statements in accounts.items():
+        for statement in statements:
+            try:
+                session.rows(statement)
+            except SourceError as error:
+                refused.append(f"{account} does not have all that it had: {error.message}")
+    return refused
+
+
+def script(accounts: Accounts) -> bytes:
+    """The same for the program ``mariadb``."""
+    making = [statements[0] for statements in accounts.values()]
+    granting = [statement for statements in accounts.values() for statement in statements[1:]]
+    return "".join(f"{statement};\n" for statement in making + granting).encode()

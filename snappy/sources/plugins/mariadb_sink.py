@@ -1,0 +1,282 @@
+"""A restore into a MariaDB server: the tables of each database into a new one with a name of ours, and when all are
+whole, each database takes its name: the tables move there in one statement, then routines, views, triggers and events
+follow, which no server can move.
+
+What a restore that died left is known by its name, ``snappy_restore_...``, for which nobody holds the lock any more;
+the next one removes it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Annotated
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Meta
+
+from snappy import log
+from snappy.decoding import from_json
+from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing
+from snappy.repository.entries import Node
+from snappy.repository.format import MIB
+from snappy.repository.paths import shown
+from snappy.sources.databases import Names
+from snappy.sources.plugins.mariadb_accounts import Accounts, make_accounts
+from snappy.sources.plugins.mariadb_server import Server, Session, explained, identifier
+from snappy.sources.programs import Input, Running
+from snappy.sources.site import Site
+
+PLUGIN = "mariadb"
+FOLDER = "/mariadb/{}"
+ABOUT = "about.json"
+USERS = "users.json"
+SCRIPT = "users.sql"
+PROGRAMS = b"programs.sql"
+TABLES = b"tables.sql"
+LAYOUT = re.compile(r"/mariadb/[^/]+/(?:(about\.json|users\.json|users\.sql)|databases/([^/]+)/(tables|programs)\.sql)")
+OWN = ("information_schema", "performance_schema", "sys", "mysql")
+"""Databases of the server itself."""
+MOST_WHOLE = 64 * MIB
+"""Of a file that is kept until it is its turn."""
+
+EMPTY = """
+    SELECT NOT EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s)
+        AND NOT EXISTS (SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s)
+        AND NOT EXISTS (SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s)
+"""
+MOVABLE = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE <> 'VIEW'"
+
+_log = log.get(__name__)
+
+
+class MariaDbRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which databases are restored, and what they are called there."""
+
+    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
+        "default"
+    )
+    databases: Annotated[
+        dict[str, str], Meta(description='which, and under what names: {"old": "new"}; none: all, under their own')
+    ] = {}
+    overwrite: Annotated[
+        bool, Meta(description="replace databases of these names, once all is whole; empty ones always make way")
+    ] = False
+    users: Annotated[
+        bool,
+        Meta(description="make the accounts and roles that there are not; with overwrite grant to the rest, too"),
+    ] = False
+    programs: Annotated[bool, Meta(description="restore routines, triggers, events and views too")] = True
+    lock_seconds: Annotated[int, Meta(ge=1, le=86400, description="how long to wait for what others have locked")] = 60
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What is read of what the backup said of a database."""
+
+    charset: str = ""
+    collation: str = ""
+
+
+class About(msgspec.Struct, frozen=True):
+    databases: dict[str, Found] = {}
+
+
+class Made(msgspec.Struct):
+    """A database that is being restored."""
+
+    name: str
+    """That it has until it is whole."""
+    new: str
+    about: Found
+    programs: bytes = b""
+
+
+class DatabaseSink:
+    """See :class:`snappy.repository.entries.StreamSink`. Nothing has its name before :meth:`finish`."""
+
+    def __init__(self, server: Server, options: MariaDbRestore, site: Site) -> None:
+        _check(options)
+        self._server, self._options = server, options
+        self._running = Running()
+        self._names = Names(site.name)
+        self._about: dict[str, Found] = {}
+        self._made: dict[str, Made] = {}
+        self._programs: dict[str, bytes] = {}
+        with ExitStack() as held:
+            self._option_file = server.option_file(held.enter_context(site.work_folder(PLUGIN)))
+            self._session = held.enter_context(closing(server.connect(lock_seconds=options.lock_seconds)))
+            self._session.value("SELECT GET_LOCK(%s, 0)", self._names.session)
+            _drop_left(self._session, self._names)
+            for new in options.databases.values():
+                self._check_free(new)
+            self._held = held.pop_all()
+
+    def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
+        layout = LAYOUT.fullmatch(shown(path))
+        if layout is None:
+            raise BadOptions(
+                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
+                hint="restore it with the plug-in that it came from, or with `files`",
+            )
+        if layout[1] == ABOUT:
+            self._about = from_json(_whole(content), About).databases
+        elif layout[1] == USERS:
+            if self._options.users:
+                accounts = from_json(_whole(content), Accounts)
+                return make_accounts(self._session, accounts, altering=self._options.overwrite)
+        elif layout[1] == SCRIPT:
+            pass  # says the same
+        elif layout[3] == "programs":
+            if self._options.programs and self._new_name(unquote(layout[2])) is not None:
+                self._programs[unquote(layout[2])] = _whole(content)
+        else:
+            return self._receive_tables(unquote(layout[2]), content)
+        return []
+
+    def _new_name(self, old: str) -> str | None:
+        return self._options.databases.get(old) if self._options.databases else old
+
+    def _receive_tables(self, old: str, content: Iterator[bytes]) -> list[str]:
+        new = self._new_name(old)
+        if new is None:
+            return []
+        self._check_free(new)
+        made = Made(self._names.unfinished(), new, self._about.get(old, Found()), self._programs.pop(old, b""))
+        self._made[old] = made
+        _make(self._session, made.name, made.about)
+        self._feed(made.name, content)
+        return [] if old in self._about else [f"without {ABOUT} the character set of {old} is not known"]
+
+    def _feed(self, database: str, content: Iterator[bytes]) -> None:
+        """Have the client read it all; it obeys no commands of its own in it, but for one that separates statements.
+        Raises as :func:`explained`, and what ``content`` raises."""
+        words = [self._option_file, "--batch", "--binary-mode", "--loose-sandbox", "--skip-print-query-on-error"]
+        words += ["--max-allowed-packet=1G"]
+        words.append(f"--database={database}")
+        with explained():
+            program = self._running.start(
+                [self._server.program("mariadb"), *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )
+            with closing(Input(program)) as fed:
+                for piece in content:
+                    fed.write(piece)
+                fed.finish()
+
+    def finish(self) -> list[str]:
+        lost = sorted(set(self._options.databases) - set(self._made))
+        if lost:
+            raise SourceMissing(f"the snapshot has no dump of {', '.join(lost)}", hint="`snappy ls` shows what it has")
+        for made in self._made.values():
+            self._check_free(made.new)
+        for old in list(self._made):
+            self._running.check()
+            self._put(self._made[old])
+            del self._made[old]
+        return []
+
+    def _put(self, made: Made) -> None:
+        """Where nothing stands there, or it is to be replaced. What cannot follow its tables takes them along into
+        nothing: but not where they have replaced others."""
+        is_new = self._is_empty(made.new)
+        _drop(self._session, made.new)
+        _make(self._session, made.new, made.about)
+        _move(self._session, made.name, made.new)
+        _drop(self._session, made.name)
+        try:
+            self._feed(made.new, iter((made.programs,)))
+        except SourceError as error:
+            if is_new:
+                _drop(self._session, made.new)
+            else:
+                error.message = (
+                    f"{made.new} has all its tables, but not all routines, triggers and views: {error.message}"
+                )
+            error.hint = error.hint or "a definition may name its database: restore with programs off, and edit them"
+            raise
+
+    def interrupt(self) -> None:
+        """End the programs."""
+        self._running.end()
+
+    def close(self) -> None:
+        self._running.end()
+        with self._held:
+            if self._made:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        made, self._made = self._made, {}
+        try:
+            for each in made.values():
+                _drop(self._session, each.name)
+        except SnappyError as error:
+            _log.warning("unfinished databases stay until the next restore", reason=error.message)
+
+    def _check_free(self, new: str) -> None:
+        """Raise :class:`BadOptions` when the restore would replace what it may not."""
+        if self._options.overwrite or self._is_empty(new):
+            return
+        raise BadOptions(
+            f"the server {self._server.name} has a database {new!r}, and there is something in it",
+            hint='restore it under another name, databases: {"old": "new"}, or with overwrite',
+        )
+
+    def _is_empty(self, database: str) -> bool:
+        """Whether there is nothing in it, or no such database."""
+        return bool(self._session.value(EMPTY, database, database, database))
+
+
+def _make(session: Session, name: str, about: Found) -> None:
+    session.rows(f"CREATE DATABASE {identifier(name)}")
+    if about.charset and about.collation:
+        session.rows(
+            f"ALTER DATABASE {identifier(name)} CHARACTER SET = %s COLLATE = %s", about.charset, about.collation
+        )
+
+
+def _drop(session: Session, name: str) -> None:
+    session.rows(f"DROP DATABASE IF EXISTS {identifier(name)}")
+
+
+def _move(session: Session, old: str, new: str) -> None:
+    """All tables, at once."""
+    moves = [
+        f"{identifier(old)}.{identifier(table)} TO {identifier(new)}.{identifier(table)}"
+        for table in session.column(MOVABLE, old)
+    ]
+    if moves:
+        session.rows("RENAME TABLE " + ", ".join(moves))
+
+
+def _drop_left(session: Session, names: Names) -> None:
+    """Remove what restores of this service made that are no more."""
+    for name in session.column("SHOW DATABASES"):
+        run = names.session_of(name)
+        if not run or not session.value("SELECT IS_FREE_LOCK(%s)", run):
+            continue
+        try:
+            _drop(session, name)
+            _log.info("removed what a dead restore left", database=name)
+        except SourceError as error:
+            _log.warning("what a dead restore left stays", database=name, reason=error.message)
+
+
+def _check(options: MariaDbRestore) -> None:
+    names = list(options.databases.values())
+    if len(set(names)) < len(names):
+        raise BadOptions("two databases cannot be restored under one name")
+    if not {name.lower() for name in names}.isdisjoint(OWN):
+        raise BadOptions("a database of the server itself cannot be restored", hint="restore it under another name")
+
+
+def _whole(content: Iterator[bytes]) -> bytes:
+    """What is small. Raises :class:`SourceError` where it is not."""
+    found = bytearray()
+    for piece in content:
+        found += piece
+        if len(found) > MOST_WHOLE:
+            raise SourceError(f"a file that describes a database is larger than {MOST_WHOLE // MIB} MiB")
+    return bytes(found)
