@@ -5,14 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Iterator
 from itertools import count
 from urllib.parse import quote
 
+from snappy.errors import BadOptions, SourceError
+from snappy.repository.format import MIB
+
 OURS = re.compile(r"snappy_(?:restore|replaced)_.*_[0-9a-f]{8}_[0-9a-f]{8}_\d+")
+
+MOST_WHOLE = 64 * MIB
 
 
 def claim(plugin: str, server: str, database: str = "") -> str:
-    """How rules name a server, or one of its databases."""
+    """How rules name a server, or one of its databases. Raises :class:`BadOptions` for what looks like a folder."""
+    if database in (".", ".."):
+        raise BadOptions(f"a database named {database!r} cannot be told from a folder")
     return f"{plugin}://{server}" + (f"/{file_name(database)}" if database else "")
 
 
@@ -24,6 +32,16 @@ def file_name(database: str) -> str:
 def is_unfinished(database: str) -> bool:
     """Whether a restore made it, of whatever service, and has not yet given it its name."""
     return bool(OURS.fullmatch(database))
+
+
+def whole(content: Iterator[bytes]) -> bytes:
+    """A file that describes databases, which is small. Raises :class:`SourceError` where it is not."""
+    found = bytearray()
+    for piece in content:
+        found += piece
+        if len(found) > MOST_WHOLE:
+            raise SourceError(f"a file that describes databases is larger than {MOST_WHOLE // MIB} MiB")
+    return bytes(found)
 
 
 class Names:

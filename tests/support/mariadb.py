@@ -112,6 +112,17 @@ class MariaDb:
         """Of the plug-in, but for the password."""
         return {"host": "127.0.0.1", "port": self.port, "user": self.account}
 
+    def named(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """Settings of the plug-ins: ``main`` is right, a ``stranger`` has another password, and one is ``down``.
+        Passwords lie in ``folder``."""
+        right, wrong = (secret(folder / name, text) for name, text in (("right", self.password), ("wrong", "wrong")))
+        given = self.settings
+        return {
+            "main": given | {"password": right},
+            "stranger": given | {"password": wrong},
+            "down": given | {"password": right, "port": 1},
+        }
+
     def connect(self, database: str | None = None, **words: Any) -> Session:
         given = {"host": "127.0.0.1", "port": self.port, "user": self.account, "password": self.password}
         return pymysql.connect(**(given | {"database": database, "autocommit": True} | words))
@@ -168,19 +179,16 @@ class Ledger:
             "CREATE TABLE transfer (id bigint AUTO_INCREMENT PRIMARY KEY, source int, goal int) ENGINE=InnoDB",
             f"INSERT INTO account SELECT seq, {EACH} FROM seq_1_to_{ACCOUNTS}",
             "CREATE TABLE filler (id int PRIMARY KEY, bytes longblob) ENGINE=InnoDB",
+            f"INSERT INTO filler SELECT seq, RANDOM_BYTES(1000) FROM seq_1_to_{max(1, filler // 1000)}",
             database=self.database,
         )
-        noise = random.Random(self.database)
-        rows = [(number, noise.randbytes(1000)) for number in range(max(1, filler // 1000))]
-        with closing(self.server.connect(self.database)) as session, session.cursor() as cursor:
-            cursor.executemany("INSERT INTO filler VALUES (%s, %s)", rows)
 
     def change(self, share: float) -> None:
         """Rows that lie together, as those of a day do."""
         ((rows,),) = self.server.do("SELECT COUNT(*) FROM filler", database=self.database)
         changed = "CONCAT(UNHEX(SHA2(bytes, 256)), SUBSTR(bytes, 33))"
         self.server.do(
-            f"UPDATE filler SET bytes = {changed} WHERE id < {max(1, int(rows * share))}", database=self.database
+            f"UPDATE filler SET bytes = {changed} WHERE id <= {max(1, int(rows * share))}", database=self.database
         )
 
     @contextmanager
@@ -233,6 +241,13 @@ class Ledger:
         """A checksum of each table."""
         tables = ("account", "transfer", "filler")
         return {table: self.server.do(f"CHECKSUM TABLE {table}", database=self.database)[0][1] for table in tables}
+
+
+def secret(path: Path, text: str) -> dict[str, str]:
+    """The setting of a password that lies there."""
+    path.write_text(text)
+    path.chmod(0o600)
+    return {"file": str(path)}
 
 
 def _unprivileged() -> tuple[int, int]:

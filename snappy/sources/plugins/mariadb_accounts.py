@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from snappy.errors import SourceError, SourceMissing
+from snappy.errors import SourceError, SourceMissing, SourceUnavailable
 from snappy.sources.plugins.mariadb_server import Session, identifier
 
 ACCOUNTS = "SELECT User, Host, is_role FROM mysql.user ORDER BY is_role DESC, User, Host"
@@ -39,23 +39,30 @@ def _making(session: Session, account: str, is_role: str) -> str:
     return said.replace("CREATE USER", "CREATE USER IF NOT EXISTS", 1)
 
 
-def make_accounts(session: Session, accounts: Accounts, *, altering: bool) -> list[str]:
-    """Those that there are not; with ``altering`` the others get what they had, too. Returns what was refused."""
-    there = set() if altering else {_account(*row) for row in session.rows(ACCOUNTS)}
-    wanted = {account: statements for account, statements in accounts.items() if account not in there}
-    refused = _carry_out(session, {account: statements[:1] for account, statements in wanted.items()})
-    return refused + _carry_out(session, {account: statements[1:] for account, statements in wanted.items()})
+class Making:
+    """Accounts as they are made again: those that there are not; with ``altering`` the others get what they had, too.
+    Databases need some of them, and what they may in a table is granted once that is there: so it is done twice."""
 
+    def __init__(self, session: Session, accounts: Accounts, *, altering: bool) -> None:
+        there = set() if altering else {_account(*row) for row in session.rows(ACCOUNTS)}
+        wanted = [(account, statements) for account, statements in accounts.items() if account not in there]
+        making = [(account, statements[0]) for account, statements in wanted]
+        self._session = session
+        self._left = making + [(account, statement) for account, statements in wanted for statement in statements[1:]]
 
-def _carry_out(session: Session, accounts: Accounts) -> list[str]:
-    refused = []
-    for account, statements in accounts.items():
-        for statement in statements:
+    def carry_out(self) -> list[str]:
+        """Do what is not done yet. Returns what was refused; raises :class:`SourceUnavailable`."""
+        left, self._left = self._left, []
+        refused = []
+        for account, statement in left:
             try:
-                session.rows(statement)
+                self._session.rows(statement)
+            except SourceUnavailable:
+                raise
             except SourceError as error:
+                self._left.append((account, statement))
                 refused.append(f"{account} does not have all that it had: {error.message}")
-    return refused
+        return refused
 
 
 def script(accounts: Accounts) -> bytes:

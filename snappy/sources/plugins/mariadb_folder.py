@@ -23,6 +23,7 @@ from snappy.errors import BadOptions, Damaged, UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.paths import shown
 from snappy.sources.data_folders import UNFINISHED, check_empty, give, new_folder, of_system
+from snappy.sources.databases import whole
 from snappy.sources.plugins.mariadb_server import Server, explained
 from snappy.sources.programs import Input, Running
 
@@ -32,7 +33,6 @@ ABOUT = "about.json"
 STREAM = "backup.xb"
 LAYOUT = re.compile(r"/mariadb-physical/[^/]+/(about\.json|backup\.xb)")
 DATA = b"data"
-MOST_ABOUT = 1 << 20
 
 CHUNK = struct.Struct("<8sBcI")
 MAGIC = b"XBSTCK01"
@@ -80,7 +80,7 @@ class FolderSink:
                 hint="restore it with the plug-in that it came from, or with `files`",
             )
         if layout[1] == ABOUT:
-            self._about = from_json(b"".join(content)[:MOST_ABOUT], About)
+            self._about = from_json(whole(content), About)
         else:
             self._unpack(content)
         return []

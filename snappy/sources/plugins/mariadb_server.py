@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -250,7 +249,7 @@ def _quoted(value: str) -> str:
 
 def missing(names: Sequence[str]) -> list[str]:
     """What this machine lacks of MariaDB's programs and Python's modules."""
-    lost = [f"{name} is not installed: {REMEDY}" for name in names if not shutil.which(name)]
+    lost = programs.lacking(dict.fromkeys(names, REMEDY))
     try:
         _pymysql()
     except ProgramMissing as error:

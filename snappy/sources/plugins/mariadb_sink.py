@@ -22,10 +22,9 @@ from snappy import log
 from snappy.decoding import from_json
 from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing
 from snappy.repository.entries import Node
-from snappy.repository.format import MIB
 from snappy.repository.paths import shown
-from snappy.sources.databases import Names
-from snappy.sources.plugins.mariadb_accounts import Accounts, make_accounts
+from snappy.sources.databases import Names, whole
+from snappy.sources.plugins.mariadb_accounts import Accounts, Making
 from snappy.sources.plugins.mariadb_server import Server, Session, explained, identifier
 from snappy.sources.programs import Input, Running
 from snappy.sources.site import Site
@@ -40,8 +39,6 @@ TABLES = b"tables.sql"
 LAYOUT = re.compile(r"/mariadb/[^/]+/(?:(about\.json|users\.json|users\.sql)|databases/([^/]+)/(tables|programs)\.sql)")
 OWN = ("information_schema", "performance_schema", "sys", "mysql")
 """Databases of the server itself."""
-MOST_WHOLE = 64 * MIB
-"""Of a file that is kept until it is its turn."""
 
 EMPTY = """
     SELECT NOT EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s)
@@ -105,9 +102,11 @@ class DatabaseSink:
         self._about: dict[str, Found] = {}
         self._made: dict[str, Made] = {}
         self._programs: dict[str, bytes] = {}
+        self._accounts: Making | None = None
         with ExitStack() as held:
             self._option_file = server.option_file(held.enter_context(site.work_folder(PLUGIN)))
             self._session = held.enter_context(closing(server.connect(lock_seconds=options.lock_seconds)))
+            self._session.rows("SET SESSION foreign_key_checks = 0")  # databases may lean on each other
             self._session.value("SELECT GET_LOCK(%s, 0)", self._names.session)
             _drop_left(self._session, self._names)
             for new in options.databases.values():
@@ -122,16 +121,16 @@ class DatabaseSink:
                 hint="restore it with the plug-in that it came from, or with `files`",
             )
         if layout[1] == ABOUT:
-            self._about = from_json(_whole(content), About).databases
+            self._about = from_json(whole(content), About).databases
         elif layout[1] == USERS:
             if self._options.users:
-                accounts = from_json(_whole(content), Accounts)
-                return make_accounts(self._session, accounts, altering=self._options.overwrite)
+                accounts = from_json(whole(content), Accounts)
+                self._accounts = Making(self._session, accounts, altering=self._options.overwrite)
         elif layout[1] == SCRIPT:
             pass  # says the same
         elif layout[3] == "programs":
             if self._options.programs and self._new_name(unquote(layout[2])) is not None:
-                self._programs[unquote(layout[2])] = _whole(content)
+                self._programs[unquote(layout[2])] = whole(content)
         else:
             return self._receive_tables(unquote(layout[2]), content)
         return []
@@ -171,11 +170,13 @@ class DatabaseSink:
             raise SourceMissing(f"the snapshot has no dump of {', '.join(lost)}", hint="`snappy ls` shows what it has")
         for made in self._made.values():
             self._check_free(made.new)
+        if self._accounts:
+            self._accounts.carry_out()
         for old in list(self._made):
             self._running.check()
             self._put(self._made[old])
             del self._made[old]
-        return []
+        return self._accounts.carry_out() if self._accounts else []
 
     def _put(self, made: Made) -> None:
         """Where nothing stands there, or it is to be replaced. What cannot follow its tables takes them along into
@@ -198,7 +199,7 @@ class DatabaseSink:
             raise
 
     def interrupt(self) -> None:
-        """End the programs."""
+        """End the programs. A statement that waits for what somebody has locked gives up by itself."""
         self._running.end()
 
     def close(self) -> None:
@@ -232,9 +233,8 @@ class DatabaseSink:
 def _make(session: Session, name: str, about: Found) -> None:
     session.rows(f"CREATE DATABASE {identifier(name)}")
     if about.charset and about.collation:
-        session.rows(
-            f"ALTER DATABASE {identifier(name)} CHARACTER SET = %s COLLATE = %s", about.charset, about.collation
-        )
+        charset, collation = identifier(about.charset), identifier(about.collation)
+        session.rows(f"ALTER DATABASE {identifier(name)} CHARACTER SET = {charset} COLLATE = {collation}")
 
 
 def _drop(session: Session, name: str) -> None:
@@ -270,13 +270,3 @@ def _check(options: MariaDbRestore) -> None:
         raise BadOptions("two databases cannot be restored under one name")
     if not {name.lower() for name in names}.isdisjoint(OWN):
         raise BadOptions("a database of the server itself cannot be restored", hint="restore it under another name")
-
-
-def _whole(content: Iterator[bytes]) -> bytes:
-    """What is small. Raises :class:`SourceError` where it is not."""
-    found = bytearray()
-    for piece in content:
-        found += piece
-        if len(found) > MOST_WHOLE:
-            raise SourceError(f"a file that describes a database is larger than {MOST_WHOLE // MIB} MiB")
-    return bytes(found)

@@ -21,7 +21,7 @@ from msgspec import Meta
 from snappy.errors import BadOptions, SourceMissing
 from snappy.repository.entries import Entry
 from snappy.repository.format import MIB
-from snappy.sources.databases import claim, file_name
+from snappy.sources.databases import claim, file_name, is_unfinished
 from snappy.sources.made_up import folders_above, stream
 from snappy.sources.plugins.postgres_server import (
     ExplainedOutput,
@@ -152,7 +152,7 @@ class PostgresSource:
             )
 
     def _chosen(self, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        wanted = self._options.databases or tuple(found)
+        wanted = self._options.databases or tuple(name for name in found if not is_unfinished(name))
         for name in wanted:
             if name not in found:
                 raise SourceMissing(

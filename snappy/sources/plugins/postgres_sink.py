@@ -19,11 +19,11 @@ from msgspec import Meta
 
 from snappy import log
 from snappy.decoding import from_json
-from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing
+from snappy.errors import BadOptions, SnappyError, SourceMissing
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
-from snappy.sources.databases import Names
+from snappy.sources.databases import Names, whole
 from snappy.sources.plugins.postgres_database import (
     Database,
     column,
@@ -108,10 +108,10 @@ class DatabaseSink:
                 hint="restore it with the plug-in that it came from, or with `files`",
             )
         if layout[1] == ABOUT:
-            self._about = from_json(_whole(content)).get("databases", {})
+            self._about = from_json(whole(content)).get("databases", {})
         elif layout[1] == GLOBALS:
             if self._options.globals:
-                self._make_globals(_whole(content))
+                self._make_globals(whole(content))
         else:
             return self._receive_dump(unquote(layout[2]), content)
         return []
@@ -227,16 +227,6 @@ def _check(options: PostgresRestore) -> None:
         raise BadOptions("two databases cannot be restored under one name")
     if not {"template0", ANOTHER}.isdisjoint(names):
         raise BadOptions("a template cannot be restored", hint="restore it under another name")
-
-
-def _whole(content: Iterator[bytes]) -> bytes:
-    """What is small. Raises :class:`SourceError` where it is not."""
-    found = bytearray()
-    for piece in content:
-        found += piece
-        if len(found) > MOST_WHOLE:
-            raise SourceError(f"a file that describes databases is larger than {MOST_WHOLE // MIB} MiB")
-    return bytes(found)
 
 
 def _beginnings(roles: set[str], spaces: set[str], *, altering: bool) -> tuple[bytes, ...]:

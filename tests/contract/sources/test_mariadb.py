@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import BadOptions, JobCancelled, SourceDenied, SourceError, SourceUnavailable
+from snappy.errors import BadOptions, JobCancelled, SourceDenied, SourceError, SourceMissing, SourceUnavailable
 from snappy.repository import repo
 from snappy.repository.keys import ScryptCost
 from snappy.sources import programs
 from snappy.sources.databases import Names
-from tests.support.mariadb import ACCOUNTS, EACH, Ledger, MariaDb
+from tests.support.mariadb import ACCOUNTS, EACH, Ledger, MariaDb, secret
 from tests.support.plugin_jobs import Jobs
 
 pytestmark = pytest.mark.mariadb
@@ -60,17 +60,9 @@ def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repo.configuration, "create", lambda store, key, random, _: create(store, key, random, cost))
 
 
-def secret(folder: Path, text: str) -> dict[str, str]:
-    file = folder / "secret"
-    file.write_text(text + "\n")
-    file.chmod(0o600)
-    return {"file": str(file)}
-
-
 @pytest.fixture
 def jobs(tmp_path: Path, server: MariaDb) -> Jobs:
-    password = secret(tmp_path, server.password)
-    return Jobs(tmp_path, "mariadb", {"main": server.settings | {"password": password}})
+    return Jobs(tmp_path, "mariadb", server.named(tmp_path))
 
 
 async def test_transfers_between_two_databases_are_in_both_or_in_none(server: MariaDb, jobs: Jobs) -> None:
@@ -120,11 +112,11 @@ async def test_all_of_a_database_comes_back_under_its_name_and_another(server: M
     server.do(*SHOP)
     made = await jobs.backup(server="main", databases=["shop"])
     assert made.warnings == []
-    back = await jobs.restore(server="main", databases={"shop": "shöp `2`"})
+    back = await jobs.restore(server="main", databases={"shop": "shöp `2` 100%s"})
     assert back.warnings == []
     before = _shop(server, "shop")
     assert before[1] == [("a\r\nb",)]
-    assert _shop(server, "shöp `2`") == before
+    assert _shop(server, "shöp `2` 100%s") == before
     await jobs.restore(server="main", overwrite=True)
     assert _shop(server, "shop") == before
     assert server.leftovers() == []
@@ -190,19 +182,60 @@ async def test_accounts_and_roles_come_back(server: MariaDb, jobs: Jobs) -> None
     server.do(
         "CREATE DATABASE shop",
         "CREATE ROLE `the clerks`",
+        "CREATE TABLE shop.goods (id int) ENGINE=InnoDB",
+        "CREATE PROCEDURE shop.ask() SELECT 1",
         "GRANT SELECT ON shop.* TO `the clerks`",
+        "GRANT INSERT ON shop.goods TO `the clerks`",
+        "GRANT EXECUTE ON PROCEDURE shop.ask TO `the clerks`",
         "CREATE USER 'it''s'@'127.0.0.%' IDENTIFIED BY 'inkpot'",
         "GRANT `the clerks` TO 'it''s'@'127.0.0.%'",
         "SET DEFAULT ROLE `the clerks` FOR 'it''s'@'127.0.0.%'",
     )
     await jobs.backup(server="main")
-    server.do("DROP USER 'it''s'@'127.0.0.%'", "DROP ROLE `the clerks`")
+    before = server.do("SHOW GRANTS FOR `the clerks`")
+    server.do("DROP DATABASE shop", "DROP USER 'it''s'@'127.0.0.%'", "DROP ROLE `the clerks`")
     back = await jobs.restore(server="main", users=True)
     assert back.warnings == []
+    assert server.do("SHOW GRANTS FOR `the clerks`") == before
     with closing(server.connect("shop", user="it's", password="inkpot")) as session, session.cursor() as cursor:
         cursor.execute("SELECT CURRENT_ROLE()")
         assert cursor.fetchall() == (("the clerks",),)
     server.do("DROP USER 'it''s'@'127.0.0.%'", "DROP ROLE `the clerks`")
+
+
+async def test_rights_in_what_was_not_restored_are_told(server: MariaDb, jobs: Jobs) -> None:
+    server.do("CREATE DATABASE shop", "CREATE TABLE shop.goods (id int)", "CREATE ROLE clerks")
+    server.do("GRANT INSERT ON shop.goods TO clerks")
+    await jobs.backup(server="main", exclude=["shop"])
+    server.do("DROP DATABASE shop", "DROP ROLE clerks")
+    back = await jobs.restore(server="main", users=True)
+    server.do("DROP ROLE clerks")
+    assert ["clerks" in warning.message and "goods" in warning.message for warning in back.warnings] == [True]
+
+
+async def test_databases_that_lean_on_each_other_are_replaced(server: MariaDb, jobs: Jobs) -> None:
+    server.do(
+        "CREATE DATABASE above",
+        "CREATE DATABASE basis",
+        "CREATE TABLE basis.parent (id int PRIMARY KEY) ENGINE=InnoDB",
+        "CREATE TABLE above.child (p int, FOREIGN KEY (p) REFERENCES basis.parent (id)) ENGINE=InnoDB",
+        "INSERT INTO basis.parent VALUES (1)",
+        "INSERT INTO above.child VALUES (1)",
+    )
+    await jobs.backup(server="main")
+    for _ in range(2):
+        await jobs.restore(server="main", overwrite=True)
+        with pytest.raises(Exception, match="foreign key"):
+            server.do("DELETE FROM basis.parent")
+        server.do("DROP DATABASE above", "DROP DATABASE basis")
+    assert server.leftovers() == []
+
+
+async def test_rows_that_nobody_wants_stay_behind(server: MariaDb, jobs: Jobs) -> None:
+    server.do(*SHOP)
+    await jobs.backup(server="main", databases=["shop"], exclude_table_data=["shop.log"])
+    await jobs.restore(server="main", databases={"shop": "other"})
+    assert server.do("SELECT (SELECT COUNT(*) FROM log), (SELECT COUNT(*) FROM child)", database="other") == [(0, 1)]
 
 
 async def test_an_account_that_may_too_little_is_told(server: MariaDb, jobs: Jobs, tmp_path: Path) -> None:
@@ -210,7 +243,7 @@ async def test_an_account_that_may_too_little_is_told(server: MariaDb, jobs: Job
     server.do(
         "CREATE OR REPLACE USER weak@'127.0.0.1' IDENTIFIED BY 'inkpot'", "GRANT SELECT ON bank.* TO weak@'127.0.0.1'"
     )
-    settings = server.settings | {"user": "weak", "password": secret(tmp_path, "inkpot")}
+    settings = server.settings | {"user": "weak", "password": secret(tmp_path / "weak", "inkpot")}
     weak = Jobs(tmp_path, "mariadb", {"main": settings})
     with pytest.raises(SourceDenied) as raised:
         await weak.backup(server="main", databases=["bank"])
@@ -226,11 +259,10 @@ async def test_the_account_of_the_manual_may_enough(server: MariaDb, jobs: Jobs,
         "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, EXECUTE, LOCK TABLES, RELOAD, PROCESS, BINLOG MONITOR"
         " ON *.* TO manual@'127.0.0.1'",
     )
-    settings = server.settings | {"user": "manual", "password": secret(tmp_path, "inkpot")}
+    settings = server.settings | {"user": "manual", "password": secret(tmp_path / "weak", "inkpot")}
     made = await Jobs(tmp_path, "mariadb", {"main": settings}).backup(server="main")
     assert made.warnings == []
     server.do("DROP USER manual@'127.0.0.1'")
-    secret(tmp_path, server.password)
     back = await jobs.restore(server="main", databases={"shop": "other"})
     assert back.warnings == []
     assert _shop(server, "other") == _shop(server, "shop")
@@ -260,6 +292,14 @@ async def test_what_a_dead_restore_left_goes_and_what_a_live_one_makes_stays(ser
         await jobs.restore(server="main", databases={"bank": "other"})
         left = server.databases()
     assert left == {"bank", "other", living, foreign, "snappy_restore_mine"}
+
+
+async def test_what_a_restore_is_making_is_in_no_backup(server: MariaDb, jobs: Jobs) -> None:
+    name = Names("elsewhere").unfinished()
+    server.do(f"CREATE DATABASE `{name}`")
+    await jobs.backup(server="main")
+    with pytest.raises(SourceMissing, match=name):
+        await jobs.restore(server="main", databases={name: "other"})
 
 
 async def test_who_has_no_snappy_restores_with_mariadbs_own_programs(

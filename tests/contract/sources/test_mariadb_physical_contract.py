@@ -27,19 +27,7 @@ class PhysicalGround:
         self._ledger = Ledger(server, "bank")
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        right, wrong = (self._secret(text) for text in (self._server.password, "wrong"))
-        given = self._server.settings
-        return {
-            "main": given | {"password": right},
-            "stranger": given | {"password": wrong},
-            "down": given | {"password": right, "port": 1},
-        }
-
-    def _secret(self, text: str) -> dict[str, str]:
-        path = self._folder / f"secret-{text[:5]}"
-        path.write_text(text)
-        path.chmod(0o600)
-        return {"file": str(path)}
+        return self._server.named(self._folder)
 
     def options(self) -> dict[str, Any]:
         return {"server": "main"}

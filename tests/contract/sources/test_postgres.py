@@ -220,6 +220,14 @@ async def test_what_a_dead_restore_left_goes_and_what_a_live_one_makes_stays(ser
     assert any(name.startswith(alive.session) for name in left)
 
 
+async def test_what_a_restore_is_making_is_in_no_backup(server: Postgres, jobs: Jobs) -> None:
+    name = Names("elsewhere").unfinished()
+    server.do(f'CREATE DATABASE "{name}"')
+    await jobs.backup(server="main")
+    with pytest.raises(SourceMissing, match=name):
+        await jobs.restore(server="main", databases={name: "other"})
+
+
 async def test_who_has_no_snappy_restores_with_postgresqls_own_programs(
     server: Postgres, jobs: Jobs, tmp_path: Path
 ) -> None:
