@@ -13,6 +13,8 @@ How that is done depends on the filesystem; :func:`draft` chooses.
 
 from __future__ import annotations
 
+import io
+import os
 import secrets
 import tempfile
 import threading
@@ -26,9 +28,12 @@ Bytes = bytes | bytearray | memoryview
 
 SINGLE_PUT = 64 << 20
 """An object below this many bytes is one PUT: atomic, and no parts can be left behind."""
-SPOOL = 32 << 20
-"""Bytes of a draft kept in memory; what is longer waits in a temporary file."""
+SPOOL = 1 << 20
+"""Bytes of a draft kept in memory; what is longer waits in a temporary file: packs come several at a time, and a store
+whose library sends bytes holds each of them up to three times."""
 PART = 16 << 20
+READS_FILES = frozenset({"s3", "s3a"})
+"""Filesystems whose ``pipe_file`` sends a file as it reads it; the others want all bytes at once."""
 ATOMIC_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "r2"})
 PART_SUFFIX = ".snappy-part"
 
@@ -51,12 +56,15 @@ def draft(fs: AbstractFileSystem, path: str, *, exclusive: bool) -> Draft:
     if own is not None:
         made: Draft = own(path, exclusive=exclusive)
         return made
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    if "memory" in protocols:
+    if "memory" in protocols(fs):
         return MemoryDraft(fs, path, exclusive)
-    if protocols & ATOMIC_UPLOADS:
+    if protocols(fs) & ATOMIC_UPLOADS:
         return UploadDraft(fs, path, exclusive)
     return RenamedDraft(fs, path, exclusive)
+
+
+def protocols(fs: AbstractFileSystem) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
 
 
 class _Kept:
@@ -100,6 +108,20 @@ class _Kept:
         return self._file.read()
 
 
+class Body(io.FileIO):
+    """A file as the content of one request, read while it is sent.
+
+    Who is about to send it asks where it stands: then it stands at its start, so that a try after one that broke off
+    in the middle sends it whole again.
+    """
+
+    def __len__(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+    def tell(self) -> int:
+        return self.seek(0)
+
+
 class MemoryDraft(_Kept):
     """For ``memory://``, whose open files show at once."""
 
@@ -123,11 +145,15 @@ class UploadDraft(_Kept):
         mode: dict[str, Any] = {"mode": "create"} if self._exclusive else {}
         if within is not None and getattr(self._fs, "async_impl", False):
             mode["timeout"] = within  # fsspec's own: what is on its way then is cut off
-        if self._size < SINGLE_PUT:
-            self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **mode)
-        elif self._file is not None:
+        if self._file is not None:
             self._file.flush()
+        if self._file is not None and self._size >= SINGLE_PUT:
             self._fs.put_file(self._file.name, self._path, chunksize=PART, max_concurrency=2, **mode)
+        elif self._file is not None and READS_FILES.intersection(protocols(self._fs)):
+            with Body(self._file.name) as body:
+                self._fs.pipe_file(self._path, body, chunksize=SINGLE_PUT, **mode)
+        else:
+            self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **mode)
 
     def _taken(self, error: OSError) -> OSError:
         if self._exclusive and store_code(error) in (

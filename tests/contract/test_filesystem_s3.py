@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -17,10 +18,11 @@ from snappy.bus.fileserver import FileServer
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.grants import Grant
 from snappy.errors import AlreadyExists, AttemptOver
-from snappy.targets.drafts import SINGLE_PUT, SPOOL
+from snappy.targets.drafts import SINGLE_PUT, SPOOL, Body
 from snappy.targets.opening import open_target
 from tests.support.natsserver import NatsServer
 from tests.support.weed import Weed
+from tests.support.wire_proxy import WireProxy, wire_proxy
 
 pytestmark = pytest.mark.s3
 
@@ -61,6 +63,37 @@ async def test_an_object_of_any_size_is_stored_whole(fs: SnappyFileSystem, weed:
     assert stored(weed, bucket) == {name: size}
     assert await fs._cat_file(name) == content
     assert await fs._cat_file(name, size // 2, size // 2 + 100) == content[size // 2 :][:100]
+
+
+class CutThrice(WireProxy):
+    """Cuts the first three connections that have carried ``CUT`` bytes; later ones live."""
+
+    CUT, TIMES = 5 << 20, 3
+    cuts = 0
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carried = 0
+        while data := await reader.read(1 << 16):
+            carried += len(data)
+            if carried > self.CUT and self.cuts < self.TIMES:
+                self.cuts += 1
+                break
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+def test_a_put_that_breaks_off_is_sent_whole_again(weed: Weed, bucket: str, tmp_path: Path) -> None:
+    content = os.urandom(16 << 20)
+    with wire_proxy(weed.endpoint, CutThrice) as proxy:
+        options = weed.options | {"endpoint_url": proxy.url.replace("nats:", "http:")}
+        through = fsspec.filesystem("s3", skip_instance_cache=True, **options)
+        (tmp_path / "whole").write_bytes(content)
+        with Body(tmp_path / "whole") as body:
+            through.pipe_file(f"{bucket}/x", body, chunksize=SINGLE_PUT)
+        assert isinstance(proxy, CutThrice)
+        assert proxy.cuts == proxy.TIMES
+    assert fsspec.filesystem("s3", skip_instance_cache=True, **weed.options).cat_file(f"{bucket}/x") == content
 
 
 async def test_of_many_that_create_one_wins(fs: SnappyFileSystem, weed: Weed, bucket: str) -> None:

@@ -75,9 +75,9 @@ class WireProxy:
 
 
 @contextmanager
-def wire_proxy(upstream: str) -> Iterator[WireProxy]:
+def wire_proxy(upstream: str, kind: type[WireProxy] = WireProxy) -> Iterator[WireProxy]:
     """A proxy before the server at ``upstream``, for the length of the context."""
-    proxy = WireProxy(upstream)
+    proxy = kind(upstream)
     with loop_in_thread() as loop:
         asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(10)
         yield proxy

@@ -23,12 +23,12 @@ class ObjectStore(MemoryFileSystem):
 
     protocol = "s3"
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+    def pipe_file(self, path: str, value: bytes | drafts.Body, mode: str = "overwrite", **options: Any) -> None:
         if mode == "create" and self.exists(path):
             error = OSError("At least one of the pre-conditions you specified did not hold")
             error.__cause__ = StoreRefusal()
             raise error
-        super().pipe_file(path, value)
+        super().pipe_file(path, value if isinstance(value, bytes) else value.read())
 
     def put_file(self, lpath: str, rpath: str, mode: str = "overwrite", **options: Any) -> None:
         self.pipe_file(rpath, Path(lpath).read_bytes(), mode)
@@ -162,6 +162,13 @@ def test_a_long_object_waits_in_a_file(spool: int, single: int, monkeypatch: pyt
         else:
             made.commit()
     assert fs.cat_file(f"{root}/x") == b"0123456789abcdefgh"
+
+
+def test_a_body_begins_anew_for_each_that_sends_it(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"0123456789")
+    with drafts.Body(tmp_path / "x") as body:
+        assert (len(body), body.tell(), body.read(4)) == (10, 0, b"0123")  # and there it broke off
+        assert (len(body), body.tell(), body.read()) == (10, 0, b"0123456789")
 
 
 def test_a_filesystem_without_more_is_renamed_in(tmp_path: Path) -> None:
