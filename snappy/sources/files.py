@@ -17,10 +17,11 @@ from snappy.decoding import from_msgpack
 from snappy.errors import BadOptions, SourceMissing
 from snappy.repository import makers
 from snappy.repository.entries import Entry, Exported, Passed, Recipe, Siblings, Sink
+from snappy.sources import frozen_places
 from snappy.sources.exclusion import CACHE_SIGNATURE, CACHE_TAG, Exclusion, Tag
 from snappy.sources.local_metadata import Owner, by_name, by_number
 from snappy.sources.local_sink import LocalSink, Overwrite
-from snappy.sources.local_tree import LocalCensus, LocalTree, plan
+from snappy.sources.local_tree import LocalCensus, LocalTree, Moved, plan
 from snappy.sources.made_up import folders_above
 from snappy.sources.object_sink import ObjectSink
 from snappy.sources.object_tree import ObjectTree
@@ -46,6 +47,13 @@ class FilesOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exclude_caches: Annotated[bool, _about("the same for CACHEDIR.TAG with its signature")] = False
     one_file_system: Annotated[bool, _about("leave out what is mounted below the paths")] = False
     exclude_larger_than: Annotated[int, Meta(ge=0, description="bytes")] | None = None
+    snapshot: Annotated[
+        Literal["auto", "never", "required"],
+        _about("read from read-only snapshots of btrfs subvolumes; auto: where root can make some"),
+    ] = "auto"
+
+
+_Backwards = tuple[FilesOptions, list[tuple[bytes, bytes]]]
 
 
 class FilesRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,14 +73,15 @@ class FilesRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FilesSource:
-    """Backs up files as they are at the moment; consistent across files only if nobody writes."""
+    """Backs up files from snapshots of their subvolumes where there are such; else as they are at the moment, which is
+    consistent across files only if nobody writes."""
 
     name: ClassVar[str] = "files"
     Options: ClassVar[type[msgspec.Struct]] = FilesOptions
     RestoreOptions: ClassVar[type[msgspec.Struct]] = FilesRestore
 
     def __init__(self, options: FilesOptions, site: Site = NOWHERE) -> None:
-        self._options = options
+        self._options, self._site = options, site
         self._places = [parse_place(path) for path in options.paths]
         self._exclusion = _exclusion(options)
         self._refuse_nested_urls()
@@ -81,45 +90,67 @@ class FilesSource:
         """The paths and URLs that the backup reads, symlinks above the last name resolved."""
         return sorted({place.claim for place in self._places})
 
-    def snap(self) -> AbstractAsyncContextManager[None]:
-        """Nothing is frozen. Raises :class:`SourceMissing`."""
+    def snap(self) -> AbstractAsyncContextManager[Moved]:
+        """Where local paths are read from. Raises :class:`SourceMissing`, and :class:`SourceError` where no snapshot
+        can be made that is required."""
         return self._snap()
 
     @asynccontextmanager
-    async def _snap(self) -> AsyncIterator[None]:
+    async def _snap(self) -> AsyncIterator[Moved]:
         await asyncio.to_thread(_require, self._places)
-        yield
+        paths = [place.path for place in self._places if isinstance(place, Local)]
+        if self._options.snapshot == "never" or not paths:
+            yield {}
+            return
+        required = self._options.snapshot == "required"
+        freezing = frozen_places.frozen(paths, self._site, required=required, left_out=self._is_left_out)
+        moved = await asyncio.to_thread(freezing.__enter__)
+        try:
+            yield moved
+        finally:
+            await asyncio.to_thread(freezing.__exit__, None, None, None)
 
-    def export(self, frozen: None) -> Iterator[Exported]:
+    def _is_left_out(self, path: bytes) -> bool:
+        """Whether nothing is read of a subvolume, or of what is mounted, below the paths."""
+        wanted = {place.path for place in self._places}
+        while path not in wanted:
+            if self._options.one_file_system or self._exclusion.by_path(path, directory=True):
+                return True
+            path = os.path.dirname(path)
+        return False
+
+    def export(self, frozen: Moved | None) -> Iterator[Exported]:
         """All entries. Raises :class:`SourceMissing` for a URL that vanished."""
         return self.export_rest(frozen, lambda _: None)
 
-    def export_rest(self, frozen: None, passed: Passed) -> Iterator[Exported]:
+    def export_rest(self, frozen: Moved | None, passed: Passed) -> Iterator[Exported]:
         """The same without what is passed. Of a URL all is yielded."""
         remotes = {place.path: place for place in self._places if isinstance(place, Remote)}
         if remotes:
             return self._export_remotes(remotes)
-        return iter(self._tree(passed=passed))
+        return iter(self._tree(frozen, passed=passed))
 
-    def backwards(self, frozen: None) -> Recipe | None:
+    def backwards(self, frozen: Moved | None) -> Recipe | None:
         """What makes the same in the opposite order elsewhere; of a URL nothing does."""
         if not all(isinstance(place, Local) for place in self._places):
             return None
-        return Recipe(makers.name_of(export_backwards), (msgspec.msgpack.encode(self._options),))
+        given = msgspec.msgpack.encode((self._options, [*(frozen or {}).items()]))
+        return Recipe(makers.name_of(export_backwards), (given,))
 
-    def entries_backwards(self) -> Iterator[Exported]:
+    def entries_backwards(self, frozen: Moved | None) -> Iterator[Exported]:
         """All entries of local paths, siblings in the opposite order."""
-        return iter(self._tree(backwards=True))
+        return iter(self._tree(frozen, backwards=True))
 
-    def _tree(self, **order: Any) -> LocalTree:
-        wanted = plan([place.path for place in self._places])
-        return LocalTree(wanted, self._exclusion, one_file_system=self._options.one_file_system, **order)
+    def _tree(self, frozen: Moved | None, **order: Any) -> LocalTree:
+        wanted, one_file_system = plan([place.path for place in self._places]), self._options.one_file_system
+        return LocalTree(wanted, self._exclusion, one_file_system=one_file_system, moved=frozen, **order)
 
-    def sizes(self, frozen: None) -> Iterator[int]:
+    def sizes(self, frozen: Moved | None) -> Iterator[int]:
         """The size of each file that a backup will read; of URLs, which would have to be listed twice, nothing."""
         if all(isinstance(place, Local) for place in self._places):
             wanted = plan([place.path for place in self._places])
-            tree = LocalCensus(wanted, self._exclusion, one_file_system=self._options.one_file_system)
+            one_file_system = self._options.one_file_system
+            tree = LocalCensus(wanted, self._exclusion, one_file_system=one_file_system, moved=frozen)
             for one in tree:
                 if isinstance(one, Siblings):
                     yield from (found.st_size for _, found in one.looks if stat.S_ISREG(found.st_mode))
@@ -167,9 +198,10 @@ class FilesSource:
         )
 
 
-def export_backwards(options: bytes) -> Iterator[Exported]:
+def export_backwards(given: bytes) -> Iterator[Exported]:
     """What :meth:`FilesSource.backwards` names."""
-    return FilesSource(from_msgpack(options, FilesOptions)).entries_backwards()
+    options, frozen = from_msgpack(given, _Backwards)
+    return FilesSource(options).entries_backwards(dict(frozen))
 
 
 def _owner(options: FilesRestore) -> Owner | None:

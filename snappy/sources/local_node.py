@@ -41,9 +41,9 @@ def read_xattrs(place: bytes | int) -> dict[bytes, bytes]:
     return {os.fsencode(name): os.getxattr(place, name, follow_symlinks=follow) for name in names}
 
 
-def local_entry(path: bytes, place: bytes, found: os.stat_result) -> Entry:
+def local_entry(path: bytes, place: bytes, found: os.stat_result, real: bytes | None = None) -> Entry:
     """The entry of the object at ``path``, whose ``lstat`` is ``found``; ``place`` is a name for it that the caller
-    knows to mean the same object, at least for now."""
+    knows to mean the same object, at least for now. ``real`` is where it is read from, by default ``path``."""
     node = node_of(os.path.basename(path), found)
     entry = Entry(path=path, node=node)
     try:
@@ -53,7 +53,7 @@ def local_entry(path: bytes, place: bytes, found: os.stat_result) -> Entry:
     except OSError as error:
         entry.warning = node.error = incomplete(error)  # so that it is described again
     if node.type == "file":
-        file = LocalFile(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        file = LocalFile(real or path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         entry.open, entry.changed, entry.recipe = file.open, file.changed, Recipe(LOCAL_FILE, file)
     return entry
 

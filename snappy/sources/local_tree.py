@@ -15,7 +15,7 @@ from functools import partial
 
 from snappy.errors import SourceMissing
 from snappy.repository.entries import Directory, Entry, Exported, Look, Node, NodeType, Passed, Recipe, Siblings
-from snappy.repository.paths import join, split
+from snappy.repository.paths import ROOT, join, split
 from snappy.sources.exclusion import Exclusion, Warn
 from snappy.sources.local_node import LOCAL_FOLDER, local_entry
 
@@ -23,7 +23,14 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FOLDERS = 256
 TOGETHER = 64
 """Files that are looked at before the first of them may be read."""
+OUR_SNAPSHOT = b".snappy-snapshot-"
+"""Begins the names of subvolumes that are read instead of others."""
+SUBVOLUME_INODES = (2, 256)
+"""Of a subvolume's top, and of what a snapshot has in its place."""
 HAS_PROC = os.path.isdir("/proc/self/fd")
+
+Moved = dict[bytes, bytes]
+"""By a directory's path, where it and all below it are read from; never through a symlink."""
 
 
 @dataclass
@@ -49,11 +56,22 @@ class Folder:
     """One open directory of the walk, and the names in it that are still to be visited.
 
     ``whole`` says that everything in it is wanted; else only ``wanted``, the names on the way to something. Names in
-    ``wanted`` are never excluded. ``device`` is the one that a walk of one file system stays on.
+    ``wanted`` are never excluded. ``device`` is the one that a walk of one file system stays on. ``real`` is where it
+    is read from, and ``moved`` says so for those in it that are not read from there.
     """
 
-    def __init__(self, path: bytes, found: os.stat_result, handle: int, wanted: Wanted | None, whole: bool) -> None:
+    def __init__(
+        self,
+        path: bytes,
+        found: os.stat_result,
+        handle: int,
+        wanted: Wanted | None,
+        whole: bool,
+        real: bytes,
+        moved: Moved | None,
+    ) -> None:
         self.path, self.found, self.handle, self.whole = path, found, handle, whole
+        self.real, self.moved = real, moved or {}
         self.device = found.st_dev
         self.wanted = wanted.children if wanted else {}
         self.names: Iterator[bytes] = iter(())
@@ -61,12 +79,23 @@ class Folder:
 
     def place(self, name: bytes) -> bytes:
         """A path for ``name`` that stays true when directories above are moved."""
-        return b"/proc/self/fd/%d/%s" % (self.handle, name) if HAS_PROC else join(self.path, name)
+        if name in self.moved:
+            return self.moved[name]
+        return b"/proc/self/fd/%d/%s" % (self.handle, name) if HAS_PROC else join(self.real, name)
+
+    def real_of(self, name: bytes) -> bytes:
+        """Where ``name`` is read from."""
+        return self.moved.get(name) or join(self.real, name)
+
+    def enter(self, name: bytes, found: os.stat_result) -> int:
+        """Open the directory ``name`` that ``lstat`` found. Raises ``OSError``."""
+        moved = self.moved.get(name)
+        return open_folder(moved, found, None) if moved else open_folder(name, found, self.handle)
 
     def reopen(self) -> None:
         """Open again what was closed to save descriptors. Raises ``OSError``."""
         if not self.is_open:
-            self.handle = open_folder(self.path, self.found, None)
+            self.handle = open_folder(self.real, self.found, None)
             self.is_open = True
 
     def close(self) -> None:
@@ -96,7 +125,12 @@ class LocalTree:
         one_file_system: bool = False,
         passed: Passed = lambda _: None,
         backwards: bool = False,
+        moved: Moved | None = None,
     ) -> None:
+        self._root = (moved or {}).get(ROOT, ROOT)
+        self._moved: dict[bytes, Moved] = {}
+        for path, real in (moved or {}).items():
+            self._moved.setdefault(os.path.dirname(path), {})[os.path.basename(path)] = real
         self._passed, self._backwards = passed, backwards
         self._wanted, self._exclusion, self._one_file_system = wanted, exclusion, one_file_system
         self._may_leave_out = one_file_system or bool(exclusion)
@@ -113,8 +147,9 @@ class LocalTree:
 
     def _push_root(self) -> None:
         try:
-            handle = open_folder(b"/", None, None)
-            root = Folder(b"/", os.fstat(handle), handle, self._wanted, self._wanted.whole)
+            handle = open_folder(self._root, None, None)
+            wanted, moved = self._wanted, self._moved.get(ROOT)
+            root = Folder(ROOT, os.fstat(handle), handle, wanted, wanted.whole, self._root, moved)
             self._push(root)
             root.names = iter(self._names(root, lambda _: None))
         except OSError as error:
@@ -148,7 +183,10 @@ class LocalTree:
         wanted = folder.wanted and name in folder.wanted
         try:
             folder.reopen()
-            found = os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
+            is_moved = folder.moved and name in folder.moved
+            found = (
+                os.lstat(folder.moved[name]) if is_moved else os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
+            )
         except FileNotFoundError:
             return _unreadable(join(folder.path, name), "it vanished") if wanted else None
         except OSError as error:
@@ -156,7 +194,7 @@ class LocalTree:
         return None if self._may_leave_out and not wanted and self._left_out(folder, name, found) else found
 
     def _siblings(self, folder: Folder, files: list[Look]) -> Siblings:
-        return Siblings(folder.path, files, partial(self._describe, folder), Recipe(LOCAL_FOLDER, (folder.path,)))
+        return Siblings(folder.path, files, partial(self._describe, folder), Recipe(LOCAL_FOLDER, (folder.real,)))
 
     def _left_out(self, folder: Folder, name: bytes, found: os.stat_result) -> bool:
         is_folder = stat.S_ISDIR(found.st_mode)
@@ -172,6 +210,8 @@ class LocalTree:
             return None
         if not stat.S_ISDIR(found.st_mode):
             return _not_on_the_way(self._describe(folder, name, found), wanted)
+        if name.startswith(OUR_SNAPSHOT) and found.st_ino in SUBVOLUME_INODES:
+            return None
         directory = Directory(join(folder.path, name), found, partial(self._describe, folder, name, found))
         is_mount_point = self._one_file_system and wanted is None and found.st_dev != folder.device
         if is_mount_point:  # what is mounted there is left out, the place itself is kept
@@ -180,15 +220,16 @@ class LocalTree:
         return self._enter(folder, directory, wanted) if below is None else directory._replace(below=below)
 
     def _describe(self, folder: Folder, name: bytes, found: os.stat_result) -> Entry:
-        return local_entry(join(folder.path, name), folder.place(name), found)
+        return local_entry(join(folder.path, name), folder.place(name), found, folder.real_of(name))
 
     def _enter(self, above: Folder, directory: Directory, wanted: Wanted | None) -> Entry | Directory:
         """The directory, or its entry when there is something to be said of it."""
         warnings: list[str] = []
         try:
-            handle = open_folder(os.path.basename(directory.path), directory.found, above.handle)
+            name, path, found = os.path.basename(directory.path), directory.path, directory.found
+            handle = above.enter(name, found)
             whole = above.whole or (wanted is not None and wanted.whole)
-            folder = Folder(directory.path, directory.found, handle, wanted, whole)
+            folder = Folder(path, found, handle, wanted, whole, above.real_of(name), self._moved.get(path))
             self._push(folder)
             folder.names = iter(self._names(folder, warnings.append))
         except OSError as error:

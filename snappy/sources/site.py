@@ -107,6 +107,21 @@ class Site:
             _remove(folder)
             os.close(lock)
 
+    @contextmanager
+    def alone(self, plugin: str) -> Iterator[None]:
+        """No other process of this service is there with that plug-in. Raises :class:`SourceError`."""
+        above = self._above(plugin)
+        try:
+            above.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _open_lock(above)
+        except OSError as error:
+            raise SourceError(f"no folder to work in can be made: {above}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
     def tidy(self, plugin: str) -> None:
         """Remove the work folders of dead processes, if there are any."""
         above = self._above(plugin)

@@ -9,10 +9,12 @@ import fcntl
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+EXT4 = ("mkfs.ext4", "-q", "-F", "-m", "0")
+BTRFS = ("mkfs.btrfs", "-q", "--mixed")
 SHUT_DOWN = 0x8004587D
 """FS_IOC_SHUTDOWN of ext4 and xfs (ioctl_xfs_goingdown(2)): the file system stops at once."""
 DROP_THE_JOURNAL = 2
@@ -20,13 +22,13 @@ DROP_THE_JOURNAL = 2
 
 
 class Disk:
-    """An ext4 file system at ``place``. Made by :func:`disk`."""
+    """A file system at ``place``, ext4 or what ``make`` makes. Made by :func:`disk`."""
 
-    def __init__(self, image: Path, place: Path, size: int) -> None:
+    def __init__(self, image: Path, place: Path, size: int, make: Sequence[str]) -> None:
         self.image, self.place = image, place
         with image.open("wb") as file:
             file.truncate(size)
-        _run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+        _run(*make, str(image))
         place.mkdir()
         self.mount()
 
@@ -54,9 +56,9 @@ def _run(*command: str) -> None:
 
 
 @contextmanager
-def disk(folder: Path, size: int) -> Iterator[Disk]:
+def disk(folder: Path, size: int, make: Sequence[str] = EXT4) -> Iterator[Disk]:
     """A disk of ``size`` bytes, mounted at ``folder/disk`` for the length of the context."""
-    made = Disk(folder / "image", folder / "disk", size)
+    made = Disk(folder / "image", folder / "disk", size, make)
     try:
         yield made
     finally:

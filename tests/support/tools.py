@@ -72,6 +72,11 @@ def has_loop_device() -> bool:
     return subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode == 0
 
 
+def has_btrfs() -> bool:
+    """The kernel knows a file system once its module is loaded, which a first mount does."""
+    return bool(shutil.which("mkfs.btrfs")) and "btrfs" in Path("/proc/filesystems").read_text() and has_loop_device()
+
+
 def has_fuse() -> bool:
     return os.access("/dev/fuse", os.R_OK | os.W_OK) and bool(find_library("fuse3") or find_library("fuse"))
 
@@ -96,6 +101,7 @@ NEEDS = (
     Need("redis", redis, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
     Need("needs_root", is_root, "", "run the tests as root"),
+    Need("btrfs", has_btrfs, "", "run the tests as root where loop devices and btrfs may be mounted"),
     Need("loop", has_loop_device, "", "run the tests as root where loop devices may be made"),
 )
 
