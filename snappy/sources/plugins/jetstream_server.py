@@ -127,7 +127,7 @@ class Connection:
         if self.loop.is_closed():
             return
         with suppress(Exception):
-            asyncio.run_coroutine_threadsafe(self.nc.close(), self.loop).result(CONNECT_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._shut(), self.loop).result(CONNECT_SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -157,6 +157,15 @@ class Connection:
                 f"the NATS server {self.name} does not answer: {self._said or error or type(error).__name__}",
                 hint="look whether it runs, and at the plug-in's settings at the source service",
             ) from error
+
+    async def _shut(self) -> None:
+        """Nothing goes on after that. Who asks for something later hears that the connection is lost."""
+        await self.nc.close()
+        await self._on_lost()
+        left = list(self._waiting)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _watched(self, work: Coroutine[Any, Any, Result]) -> Result:
         """What ends with the connection."""
@@ -196,7 +205,7 @@ class Connection:
 
     def begin(self, work: Callable[[], Awaitable[Any]]) -> None:
         """As :meth:`soon`."""
-        task = asyncio.ensure_future(_quietly(work()))
+        task = self.loop.create_task(_quietly(work))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
@@ -252,9 +261,9 @@ def _is_denial(said: str) -> bool:
     return any(word in said.lower() for word in ("violation", "authoriz", "authentic"))
 
 
-async def _quietly(work: Awaitable[Any]) -> None:
+async def _quietly(work: Callable[[], Awaitable[Any]]) -> None:
     with suppress(NatsError, OSError, SnappyError):
-        await work
+        await work()
 
 
 def _options(settings: JetstreamSettings) -> dict[str, Any]:
