@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import BadOptions, JobCancelled, SourceDenied, SourceError, SourceMissing, SourceUnavailable
+from snappy.errors import BadOptions, Damaged, JobCancelled, SourceDenied, SourceError, SourceMissing, SourceUnavailable
 from snappy.repository import repo
+from snappy.repository.entries import Node
 from snappy.repository.keys import ScryptCost
 from snappy.sources import programs
 from snappy.sources.databases import Names
+from snappy.sources.plugins.mariadb import MariaDbSource
+from snappy.sources.plugins.mariadb_sink import DatabaseSink, MariaDbRestore
 from tests.support.mariadb import ACCOUNTS, EACH, Ledger, MariaDb, secret
 from tests.support.plugin_jobs import Jobs
 
 pytestmark = pytest.mark.mariadb
 
 MIB = 1 << 20
+PLACE = b"/mariadb/main/databases/shop/tables.sql"
+NODE = Node(name=b"tables.sql", type="file")
 SHOP = (
     "CREATE DATABASE shop CHARACTER SET latin2 COLLATE latin2_czech_cs",
     "USE shop",
@@ -278,6 +283,37 @@ async def test_a_job_that_is_cancelled_leaves_nothing(server: MariaDb, jobs: Job
         await jobs.restore(server="main", databases={"bank": "other"}, end_after=MIB)
     assert (server.leftovers(), jobs.leftovers()) == ([], [])
     assert server.databases() == {"bank"}
+
+
+@pytest.fixture
+def sink(server: MariaDb, jobs: Jobs) -> Iterator[DatabaseSink]:
+    with closing(MariaDbSource.import_(MariaDbRestore(server="main"), (), jobs.site)) as sink:
+        yield sink
+
+
+def test_a_dump_that_breaks_off_leaves_nothing(server: MariaDb, sink: DatabaseSink) -> None:
+    def content() -> Iterator[bytes]:
+        yield b"CREATE TABLE goods (id int);\nINSERT INTO goods VALUES (1);\nINSERT INTO goods VAL"
+        raise Damaged("the rest is lost")
+
+    with pytest.raises(Damaged):
+        sink.receive(PLACE, NODE, content())
+    sink.close()
+    assert (server.databases(), server.leftovers()) == (set(), [])
+
+
+def test_a_dump_that_ends_amid_a_statement_is_refused(server: MariaDb, sink: DatabaseSink) -> None:
+    with pytest.raises(SourceError, match="syntax"):
+        sink.receive(PLACE, NODE, iter([b"CREATE TABLE goods (id int);\nINSERT INTO goods VAL"]))
+    sink.close()
+    assert server.databases() == set()
+
+
+def test_a_dump_runs_no_programs(server: MariaDb, sink: DatabaseSink, tmp_path: Path) -> None:
+    for begun in ("system ", "\\! ", "\\T ", "tee "):
+        with pytest.raises(SourceError):
+            sink.receive(PLACE, NODE, iter([f"{begun}touch {tmp_path}/made\n;\n".encode()]))
+    assert not (tmp_path / "made").exists()
 
 
 async def test_what_a_dead_restore_left_goes_and_what_a_live_one_makes_stays(server: MariaDb, jobs: Jobs) -> None:
