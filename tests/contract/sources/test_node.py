@@ -72,13 +72,13 @@ class TestNode(SourceContract):
         self.program = _program(example)
 
 
-@pytest.mark.parametrize("program", restic.PROGRAMS)
+@pytest.mark.restic_newest
 async def test_the_real_restic_reads_what_it_wrote_and_it_reads_what_restic_wrote(
-    ground: NodeGround, example: Path, tmp_path: Path, program: str
+    ground: NodeGround, example: Path, tmp_path: Path
 ) -> None:
     ground.wipe()
     ground.fill(LARGE // 2)
-    judge = restic.Restic(program, tmp_path / "vault", "right", tmp_path / "cache")
+    judge = _judge(tools.newest_restic(), tmp_path)
     async with running(tmp_path, example) as site:
         await site.done("backup", options=ground.options(), init=True)
         await asyncio.to_thread(judge.check)
@@ -134,6 +134,10 @@ def _program(example: Path) -> Sequence[str]:
     return ("node", str(example / "main.mjs"))
 
 
+def _judge(program: str | None, folder: Path) -> restic.Restic:
+    return restic.Restic(str(program), folder / "vault", "right", folder / "cache")
+
+
 async def _ended(site: SourceSite, kind: str, command: dict[str, Any]) -> JobRecord:
     job = await site.client.submit(kind, {"source": "site", "target": "vault"} | command)
     return await site.client.wait(job.id, poll=0.5)
@@ -141,3 +145,48 @@ async def _ended(site: SourceSite, kind: str, command: dict[str, Any]) -> JobRec
 
 def _code(record: JobRecord) -> str:
     return record.error.code if record.error else ""
+
+
+@pytest.mark.long
+@pytest.mark.restic
+async def test_a_target_that_is_started_anew_amid_a_backup_interrupts_nothing(
+    ground: NodeGround, example: Path, tmp_path: Path
+) -> None:
+    ground.wipe()
+    ground.fill(LARGE)
+    async with running(tmp_path, example) as site:
+        await site.throttle("4M")
+        job = await site.started("backup", options=ground.options(), init=True)
+        await site.amid(job)
+        await site.throttle("")
+        record = await site.client.wait(job.id)
+        assert record.state is State.SUCCEEDED, record.error
+        assert len(record.attempts) == 1
+        assert site.leftovers() == []
+        await site.done("restore", options=ground.restore_options(True))
+    assert ground.content(True) == ground.content(False)
+    await asyncio.to_thread(_judge(tools.restic(), tmp_path).check)
+
+
+@pytest.mark.long
+@pytest.mark.restic
+async def test_what_an_attempt_finished_that_was_lost_is_taken_for_the_job_s_own(
+    ground: NodeGround, example: Path, tmp_path: Path
+) -> None:
+    ground.wipe()
+    ground.fill(LARGE)
+    judge = _judge(tools.restic(), tmp_path)
+    async with running(tmp_path, example) as site:
+        await site.throttle("4M")
+        async with site.own_process() as process:
+            job = await site.started("backup", options=ground.options(), init=True)
+            await site.amid(job)
+            process.kill()
+        await asyncio.to_thread(judge.run, "backup", str(ground.here), "--tag", f"snappy-job:{job.id}")
+        await site.throttle("")
+        async with site.own_process():
+            await site.attempted_again(job)
+        record = await site.client.get(job.id)
+    snapshots = judge.json("snapshots")
+    assert record.result
+    assert [one["id"] for one in snapshots] == [record.result.snapshot]
