@@ -8,6 +8,7 @@ The snapshot holds ``/jetstream/<server>/<stream>/``, as the ``nats`` program's 
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ WILDCARDS = frozenset("*?[")
 ARCHIVES = (2, 15)
 """Servers from here on put messages into an archive of their own, from streams in memory, too; older ones the files of
 their store into a tar file."""
+OVERWRITTEN = "messages were overwritten or deleted while it was read: those keys may be missing"
 IN_MEMORY = "the server makes no snapshot of a stream that is in memory; one of NATS 2.15 or newer does"
 
 
@@ -128,12 +130,14 @@ class JetstreamSource:
 
     def _stream(self, folder: str, name: str, connection: Connection) -> Iterator[Entry]:
         begin = partial(Snapshot, connection, name, consumers=self._options.consumers, check=self._options.check)
-        begun = _Begun(begin)
+        begun = _Begun(begin, connection, is_named=name in self._options.streams)
         file = f"{folder}/backup.json".encode()
         yield list(folders_above(file))[-1]
         yield stream(file, lambda: io.BytesIO(begun.about()))
         ending = "arc" if _has_archives(connection) else "tar"
-        yield stream(f"{folder}/stream.{ending}.s2".encode(), begun.open)
+        data = stream(f"{folder}/stream.{ending}.s2".encode(), begun.open)
+        data.changed = begun.changed
+        yield data
 
     def interrupt(self) -> None:
         """Wait for the server no more."""
@@ -154,8 +158,9 @@ class JetstreamSource:
 class _Begun:
     """The snapshot of a stream, which begins when the first of its two files is asked for."""
 
-    def __init__(self, begin: Callable[[], Snapshot]) -> None:
-        self._begin, self._lock = begin, threading.Lock()
+    def __init__(self, begin: Callable[[], Snapshot], connection: Connection, *, is_named: bool) -> None:
+        self._begin, self._connection, self._is_named = begin, connection, is_named
+        self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
 
     def about(self) -> bytes:
@@ -165,9 +170,26 @@ class _Begun:
     def open(self) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(self._get(), MIB))
 
+    def changed(self) -> str:
+        """JetStream reads what is there when its turn comes. Where a message takes the place of another, what was
+        overwritten amid that is in the snapshot neither as it was nor as it is."""
+        begun = self._get()
+        if begun.config.get("max_msgs_per_subject", -1) <= 0 and not begun.config.get("allow_rollup_hdrs"):
+            return ""
+        try:
+            now = self._connection.ask(f"STREAM.INFO.{begun.config['name']}")["state"]
+        except SourceMissing:
+            return "it was removed while it was read"
+        return OVERWRITTEN if _gone(now) > _gone(begun.state) else ""
+
     def _get(self) -> Snapshot:
         with self._lock:
-            self._snapshot = self._snapshot or self._begin()
+            try:
+                self._snapshot = self._snapshot or self._begin()
+            except SourceMissing as error:
+                if self._is_named:
+                    raise
+                raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile") from error
             return self._snapshot
 
 
@@ -186,6 +208,11 @@ def _streams(connection: Connection) -> Iterator[Answer]:
 def _has_archives(connection: Connection) -> bool:
     version = connection.nc.connected_server_version
     return (version.major, version.minor) >= ARCHIVES
+
+
+def _gone(state: Answer) -> int:
+    """How many messages there were that there are not."""
+    return int(state["last_seq"]) - int(state["messages"])
 
 
 def _is_pattern(name: str) -> bool:
