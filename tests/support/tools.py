@@ -62,6 +62,10 @@ def redis() -> str | None:
     return shutil.which("redis-server")
 
 
+def etcd() -> bool:
+    return bool(shutil.which("etcd") and shutil.which("etcdctl"))
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 
@@ -99,6 +103,7 @@ NEEDS = (
     Need("postgres", postgres, MAKE_SERVICES),
     Need("ceph", ceph, MAKE_SERVICES),
     Need("redis", redis, MAKE_SERVICES),
+    Need("etcd", etcd, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
     Need("needs_root", is_root, "", "run the tests as root"),
     Need("btrfs", has_btrfs, "", "run the tests as root where loop devices and btrfs may be mounted"),

@@ -1,0 +1,330 @@
+"""Restores of an etcd cluster: a data folder that a member starts on, or keys in a cluster that runs.
+
+While keys are restored, ``snappy-restore/<service>/<work folder>`` says below which prefix. One whose work folder is no
+more was left by a restore that died: the next one removes it, with all keys below that prefix, for there were none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from snappy import log
+from snappy.errors import AttemptOver, BadOptions, Damaged, NoSpace, ProgramFailed, SnappyError, SourceMissing
+from snappy.repository.entries import Node
+from snappy.repository.format import MIB
+from snappy.repository.paths import shown
+from snappy.sources.data_folders import UNFINISHED, check_empty, give, new_folder, of_system
+from snappy.sources.plugins.etcd_cluster import PLUGIN, Cluster, Member, in_base64, span
+from snappy.sources.plugins.etcd_file import Key, SnapshotFile
+from snappy.sources.programs import Program
+from snappy.sources.site import Site
+
+FOLDER = "/etcd/{}"
+LAYOUT = re.compile(r"/etcd/[^/]+/(about\.json|snapshot\.db)")
+ABOUT = "about.json"
+SNAPSHOT = "snapshot.db"
+DATA = "data"
+DIGEST = 32
+"""Bytes of the SHA-256 at the end of a snapshot, of all before it."""
+OURS = b"snappy-restore/"
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+BATCH_KEYS = 100
+BATCH_BYTES = MIB // 2
+"""A cluster takes 128 changes and 1.5 MiB at a time, unless it is told otherwise."""
+
+_log = log.get(__name__)
+
+
+class EtcdRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Into which cluster, or which data folder."""
+
+    cluster: Annotated[str, Meta(description="one that runs, by its name in the configuration")] = "default"
+    prefix: Annotated[str, Meta(description="the keys that begin so; empty: all")] = ""
+    into: Annotated[str | None, Meta(description="what they begin with instead; none: they keep their names")] = None
+    overwrite: Annotated[bool, Meta(description="first remove the keys that begin so in the cluster")] = False
+    to: Annotated[str, Meta(description="instead: the absolute path of a data folder, empty or not there")] = ""
+    name: Annotated[str, Meta(description="of that folder's member")] = "default"
+    initial_cluster: Annotated[
+        str, Meta(description="all members of the new cluster, as etcd's --initial-cluster; empty: this one alone")
+    ] = ""
+    initial_cluster_token: Annotated[str, Meta(description="as etcd's; each new cluster needs one of its own")] = (
+        "etcd-cluster"
+    )
+    peer_urls: Annotated[str, Meta(description="as etcd's --initial-advertise-peer-urls")] = "http://localhost:2380"
+
+    @property
+    def goal(self) -> str:
+        """What the keys begin with that are restored."""
+        return self.prefix if self.into is None else self.into
+
+    @property
+    def claim(self) -> str:
+        """How rules name the keys of the cluster that it may change."""
+        return f"{PLUGIN}://{self.cluster}" + (f"/{quote(self.goal, safe='')}" if self.goal else "")
+
+
+class _FileSink(ABC):
+    """See :class:`snappy.repository.entries.StreamSink`. The snapshot goes into a file, and is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SNAPSHOT
+        self._is_whole = False
+
+    def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
+        layout = LAYOUT.fullmatch(shown(path))
+        if layout is None or self._is_whole:
+            raise BadOptions(
+                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
+                hint="restore it with the plug-in that it came from, or with `files`",
+            )
+        if layout[1] == ABOUT:
+            for _ in content:
+                pass
+            return []
+        try:
+            self._write(content)
+        except OSError as error:
+            raise of_system(error) from error
+        self._is_whole = True
+        return []
+
+    def _write(self, content: Iterator[bytes]) -> None:
+        digest, end = hashlib.sha256(), b""
+        with os.fdopen(os.open(self._path, FLAGS, 0o600), "wb") as file:
+            for piece in content:
+                file.write(piece)
+                known = end + piece
+                digest.update(memoryview(known)[:-DIGEST])
+                end = known[-DIGEST:]
+        if digest.digest() != end:
+            raise Damaged("the snapshot does not end with its own SHA-256")
+
+    def finish(self) -> list[str]:
+        if not self._is_whole:
+            raise SourceMissing(f"there is no {SNAPSHOT} in what was chosen of the backup")
+        self._restore()
+        return []
+
+    @abstractmethod
+    def _restore(self) -> None:
+        """Make something of the file."""
+
+
+class FolderSink(_FileSink):
+    """Makes a data folder, by etcd's own program. ``to`` is absolute, its symlinks resolved."""
+
+    def __init__(self, cluster: Cluster, options: EtcdRestore, to: bytes) -> None:
+        self._options, self._to, self._beside = options, to, to + UNFINISHED
+        self._program = cluster.program()
+        self._running: Program | None = None
+        self._is_over = False
+        super().__init__(Path(os.fsdecode(self._beside)))
+        check_empty(to)
+        with ExitStack() as held:
+            held.callback(shutil.rmtree, self._beside, ignore_errors=True)
+            held.callback(os.close, new_folder(self._beside))
+            self._held = held.pop_all()
+
+    def _restore(self) -> None:
+        made = self._path.with_name(DATA)
+        self._running = Program(
+            [self._program, *self._words(made)], environment={"ETCDCTL_API": "3"}, stdout=subprocess.DEVNULL
+        )
+        if self._is_over:
+            raise AttemptOver
+        with _explained():
+            self._running.wait()
+        try:
+            self._give(made)
+            check_empty(self._to)
+            os.replace(made, self._to)
+        except OSError as error:
+            raise of_system(error) from error
+
+    def _words(self, made: Path) -> list[str]:
+        given = self._options
+        return [
+            "snapshot",
+            "restore",
+            str(self._path),
+            f"--data-dir={made}",
+            f"--name={given.name}",
+            f"--initial-cluster={given.initial_cluster or f'{given.name}={given.peer_urls}'}",
+            f"--initial-cluster-token={given.initial_cluster_token}",
+            f"--initial-advertise-peer-urls={given.peer_urls}",
+        ]
+
+    def _give(self, made: Path) -> None:
+        """To whom the place belongs already, or the folder above it."""
+        found = os.stat(self._to if os.path.isdir(self._to) else os.path.dirname(self._to))
+        if os.geteuid() == 0:
+            give(os.fsencode(made), found.st_uid, found.st_gid)
+        os.chmod(made, 0o700)
+
+    def interrupt(self) -> None:
+        """End the program."""
+        self._is_over = True
+        if self._running:
+            self._running.end()
+
+    def close(self) -> None:
+        if self._running:
+            self._running.kill()
+        self._held.close()
+
+
+class KeySink(_FileSink):
+    """Puts keys into a cluster that runs, when all of the snapshot is there."""
+
+    def __init__(self, cluster: Cluster, options: EtcdRestore, site: Site) -> None:
+        self._cluster, self._options = cluster, options
+        self._goal = options.goal.encode()
+        self._is_over = self._is_begun = False
+        self._member: Member | None = None
+        if self._goal.startswith(OURS):
+            raise BadOptions(f"keys that begin with {OURS.decode()} are the plug-in's own")
+        with ExitStack() as held:
+            folder = held.enter_context(site.work_folder(PLUGIN))
+            super().__init__(folder)
+            whose = OURS + f"{site.name}/".encode()
+            self._mark = whose + folder.name.encode()
+            member = cluster.connect()
+            _remove_left(member, whose, folder.parent)
+            self._check_free(member)
+            self._held = held.pop_all()
+
+    def _restore(self) -> None:
+        self._member = member = self._cluster.connect()
+        with SnapshotFile(self._path) as snapshot:
+            keys = (key for key in snapshot.keys(self._options.prefix.encode()) if not key.name.startswith(OURS))
+            self._check_free(member)
+            self._begin(member)
+            leases: dict[int, str] = {}
+            for batch in _batches(keys):
+                if self._is_over:
+                    raise AttemptOver
+                for number in {key.lease for key in batch if key.lease} - set(leases):
+                    granted = member.ask("lease/grant", TTL=str(max(1, snapshot.leases.get(number, 1))))
+                    leases[number] = granted["ID"]
+                self._put(member, batch, leases)
+        _delete(member, self._mark, self._mark + b"\0")
+        self._is_begun = False
+
+    def _begin(self, member: Member) -> None:
+        member.ask("kv/put", key=in_base64(self._mark), value=in_base64(self._goal))
+        self._is_begun = True
+        if self._options.overwrite:
+            _empty(member, self._goal)
+
+    def _put(self, member: Member, batch: list[Key], leases: dict[int, str]) -> None:
+        """In one transaction."""
+        skipped = len(self._options.prefix.encode())
+        puts = [
+            {
+                "request_put": {
+                    "key": in_base64(self._goal + key.name[skipped:]),
+                    "value": in_base64(key.value),
+                    "lease": leases.get(key.lease, "0"),
+                }
+            }
+            for key in batch
+        ]
+        member.ask("kv/txn", success=puts)
+
+    def interrupt(self) -> None:
+        """Put no more."""
+        self._is_over = True
+        if self._member:
+            self._member.interrupt()
+
+    def close(self) -> None:
+        with self._held:
+            if self._is_begun:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        try:
+            member = self._cluster.connect()
+            _empty(member, self._goal)
+            _delete(member, self._mark, self._mark + b"\0")
+        except SnappyError as error:
+            _log.warning("unfinished keys stay until the next restore", reason=error.message)
+
+    def _check_free(self, member: Member) -> None:
+        if self._options.overwrite:
+            return
+        for begin, end in _around(self._goal):
+            if member.ask("kv/range", key=in_base64(begin), range_end=in_base64(end), limit="1").get("kvs"):
+                raise BadOptions(
+                    f"the cluster {self._cluster.name} has keys that begin with {self._options.goal!r}",
+                    hint="restore them into another prefix, into: other/, or with overwrite",
+                )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Where the program had no room, that is said."""
+    try:
+        yield
+    except ProgramFailed as error:
+        if "no space left" in error.message:
+            raise NoSpace("no room to restore to", hint="free space where the data folder is to be") from error
+        raise
+
+
+def _around(prefix: bytes) -> list[tuple[bytes, bytes]]:
+    """The spans of all keys that begin so, but for ours."""
+    begin, end = span(prefix)
+    if not prefix or OURS.startswith(prefix):
+        return [(begin, OURS), (span(OURS)[1], end)]
+    return [(begin, end)]
+
+
+def _empty(member: Member, prefix: bytes) -> None:
+    for begin, end in _around(prefix):
+        _delete(member, begin, end)
+
+
+def _delete(member: Member, begin: bytes, end: bytes) -> None:
+    member.ask("kv/deleterange", key=in_base64(begin), range_end=in_base64(end))
+
+
+def _remove_left(member: Member, whose: bytes, work: Path) -> None:
+    """What restores of this service began that are no more."""
+    begin, end = span(whose)
+    found = member.ask("kv/range", key=in_base64(begin), range_end=in_base64(end))
+    for mark in found.get("kvs", []):
+        name = b64decode(mark["key"])
+        if not (work / os.fsdecode(name.removeprefix(whose))).exists():
+            _empty(member, b64decode(mark.get("value", "")))
+            _delete(member, name, name + b"\0")
+            _log.info("removed what a dead restore left", mark=shown(name))
+
+
+def _batches(keys: Iterator[Key]) -> Iterator[list[Key]]:
+    """Of few keys and few bytes each, or of a key alone."""
+    batch: list[Key] = []
+    total = 0
+    for key in keys:
+        size = len(key.name) + len(key.value)
+        if batch and (len(batch) == BATCH_KEYS or total + size > BATCH_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(key)
+        total += size
+    if batch:
+        yield batch
