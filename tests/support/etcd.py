@@ -29,29 +29,30 @@ class Etcd:
     """A running member, alone in its cluster. ``root`` may do everything, with ``password``, once :meth:`secure` was
     called."""
 
-    def __init__(self, folder: Path, ports: list[int], words: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, ports: list[int], words: tuple[str, ...], tls: dict[str, str]) -> None:
         self.folder, self._words = folder, words
-        self.url, self.peer = (f"http://127.0.0.1:{port}" for port in ports)
+        self.url, self.peer = (f"{'https' if tls else 'http'}://localhost:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
         self.data = folder / "data"
         self.password = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
         self._is_secured = False
-        self._member = Member(EtcdSettings(url=self.url))
+        self._member = Member(EtcdSettings(url=self.url, ca=tls.get("cert", ""), **tls))
 
     @classmethod
     @contextmanager
-    def running(cls, *words: str) -> Iterator[Self]:
+    def running(cls, *words: str, tls: dict[str, str] | None = None) -> Iterator[Self]:
         """One that is empty."""
-        with cls.prepared(*words) as server:
+        with cls.prepared(*words, tls=tls) as server:
             server.start()
             yield server
 
     @classmethod
     @contextmanager
-    def prepared(cls, *words: str) -> Iterator[Self]:
-        """The same, to be started later. ``words`` are further arguments."""
+    def prepared(cls, *words: str, tls: dict[str, str] | None = None) -> Iterator[Self]:
+        """The same, to be started later. ``words`` are further arguments, ``tls`` the files of a client's ``cert`` and
+        ``key``, if it needs any."""
         with held_ports(2) as ports, tempfile.TemporaryDirectory(prefix="snappy-etcd-") as folder:
-            server = cls(Path(folder), ports, words)
+            server = cls(Path(folder), ports, words, tls or {})
             try:
                 yield server
             finally:
@@ -136,12 +137,9 @@ class Etcd:
         """Keys under names of ours."""
         return list(self.found("snappy-restore/"))
 
-    def snapshot(self, path: Path) -> None:
-        """As etcd's own program makes it."""
-        words = ["etcdctl", f"--endpoints={self.url}", "snapshot", "save", str(path)]
-        if self._is_secured:
-            words.insert(1, f"--user=root:{self.password}")
-        subprocess.run(words, check=True, capture_output=True, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"})
+    def lease_of(self, key: str) -> str:
+        (found,) = self.member().ask("kv/range", key=in_base64(key.encode()))["kvs"]
+        return str(found.get("lease", "0"))
 
     def status(self, path: Path) -> dict[str, Any]:
         """What etcd's own program says of a snapshot."""

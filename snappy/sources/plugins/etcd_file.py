@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -55,26 +56,35 @@ class Key(NamedTuple):
     """0: none."""
 
 
+class _Message(NamedTuple):
+    """Fields by their numbers."""
+
+    numbers: dict[int, int]
+    texts: dict[int, bytes]
+
+
 class SnapshotFile:
     """The keys of a snapshot, to be closed. Raises :class:`Damaged`."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._met = 0
         self.revision = 0
         """Of the last change."""
         try:
-            self._page_size, root = self._head()
-            self._buckets = {item.key: item for item in self._below(root * self._page_size) if item.is_bucket}
-            self._places = self._latest()
-            self.leases = self._found_leases()
-            """Seconds that each lives, by its number."""
-        except (struct.error, IndexError) as error:
-            self._data.close()
-            raise Damaged("the snapshot cannot be read as an etcd member's file") from error
+            with _explained():
+                self._read()
         except BaseException:
             self._data.close()
             raise
+
+    def _read(self) -> None:
+        self._page_size, root = self._head()
+        self._buckets = {item.key: item for item in self._below(root * self._page_size) if item.is_bucket}
+        self._places = self._latest()
+        self.leases = self._found_leases()
+        """Seconds that each lives, by its number."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,11 +95,9 @@ class SnapshotFile:
     def keys(self, prefix: bytes) -> Iterator[Key]:
         """All that begin so, sorted."""
         for name in sorted(name for name in self._places if name.startswith(prefix)):
-            fields = self._fields(*self._places[name])
-            value, lease = fields.get(KEY_VALUE, b""), fields.get(KEY_LEASE, 0)
-            assert isinstance(value, bytes)
-            assert isinstance(lease, int)
-            yield Key(name, value, lease)
+            with _explained():
+                found = self._message(*self._places[name])
+            yield Key(name, found.texts.get(KEY_VALUE, b""), found.numbers.get(KEY_LEASE, 0))
 
     def _head(self) -> tuple[int, int]:
         """The size of a page, and the number of the root's. What a member sends begins with the newest of its two."""
@@ -99,9 +107,10 @@ class SnapshotFile:
         return page_size, root
 
     def _below(self, offset: int, depth: int = 0) -> Iterator[Item]:
-        """The items of the tree whose root is the page there."""
+        """The items of the tree whose root is the page there. No page is met twice."""
         _, flags, count, _ = PAGE.unpack_from(self._data, offset)
-        if depth > DEEPEST or not flags & (IS_BRANCH | IS_LEAF):
+        self._met += 1
+        if depth > DEEPEST or self._met * PAGE.size > len(self._data) or not flags & (IS_BRANCH | IS_LEAF):
             raise Damaged("the snapshot's pages do not make up a tree")
         here = offset + PAGE.size
         for _ in range(count):
@@ -128,8 +137,7 @@ class SnapshotFile:
         """Where each key is that was not removed; changes come in the order of their revisions."""
         places: dict[bytes, tuple[int, int]] = {}
         for item in self._bucket(b"key"):
-            name = self._fields(item.offset, item.size, KEY_NAME)[KEY_NAME]
-            assert isinstance(name, bytes)
+            name = self._message(item.offset, item.size, KEY_NAME).texts.get(KEY_NAME, b"")
             self.revision = int.from_bytes(item.key[:8], "big")
             if len(item.key) == TOMBSTONE:
                 places.pop(name, None)
@@ -140,23 +148,23 @@ class SnapshotFile:
     def _found_leases(self) -> dict[int, int]:
         found = {}
         for item in self._bucket(b"lease"):
-            seconds = self._fields(item.offset, item.size).get(LEASE_SECONDS, 0)
-            found[int.from_bytes(item.key, "big", signed=True)] = int(seconds)
+            seconds = self._message(item.offset, item.size).numbers.get(LEASE_SECONDS, 0)
+            found[int.from_bytes(item.key, "big", signed=True)] = seconds
         return found
 
-    def _fields(self, offset: int, size: int, last: int = 1 << 30) -> dict[int, int | bytes]:
-        """Those of a message that are numbers or bytes, up to the ``last``, by their numbers."""
-        found: dict[int, int | bytes] = {}
+    def _message(self, offset: int, size: int, last: int = 1 << 30) -> _Message:
+        """Its fields up to the ``last``."""
+        found = _Message({}, {})
         here, end = offset, offset + size
         while here < end:
             tag, here = self._varint(here)
             number, kind = tag >> 3, tag & 7
             if kind == VARINT:
-                found[number], here = self._varint(here)
+                found.numbers[number], here = self._varint(here)
             elif kind == TEXT:
                 length, here = self._varint(here)
-                found[number] = self._data[here : here + length]
-                here += length
+                found.texts[number] = self._data[here : here + length]
+                here += max(0, length)
             elif kind in (FIXED64, FIXED32):
                 here += 8 if kind == FIXED64 else 4
             else:
@@ -167,10 +175,20 @@ class SnapshotFile:
 
     def _varint(self, here: int) -> tuple[int, int]:
         """A number, with its sign as 64 bits have it, and where it ends."""
-        value = shift = 0
-        while True:
+        value = 0
+        for shift in range(0, 70, 7):
             byte = self._data[here]
+            here += 1
             value |= (byte & 0x7F) << shift
-            here, shift = here + 1, shift + 7
             if byte < 0x80:
                 return (value - (1 << 64) if value >> 63 else value), here
+        raise Damaged("the snapshot holds what is no number")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What is no such file leads anywhere."""
+    try:
+        yield
+    except (struct.error, IndexError, OverflowError) as error:
+        raise Damaged("the snapshot cannot be read as an etcd member's file") from error

@@ -3,7 +3,6 @@ do what, and what dead restores leave."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from snappy.sources.plugins.redis import RedisOptions, RedisSource
 from snappy.sources.plugins.redis_copy import BATCH_BYTES
 from snappy.sources.plugins.redis_sink import RedisRestore
 from snappy.sources.site import Site
+from tests.support.certificates import make_certificate
 from tests.support.ports import held_ports
 from tests.support.redis import Redis
 
@@ -229,9 +229,3 @@ async def test_what_is_no_backup_of_redis_is_refused(site: Site) -> None:
         restore({}, site)
     with pytest.raises(BadOptions, match="into one"):
         restore({}, site, databases={"0": 1, "2": 1})
-
-
-def make_certificate(folder: Path) -> None:
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    words += ["-keyout", f"{folder}/key", "-out", f"{folder}/cert", "-subj", "/CN=localhost"]
-    subprocess.run([*words, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)

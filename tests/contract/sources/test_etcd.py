@@ -1,0 +1,243 @@
+"""What is etcd's own, with a real server: its file, leases, prefixes, data folders, and what dead restores leave."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snappy.errors import BadOptions, Damaged, JobError, SourceDenied, SourceError, SourceUnavailable
+from snappy.repository.entries import Node
+from snappy.sources.plugins.etcd import EtcdOptions, EtcdSource
+from snappy.sources.plugins.etcd_cluster import in_base64
+from snappy.sources.plugins.etcd_file import SnapshotFile
+from snappy.sources.plugins.etcd_sink import EtcdRestore
+from snappy.sources.site import Site
+from tests.support.certificates import make_certificate
+from tests.support.etcd import Etcd
+
+pytestmark = pytest.mark.etcd
+
+SNAPSHOT = "/etcd/main/snapshot.db"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Etcd]:
+    with Etcd.running() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _emptied(server: Etcd) -> None:
+    server.empty()
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Etcd) -> Site:
+    return site_of(tmp_path, server)
+
+
+def site_of(folder: Path, server: Etcd, **more: Any) -> Site:
+    settings = server.named(folder)
+    settings["more"] = settings["main"] | more
+    return Site("site", {"etcd": settings}, work=str(folder / "work"))
+
+
+async def backed_up(site: Site, name: str = "main") -> dict[str, bytes]:
+    source = EtcdSource(EtcdOptions(cluster=name), site)
+    found = {}
+    async with source.snap() as frozen:
+        for entry in source.export(frozen):
+            if entry.open:
+                with entry.open() as file:
+                    found[entry.path.decode()] = file.read()
+    return found
+
+
+def sink_of(site: Site, **options: Any) -> Any:
+    given = EtcdRestore(**({"cluster": "main"} | options))
+    return EtcdSource.import_(given, EtcdSource.restore_claims(given, site), site)
+
+
+def receive(sink: Any, files: dict[str, bytes]) -> None:
+    for path, content in files.items():
+        sink.receive(path.encode(), Node(name=path.encode(), type="file"), iter([content[:5], content[5:]]))
+
+
+def restore(files: dict[str, bytes], site: Site, **options: Any) -> None:
+    with closing(sink_of(site, **options)) as sink:
+        receive(sink, files)
+        sink.finish()
+
+
+def fill(server: Etcd, count: int = 5000) -> None:
+    """Enough for branches in the file's trees, with keys that were changed, and removed."""
+    for begin in range(0, count, 100):
+        server.put(
+            *((f"many/{number}", bytes([number % 256]) * (number % 300)) for number in range(begin, begin + 100))
+        )
+    server.put(("many/7", b"changed"), ("large", random.Random(1).randbytes(1_000_000)), ("empty", b""))
+    server.member().ask("kv/deleterange", key=in_base64(b"many/8"))
+
+
+async def test_all_keys_come_back_as_they_were(server: Etcd, site: Site) -> None:
+    fill(server)
+    files, before = await backed_up(site), server.found()
+    assert len(before) == 5000 - 1 + 2
+    server.empty()
+    restore(files, site)
+    assert server.found() == before
+    assert server.leftovers() == []
+
+
+async def test_the_file_is_read_as_etcd_reads_it(server: Etcd, site: Site, tmp_path: Path) -> None:
+    fill(server)
+    files = await backed_up(site)
+    path = tmp_path / "snapshot"
+    path.write_bytes(files[SNAPSHOT])
+    with SnapshotFile(path) as found:
+        assert found.revision == server.status(path)["revision"]
+        assert (
+            f'"revisions": [\n    {found.revision},\n    {found.revision}\n' in files["/etcd/main/about.json"].decode()
+        )
+
+
+async def test_a_damaged_file_is_never_taken_for_another(server: Etcd, site: Site, tmp_path: Path) -> None:
+    fill(server, 1000)
+    whole = (await backed_up(site))[SNAPSHOT]
+    for damaged in (whole[:-1], whole[: len(whole) // 2], whole[:9999] + b"!" + whole[10000:], b""):
+        with pytest.raises(Damaged, match="SHA-256"):
+            restore({SNAPSHOT: damaged}, site, overwrite=True)
+    chance, path = random.Random(1), tmp_path / "snapshot"
+    for _ in range(40):
+        data = bytearray(whole)
+        for _ in range(20):
+            data[chance.randrange(1 << 16)] = chance.randrange(256)
+        path.write_bytes(data)
+        try:
+            with SnapshotFile(path) as found:
+                list(found.keys(b""))
+        except Damaged:
+            continue
+
+
+async def test_keys_that_expire_get_a_lease_of_the_same_length(server: Etcd, site: Site) -> None:
+    member = server.member()
+    lease = member.ask("lease/grant", TTL="1234")["ID"]
+    server.put(("a", b"1"), ("b", b"2"), lease=lease)
+    server.put(("c", b"3"))
+    files = await backed_up(site)
+    server.empty()
+    restore(files, site)
+    fresh = {each: server.lease_of(each) for each in ("a", "b", "c")}
+    assert fresh["a"] == fresh["b"] != lease
+    assert fresh["c"] == "0"
+    assert member.ask("lease/timetolive", ID=fresh["a"])["grantedTTL"] == "1234"
+
+
+async def test_a_prefix_goes_to_another_and_nothing_else_is_touched(server: Etcd, site: Site) -> None:
+    server.put(("app/a", b"1"), ("app/b", b"2"), ("apple", b"3"))
+    files = await backed_up(site)
+    server.put(("app/c", b"4"), ("new/x", b"5"))
+    with pytest.raises(BadOptions, match="begin with 'new/'"):
+        restore(files, site, prefix="app/", into="new/")
+    restore(files, site, prefix="app/", into="other/")
+    restore(files, site, prefix="app/", into="new/", overwrite=True)
+    restore(files, site, prefix="app/", overwrite=True)
+    assert server.found() == {"apple": b"3"} | {
+        f"{prefix}/{key}": value for prefix in ("app", "new", "other") for key, value in (("a", b"1"), ("b", b"2"))
+    }
+
+
+async def test_a_server_starts_on_a_data_folder(server: Etcd, site: Site) -> None:
+    fill(server, 200)
+    files, before = await backed_up(site), server.found()
+    with Etcd.prepared() as other:
+        restore(files, site, to=str(other.data), peer_urls=other.peer)
+        assert sorted(path.name for path in other.folder.iterdir()) == ["data"]
+        with pytest.raises(BadOptions, match="not empty"):
+            sink_of(site, to=str(other.data))
+        other.start()
+        assert other.found() == before
+
+
+async def test_what_dead_restores_of_the_service_left_goes_and_nothing_else(server: Etcd, site: Site) -> None:
+    server.put(("snappy-restore/site/snappy-dead", b"half/"), ("half/a", b"1"), ("halfway", b"2"))
+    server.put(("snappy-restore/site2/snappy-dead", b"other/"), ("other/a", b"1"))
+    with site.work_folder("etcd") as alive:
+        server.put((f"snappy-restore/site/{alive.name}", b"alive/"), ("alive/a", b"1"))
+        sink_of(site, into="back/").close()
+        assert set(server.found()) == {
+            "halfway", "snappy-restore/site2/snappy-dead", "other/a", f"snappy-restore/site/{alive.name}", "alive/a",
+        }  # fmt: skip
+
+
+async def test_a_restore_that_ends_amid_the_keys_leaves_none(
+    server: Etcd, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(server, 1000)
+    files = await backed_up(site)
+    sink = sink_of(site, into="back/")
+    receive(sink, files)
+    put, times = sink._put, iter(range(100))
+
+    def interrupted(*given: Any) -> None:
+        put(*given)
+        if next(times) == 3:
+            assert server.found("back/")
+            threading.Thread(target=sink.interrupt).run()
+
+    monkeypatch.setattr(sink, "_put", interrupted)
+    with pytest.raises(JobError):
+        sink.finish()
+    sink.close()
+    assert server.found("back/") == {}
+    assert server.leftovers() == []
+
+
+async def test_a_server_that_dies_amid_a_backup_ends_it(tmp_path: Path) -> None:
+    with Etcd.running() as server:
+        for number in range(16):
+            server.put((f"{number}", bytes([number]) * 1_000_000))
+        source = EtcdSource(EtcdOptions(cluster="main"), site_of(tmp_path, server))
+        async with source.snap() as frozen:
+            *_, entry = source.export(frozen)
+            assert entry.open
+            with entry.open() as file:
+                file.read(100)
+                server.stop()
+                with pytest.raises(SourceUnavailable):
+                    file.read()
+
+
+async def test_a_cluster_is_reached_by_tls_with_a_certificate(tmp_path: Path) -> None:
+    make_certificate(tmp_path)
+    files = {"cert": f"{tmp_path}/cert", "key": f"{tmp_path}/key"}
+    words = ["--cert-file", files["cert"], "--key-file", files["key"], "--trusted-ca-file", files["cert"]]
+    with Etcd.running(*words, "--client-cert-auth", tls=files) as server:
+        server.put(("a", b"1"))
+        more = {"url": server.url, "ca": files["cert"]}
+        assert SNAPSHOT.replace("main", "more") in await backed_up(site_of(tmp_path, server, **more, **files), "more")
+        with pytest.raises(SourceDenied, match="certificate"):
+            await backed_up(site_of(tmp_path, server, url=server.url), "more")
+        with pytest.raises(SourceError):
+            await backed_up(site_of(tmp_path, server, **more), "more")  # without a certificate of its own
+
+
+def test_rules_name_a_prefix_as_one_part(site: Site) -> None:
+    claims = [EtcdSource.restore_claims(EtcdRestore(into=into), site) for into in ("", "app/", "/app/b")]
+    assert claims == [["etcd://default"], ["etcd://default/app%2F"], ["etcd://default/%2Fapp%2Fb"]]
+
+
+async def test_what_is_no_backup_of_etcd_is_refused(site: Site) -> None:
+    with pytest.raises(BadOptions, match="nothing that the plug-in"):
+        restore({"/etc/passwd": b""}, site)
+    with pytest.raises(SourceError, match=r"no snapshot\.db"):
+        restore({}, site)
+    with pytest.raises(BadOptions, match="own"):
+        restore({}, site, into="snappy-restore/site/x")
