@@ -48,6 +48,13 @@ def _what(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stdin-filename", metavar="NAME", help="how that file is called (default: stdin)")
     group.add_argument("--plugin", metavar="NAME", default="files", help="the source plug-in (default: files)")
     group.add_argument(
+        "--also",
+        metavar="PLUGIN[:JSON]",
+        action="append",
+        default=[],
+        help="another source at the same moment, with its options as a JSON object",
+    )
+    group.add_argument(
         "--option",
         metavar="NAME=VALUE",
         action="append",
@@ -92,8 +99,7 @@ def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, An
     command = {
         **session.names(arguments.request),
         **rules.fields(arguments),
-        "plugin": "stdin" if stdin.is_meant(arguments) else arguments.plugin,
-        "options": chosen,
+        **_sources("stdin" if stdin.is_meant(arguments) else arguments.plugin, chosen, arguments.also),
         "hooks": arguments.hook,
         "init": arguments.init,
         "force": arguments.force,
@@ -105,6 +111,22 @@ def fields(session: Session, arguments: argparse.Namespace, chosen: dict[str, An
         "quorum": arguments.quorum,
     }
     return {name: value for name, value in command.items() if value is not None}
+
+
+def _sources(plugin: str, chosen: dict[str, Any], also: list[str]) -> dict[str, Any]:
+    if not also:
+        return {"plugin": plugin, "options": chosen}
+    return {"sources": [{"plugin": plugin, "options": chosen}, *map(_parse_source, also)]}
+
+
+def _parse_source(text: str) -> dict[str, Any]:
+    """``plugin:{...}``. Raises UsageError."""
+    plugin, found, value = text.partition(":")
+    try:
+        options = from_json(value, dict[str, Any]) if found else {}
+    except msgspec.DecodeError as error:
+        raise UsageError(f"--also {text!r} is not PLUGIN:OPTIONS, with the options as a JSON object") from error
+    return {"plugin": plugin, "options": options}
 
 
 def plugin_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -129,6 +129,11 @@ def _drills(settings: Config) -> dict[str, config.DrillProgram]:
     return {name: program for source in settings.source.values() for name, program in source.drills.items()}
 
 
+def _hooks(settings: Config) -> dict[str, config.Hook]:
+    """Likewise the hooks."""
+    return {name: hook for source in settings.source.values() for name, hook in source.hooks.items()}
+
+
 @asynccontextmanager
 async def one_shot(
     settings: Config, place: Place, origin: Place | None = None, next_password: str = ""
@@ -146,7 +151,10 @@ async def one_shot(
                 opened.host.config,
                 source={
                     slot.source: config.SourceService(
-                        replica=REPLICA, plugins=_plugins(settings), drills=_drills(settings)
+                        replica=REPLICA,
+                        plugins=_plugins(settings),
+                        drills=_drills(settings),
+                        hooks=_hooks(settings),
                     )
                 },
                 target=targets,

@@ -29,12 +29,21 @@ class InitCommand(Command, frozen=True, kw_only=True):
     """Make an empty repository."""
 
 
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several sources of a backup."""
+
+    plugin: str
+    options: dict[str, Any] = {}
+
+
 class BackupCommand(Command, frozen=True, kw_only=True):
     """Back up what a plug-in reads into a new snapshot."""
 
     plugin: str = "files"
     options: dict[str, Any] = {}
     """The plug-in's own, for example ``{"paths": ["/etc"]}``."""
+    sources: Annotated[list[Part], Meta(max_length=16)] = []
+    """Instead of plug-in and options: several, all of which are frozen before anything is read."""
     hooks: Annotated[list[Annotated[str, Meta(max_length=63)]], Meta(max_length=15)] = []
     """What the source service runs before and after, by the names that its configuration gives."""
     init: bool = False
@@ -55,6 +64,8 @@ class BackupCommand(Command, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sources and (self.options or self.plugin != "files"):
+            raise ValueError("sources take the place of plugin and options")
         if len(set(self.hooks)) < len(self.hooks):
             raise ValueError("hooks are different ones")
         named = [self.target, *(place.target for place in self.targets)]
@@ -62,6 +73,10 @@ class BackupCommand(Command, frozen=True, kw_only=True):
             raise ValueError("targets are different ones, and none of them is target")
         if self.quorum and self.quorum > len(named):
             raise ValueError(f"quorum is {self.quorum}, and the targets are {len(named)}")
+
+    def parts(self) -> list[Part]:
+        """All that is read, however it was said."""
+        return self.sources or [Part(self.plugin, self.options)]
 
 
 class RestoreCommand(Command, frozen=True, kw_only=True):

@@ -37,6 +37,9 @@ Happened = TypeVar("Happened", Good, Mishap)
 def of_backup(command: Mapping[str, Any], seen: float) -> Protection:
     """The source that a backup's command protects, with nothing known of it yet."""
     plugin, options, host = command.get("plugin", "files"), command.get("options") or {}, command.get("host") or ""
+    parts = command.get("sources") or []
+    if parts:
+        plugin, options = "+".join(part["plugin"] for part in parts), {"sources": parts}
     paths = _paths_of(options)
     what = _digest([command["source"], host, paths or [plugin, options]])
     return Protection(

@@ -88,4 +88,5 @@ def _what(record: JobRecord) -> list[Any]:
     """What a job does, for whom."""
     command = record.command
     names = SAME if "plugin" in command else sorted(command.keys() - HOW)
-    return [record.submitter, record.kind, *((name, command.get(name)) for name in names)]
+    parts = command.get("sources") or []
+    return [record.submitter, record.kind, *((name, command.get(name)) for name in names), *parts]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from snappy.errors import BadOptions, InvalidCommand, UnknownPlugin, UnknownService
-from snappy.jobs.kinds import AnyCommand, BackupCommand, RestoreCommand
+from snappy.jobs.kinds import AnyCommand, BackupCommand, Part, RestoreCommand
 from snappy.jobs.messages import Beat
 from snappy.jobs.upkeep import CopyCommand
 
@@ -61,25 +61,31 @@ def check_services(command: AnyCommand, beats: Iterable[Beat]) -> None:
 
 def check_plugin(kind: str, command: AnyCommand, beats: Iterable[Beat]) -> None:
     """Raises UnknownPlugin or BadOptions if no replica of the source service could take the command."""
-    if not isinstance(command, BackupCommand | RestoreCommand):
-        return
     offered = [beat.plugins for beat in beats if (beat.role, beat.service) == ("source", command.source)]
-    schemas = [plugins[command.plugin] for plugins in offered if command.plugin in plugins]
+    if isinstance(command, BackupCommand):
+        for number, part in enumerate(command.parts()):
+            place = f"$.sources[{number}].options" if command.sources else "$.options"
+            _check_part(kind, part, offered, place, command)
+    elif isinstance(command, RestoreCommand):
+        _check_part(kind, Part(command.plugin, command.options), offered, "$.options", command)
+
+
+def _check_part(kind: str, part: Part, offered: list[dict[str, Any]], path: str, command: AnyCommand) -> None:
+    schemas = [plugins[part.plugin] for plugins in offered if part.plugin in plugins]
     if any(offered) and not schemas:
         names = ", ".join(sorted(set().union(*offered)))
-        raise UnknownPlugin(f"{command.source} has no plug-in {command.plugin!r}", hint=f"it has: {names}")
+        raise UnknownPlugin(f"{command.source} has no plug-in {part.plugin!r}", hint=f"it has: {names}")
     options = [names for names in (_option_names(schema, kind) for schema in schemas) if names is not None]
     if options:
-        _check_names(command, set().union(*options))
+        _check_names(part, set().union(*options), path)
 
 
-def _check_names(command: BackupCommand | RestoreCommand, known: set[str]) -> None:
-    for name in command.options:
+def _check_names(part: Part, known: set[str], path: str) -> None:
+    for name in part.options:
         if name not in known:
             listed = ", ".join(sorted(known))
             raise BadOptions(
-                f"the plug-in {command.plugin!r} has no option {name[:64]!r} - at `$.options`",
-                hint=f"it has: {listed}",
+                f"the plug-in {part.plugin!r} has no option {name[:64]!r} - at `{path}`", hint=f"it has: {listed}"
             )
 
 

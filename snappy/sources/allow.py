@@ -30,6 +30,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     others: list[str] = []
     """Further targets: the one of which a copy is made, or those that keep a backup too."""
     plugin: str = ""
+    beside: list[str] = []
+    """Further plug-ins of the same backup."""
     hooks: list[str] = []
     reads: list[str] = []
     writes: list[str] = []
@@ -46,7 +48,7 @@ def check(ask: Ask, allowed: Allow, submitter: str) -> None:
     _listed("kind", [ask.kind], allowed.kinds, submitter)
     _listed("target", [ask.target, *ask.others], allowed.targets, submitter)
     if ask.plugin:
-        _listed("plug-in", [ask.plugin], allowed.plugins, submitter)
+        _listed("plug-in", [ask.plugin, *ask.beside], allowed.plugins, submitter)
     _listed("hook", ask.hooks, allowed.hooks, submitter)
     _within("read", ask.reads, allowed.read, submitter)
     _within("restore to", ask.writes, allowed.restore_to, submitter)

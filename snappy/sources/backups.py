@@ -15,7 +15,7 @@ import msgspec
 
 from snappy import log
 from snappy.errors import BadOptions, NotARepository, NotUndone, SnappyError
-from snappy.jobs.kinds import BackupCommand
+from snappy.jobs.kinds import BackupCommand, Part
 from snappy.jobs.messages import Result, Warn
 from snappy.repository import scout
 from snappy.repository.archiver import Archiver, BackupResult, find_parent
@@ -31,8 +31,11 @@ from snappy.sources.allow import Ask
 from snappy.sources.hold import Hold
 from snappy.sources.hooks import HeldHooks, Hooks
 from snappy.sources.site import Site
+from snappy.sources.together import Together
 from snappy.sources.workshop import JOB_TAG, Task, Workshop, interrupting, listed_if_cancelled, locked, user_name
 
+Reads = base.Source | Together
+"""What a backup reads: one source, or several as one."""
 LEVELS = {"off": None, "fastest": 1, "default": DEFAULT_LEVEL, "better": 7, "max": 11}
 """The levels of zstd that restic's words stand for, and what ``default`` means."""
 UNKNOWN = "an attempt that was lost finished this; whether it left anything out is not known"
@@ -57,15 +60,20 @@ def _check_tags(tags: Iterable[str]) -> None:
 def prepare(command: BackupCommand, asks: Ask, site: Site) -> Task:
     """Raises UnknownPlugin or BadOptions."""
     _check_tags(command.tags)
-    plugin = base.load(command.plugin)
-    source = plugin(base.parse(plugin.Options, command.options), site)
+    sources = [_made(part, site) for part in command.parts()]
+    source: Reads = sources[0] if len(sources) == 1 else Together(sources)
     hooks = Hooks(command.hooks, site)
     others = [place.target for place in command.targets]
     reads = msgspec.structs.replace(asks, reads=source.claims(), others=others, hooks=command.hooks)
     return Task(reads, lambda shop: _backup(shop, command, source, hooks))
 
 
-async def _backup(shop: Workshop, command: BackupCommand, source: base.Source, hooks: Hooks) -> Result:
+def _made(part: Part, site: Site) -> base.Source:
+    plugin = base.load(part.plugin)
+    return plugin(base.parse(plugin.Options, part.options), site)
+
+
+async def _backup(shop: Workshop, command: BackupCommand, source: Reads, hooks: Hooks) -> Result:
     """An error of hooks that came when all was done has the result in its details."""
     began = time.monotonic()
     async with hooks.held(shop.hold) as held:
@@ -73,7 +81,7 @@ async def _backup(shop: Workshop, command: BackupCommand, source: base.Source, h
     return msgspec.structs.replace(done, seconds=time.monotonic() - began)
 
 
-async def _opened_and_read(shop: Workshop, command: BackupCommand, source: base.Source, hooks: HeldHooks) -> Result:
+async def _opened_and_read(shop: Workshop, command: BackupCommand, source: Reads, hooks: HeldHooks) -> Result:
     """Open the repository, freeze the source, and only then make a repository that is not there: neither a wrong
     password freezes anything, nor does a source that is missing leave an empty repository."""
     options = Options(compression=LEVELS[command.compression])
@@ -108,7 +116,7 @@ def _open_unless_missing(shop: Workshop, command: BackupCommand, options: Option
 
 
 def _backup_blocking(
-    shop: Workshop, command: BackupCommand, source: base.Source, frozen: Any, repository: Repository
+    shop: Workshop, command: BackupCommand, source: Reads, frozen: Any, repository: Repository
 ) -> Result:
     host = command.host or shop.host
     with locked(repository, shop, settle_later=True):
@@ -140,7 +148,7 @@ def _backup_blocking(
                 uid=os.getuid(),
                 gid=os.getgid(),
                 tags=[*command.tags, job_tag(shop.hold.job.id)],
-                excludes=list(command.options.get("exclude", [])),
+                excludes=[pattern for part in command.parts() for pattern in part.options.get("exclude", [])],
                 force=command.force,
             )
         return _backup_result(done, repository)
@@ -151,7 +159,7 @@ def _entries(
     repository: Repository,
     shop: Workshop,
     command: BackupCommand,
-    source: base.Source,
+    source: Reads,
     frozen: Any,
     parent: Snapshot | None,
 ) -> Iterator[Iterable[Exported]]:
@@ -176,7 +184,7 @@ def _journal(repository: Repository, hold: Hold) -> Journal:
 
 
 @contextmanager
-def _expected(progress: Progress, source: base.Source, frozen: Any, parent: Snapshot | None) -> Iterator[None]:
+def _expected(progress: Progress, source: Reads, frozen: Any, parent: Snapshot | None) -> Iterator[None]:
     """Totals for who watches: those of the last time, or those of a census beside the backup."""
     if parent and parent.summary:
         progress.expect(files=parent.summary.total_files_processed, size=parent.summary.total_bytes_processed)

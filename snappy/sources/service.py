@@ -250,8 +250,7 @@ class SourceService:
         command = typed_command(hold.job.kind, hold.job.command)
         rules = self._rules_for(hold.job.submitter)
         kind = "backup" if hold.job.follows else hold.job.kind  # who may have a backup at two targets needs no more
-        named = allow.Ask(kind=kind, target=command.target, plugin=getattr(command, "plugin", ""))
-        allow.check(named, rules, hold.job.submitter)
+        allow.check(tasks.asked(kind, command), rules, hold.job.submitter)
         task = await asyncio.to_thread(tasks.prepare, kind, command, self._site)
         await asyncio.to_thread(allow.check, task.asks, rules, hold.job.submitter)
         password = await asyncio.to_thread(self._passwords, command.key)

@@ -42,9 +42,17 @@ from snappy.sources.workshop import Task, Workshop, interrupting, locked_if_allo
 _log = log.get(__name__)
 
 
+def asked(kind: str, command: Command) -> Ask:
+    """What a command asks for as it stands, before any plug-in is loaded."""
+    if isinstance(command, BackupCommand):
+        plugin, *beside = [part.plugin for part in command.parts()]
+        return Ask(kind=kind, target=command.target, plugin=plugin, beside=beside)
+    return Ask(kind=kind, target=command.target, plugin=getattr(command, "plugin", ""))
+
+
 def prepare(kind: str, command: Command, site: Site = NOWHERE) -> Task:
     """Load the plug-in, for that site, and check its options. Raises UnknownPlugin or BadOptions."""
-    asks = Ask(kind=kind, target=command.target, plugin=getattr(command, "plugin", ""))
+    asks = asked(kind, command)
     if isinstance(command, BackupCommand):
         return backups.prepare(command, asks, site)
     if isinstance(command, RestoreCommand):

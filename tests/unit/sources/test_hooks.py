@@ -18,8 +18,6 @@ from snappy.config import Hook
 from snappy.errors import BadOptions, JobCancelled, NotUndone, ProgramFailed, SourceError, SourceMissing
 from snappy.jobs.kinds import BackupCommand
 from snappy.jobs.messages import Result
-from snappy.repository import repo
-from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.store import Store
 from snappy.sources.files import FilesSource
@@ -27,17 +25,12 @@ from snappy.sources.hooks import undo_left
 from snappy.sources.site import Site
 from snappy.sources.tasks import prepare
 from snappy.sources.workshop import Workshop
-from tests.support.plugin_jobs import NAMES, Hold
+from tests.support.plugin_jobs import NAMES, Hold, with_cheap_keys
 
 
 @pytest.fixture(autouse=True)
 def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password is derived in no time."""
-    create = repo.configuration.create
-    cheap = ScryptCost(n=2, r=1, p=1)
-    monkeypatch.setattr(
-        repo.configuration, "create", lambda store, password, random, _: create(store, password, random, cheap)
-    )
+    with_cheap_keys(monkeypatch)
 
 
 def said(*words: str) -> list[str]:
