@@ -4,7 +4,7 @@ to be made anew, accounts, and who stands in the way."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +285,13 @@ async def test_a_job_that_is_cancelled_leaves_nothing(server: MariaDb, jobs: Job
     assert server.databases() == {"bank"}
 
 
+def opened(jobs: Jobs) -> AbstractContextManager[DatabaseSink]:
+    return closing(MariaDbSource.import_(MariaDbRestore(server="main"), (), jobs.site))
+
+
 @pytest.fixture
-def sink(server: MariaDb, jobs: Jobs) -> Iterator[DatabaseSink]:
-    with closing(MariaDbSource.import_(MariaDbRestore(server="main"), (), jobs.site)) as sink:
+def sink(jobs: Jobs) -> Iterator[DatabaseSink]:
+    with opened(jobs) as sink:
         yield sink
 
 
@@ -307,6 +311,15 @@ def test_a_dump_that_ends_amid_a_statement_is_refused(server: MariaDb, sink: Dat
         sink.receive(PLACE, NODE, iter([b"CREATE TABLE goods (id int);\nINSERT INTO goods VAL"]))
     sink.close()
     assert server.databases() == set()
+
+
+def test_what_one_restore_makes_another_of_the_same_service_leaves_alone(
+    server: MariaDb, sink: DatabaseSink, jobs: Jobs
+) -> None:
+    sink.receive(PLACE, NODE, iter([b"CREATE TABLE goods (id int);\n"]))
+    (made,) = server.databases()
+    with opened(jobs):
+        assert server.databases() == {made}
 
 
 def test_a_dump_runs_no_programs(server: MariaDb, sink: DatabaseSink, tmp_path: Path) -> None:
