@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format services schemas bench soak clean distclean
+.PHONY: help install demo test test-all lint format services kubernetes schemas bench soak clean distclean
 
 help:  ## list the chores
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,9 @@ format: install  ## bring the code into ruff's shape
 
 services:  ## install what pip cannot bring: two versions of restic, Node.js, file system tools
 	scripts/services.sh
+
+kubernetes:  ## build the API server that tests of the plug-in kubernetes want: some ten minutes
+	scripts/kube-apiserver.sh
 
 schemas: install  ## write schemas/ from the structs
 	$(BIN)/python -m snappy.schemas

@@ -66,6 +66,12 @@ def etcd() -> bool:
     return bool(shutil.which("etcd") and shutil.which("etcdctl"))
 
 
+def kube_apiserver() -> str | None:
+    """The one of ``SNAPPY_KUBE_APISERVER``, else what ``make kubernetes`` built; its etcd is the distribution's."""
+    built = ROOT / ".services/kubernetes/kube-apiserver"
+    return shutil.which(os.environ.get("SNAPPY_KUBE_APISERVER") or built) if shutil.which("etcd") else None
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 
@@ -105,6 +111,7 @@ NEEDS = (
     Need("redis", redis, MAKE_SERVICES),
     Need("etcd", etcd, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
+    Need("kubernetes", kube_apiserver, "", "run `make kubernetes`, which builds a kube-apiserver in some ten minutes"),
     Need("needs_root", is_root, "", "run the tests as root"),
     Need("btrfs", has_btrfs, "", "run the tests as root where loop devices and btrfs may be mounted"),
     Need("loop", has_loop_device, "", "run the tests as root where loop devices may be made"),
