@@ -18,6 +18,7 @@ import os
 import secrets
 import tempfile
 import threading
+from collections.abc import Iterable
 from typing import IO, Any, Protocol
 
 from fsspec import AbstractFileSystem
@@ -65,6 +66,17 @@ def draft(fs: AbstractFileSystem, path: str, *, exclusive: bool) -> Draft:
 
 def protocols(fs: AbstractFileSystem) -> set[str]:
     return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
+def part_name(path: str) -> str:
+    """A temporary name in the same directory."""
+    folder, _, _ = path.rpartition("/")
+    return f"{folder}/.{secrets.token_hex(8)}{PART_SUFFIX}"
+
+
+def without_parts(items: Iterable[Any]) -> list[Any]:
+    """Of a listing, with or without details, what is not on its way."""
+    return [item for item in items if not str(item["name"] if isinstance(item, dict) else item).endswith(PART_SUFFIX)]
 
 
 class _Kept:
@@ -173,9 +185,8 @@ class RenamedDraft:
 
     def __init__(self, fs: AbstractFileSystem, path: str, exclusive: bool) -> None:
         self._fs, self._path, self._exclusive = fs, path, exclusive
-        folder, _, name = path.rpartition("/")
-        self._part = f"{folder}/.{name}.{secrets.token_hex(6)}{PART_SUFFIX}"
-        fs.makedirs(folder, exist_ok=True)
+        self._part = part_name(path)
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._file: Any = fs.open(self._part, "wb")
         self._open = True
 

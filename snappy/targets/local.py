@@ -15,7 +15,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from snappy.targets.drafts import PART_SUFFIX, Bytes, Draft
+from snappy.targets.drafts import PART_SUFFIX, Bytes, Draft, without_parts
 
 OBJECT_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -31,7 +31,7 @@ class DurableLocalFileSystem(LocalFileSystem):
 
     def ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:
         found: list[Any] = super().ls(path, detail=detail, **kwargs)
-        return [item for item in found if not _name(item).endswith(PART_SUFFIX)]
+        return without_parts(found)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         folder = Path(self._strip_protocol(path))
@@ -140,7 +140,3 @@ def _remove_if_dead(part: Path) -> bool:
 def _make_folder(folder: Path) -> None:
     folder.mkdir(FOLDER_MODE)
     sync_folder(folder.parent)
-
-
-def _name(item: Any) -> str:
-    return str(item["name"] if isinstance(item, dict) else item)

@@ -15,6 +15,7 @@ from snappy.targets.policy import APPEND_ONLY, PolicyFileSystem
 
 LOCAL = ("file", "local")
 S3 = ("s3", "s3a")
+SSH = ("sftp", "ssh")
 
 S3_TIMEOUTS: dict[str, Any] = {
     "connect_timeout": 5,
@@ -43,9 +44,19 @@ def open_storage(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem,
     protocol = split_protocol(url)[0] or "file"
     if protocol in LOCAL:
         fs: AbstractFileSystem = DurableLocalFileSystem(**options)
+    elif protocol in SSH:
+        fs = _over_ssh(url, options)
     else:
         fs = _remote(protocol, _safe_options(protocol, options))
     return fs, fs._strip_protocol(url)
+
+
+def _over_ssh(url: str, options: dict[str, Any]) -> AbstractFileSystem:
+    try:
+        from snappy.targets.sftp import SftpFileSystem
+    except ImportError as error:
+        raise UsageError("SFTP needs the package asyncssh", hint="pip install 'snappy-backup[sftp]'") from error
+    return SftpFileSystem(**(SftpFileSystem._get_kwargs_from_urls(url) | options))
 
 
 def _remote(protocol: str, options: dict[str, Any]) -> AbstractFileSystem:

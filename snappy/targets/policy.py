@@ -276,7 +276,7 @@ class PolicyFileSystem(AbstractFileSystem):
 
     def open_range(self, path: str, start: int, size: int) -> Any:
         """A file with these bytes of an object, at their places in it; others may be in it as well."""
-        if self.has_directories:
+        if self.has_directories and not getattr(self.fs, "reads_ranges", False):
             return self._open(path)
         self.demand(READ)
         return RemoteRange(self.fs, self._below(clean(path)), start, start + size)

@@ -72,6 +72,11 @@ def kube_apiserver() -> str | None:
     return shutil.which(os.environ.get("SNAPPY_KUBE_APISERVER") or built) if shutil.which("etcd") else None
 
 
+def sshd() -> str | None:
+    """OpenSSH's server, which lies where only root looks, and separates its privileges as root alone."""
+    return shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 
@@ -110,6 +115,7 @@ NEEDS = (
     Need("ceph", ceph, MAKE_SERVICES),
     Need("redis", redis, MAKE_SERVICES),
     Need("etcd", etcd, MAKE_SERVICES),
+    Need("sshd", sshd, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
     Need("kubernetes", kube_apiserver, "", "run `make kubernetes`, which builds a kube-apiserver in some ten minutes"),
     Need("needs_root", is_root, "", "run the tests as root"),

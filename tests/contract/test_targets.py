@@ -1,0 +1,172 @@
+"""What every place to keep repositories in must do, asked of each on its real server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from snappy.bus.failures import to_wire
+from snappy.errors import AlreadyExists
+from snappy.repository.format import BlobType
+from snappy.repository.pack_writer import Options
+from snappy.repository.repo import Repository
+from snappy.repository.store import FileType, Store
+from tests.support import target_grounds, tools
+from tests.support.engine import CHEAP, OWNER, PASSWORD
+from tests.support.faults import Arena, arena, make_noise
+from tests.support.target_grounds import TargetGround
+
+MIB = 1 << 20
+GROUNDS = (pytest.param(target_grounds.on_sshd, id="sftp", marks=pytest.mark.sshd),)
+LARGE = os.urandom(9 * MIB + 17)
+LARGE_NAME = f"data/ab/{hashlib.sha256(LARGE).hexdigest()}"
+
+
+@pytest.fixture(params=GROUNDS)
+def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TargetGround]:
+    with request.param(tmp_path) as made:
+        yield made
+
+
+def test_objects_come_and_go(ground: TargetGround) -> None:
+    files = ground.open()
+    assert files.find("") == []
+    assert not files.exists("keys/odd name ü %20 #?")
+    for name in ("keys/odd name ü %20 #?", "keys/b"):
+        files.pipe_file(name, b"some bytes")
+    files.pipe_file(LARGE_NAME, LARGE)
+    assert files.find("") == sorted([LARGE_NAME, "keys/b", "keys/odd name ü %20 #?"])
+    assert sorted(files.ls("keys", detail=False)) == ["keys/b", "keys/odd name ü %20 #?"]
+    assert files.info(LARGE_NAME)["size"] == len(LARGE)
+    assert files.cat_file(LARGE_NAME) == LARGE
+    for start, end in ((0, 10), (5 * MIB - 3, 5 * MIB + 3), (len(LARGE) - 5, len(LARGE) + 5), (7, 7)):
+        assert files.cat_file(LARGE_NAME, start, end) == LARGE[start:end]
+    part = files.open_range(LARGE_NAME, 100, 5 * MIB)
+    part.seek(100)
+    assert part.read(MIB) == LARGE[100 : 100 + MIB]
+    part.close()
+    files.rm_file("keys/b")
+    assert not files.exists("keys/b")
+    with pytest.raises(FileNotFoundError):
+        files.cat_file("keys/b")
+
+
+def test_of_many_who_create_a_name_one_wins(ground: TargetGround) -> None:
+    store = Store(ground.open(), "")
+
+    def create(number: int) -> int | None:
+        try:
+            store.save(FileType.CONFIG, "config", bytes([number]), create=True)
+        except AlreadyExists:
+            return None
+        return number
+
+    with ThreadPoolExecutor(4) as pool:
+        winners = [number for number in pool.map(create, range(4)) if number is not None]
+    assert [bytes([number]) for number in winners] == [store.load(FileType.CONFIG, "config")]
+
+
+def test_who_reads_sees_the_old_or_the_new(ground: TargetGround) -> None:
+    files, versions = ground.open(), [bytes([number]) * (MIB + number) for number in range(6)]
+    files.pipe_file("config", versions[0])
+
+    def read() -> set[bytes]:
+        return {files.cat_file("config") for _ in range(15)}
+
+    with ThreadPoolExecutor(2) as pool:
+        seen = [pool.submit(read) for _ in range(2)]
+        for version in versions[1:]:
+            files.pipe_file("config", version)
+    assert files.cat_file("config") == versions[-1]
+    assert set().union(*(each.result() for each in seen)) <= set(versions)
+
+
+def test_an_append_only_place_keeps_what_it_has(ground: TargetGround) -> None:
+    files = ground.open("rlw")
+    files.pipe_file("config", b"first")
+    for attempt in (lambda: files.pipe_file("config", b"second"), lambda: files.rm_file("config")):
+        with pytest.raises(PermissionError):
+            attempt()
+    assert files.cat_file("config") == b"first"
+    assert files.find("") == ["config"], "nothing of the second is left"
+
+
+def test_a_server_that_is_killed_amid_a_write(ground: TargetGround) -> None:
+    files = ground.open()
+    files.pipe_file("config", b"before")
+    draft = files.write(LARGE_NAME)
+    draft.write(memoryview(LARGE)[: 6 * MIB])
+    ground.stop()
+    with pytest.raises(OSError) as caught:  # noqa: PT012
+        draft.write(memoryview(LARGE)[6 * MIB :])
+        draft.commit()
+    assert to_wire(caught.value, LARGE_NAME).code == "unavailable"
+    draft.discard()
+    ground.start()
+    assert files.find("") == ["config"]
+    files.pipe_file(LARGE_NAME, LARGE)
+    assert files.cat_file(LARGE_NAME) == LARGE
+
+
+def test_wrong_credentials_are_a_refusal(ground: TargetGround) -> None:
+    with pytest.raises(OSError) as caught:
+        ground.open(**ground.wrong).pipe_file("config", b"x")
+    assert to_wire(caught.value, "config").code == "access-denied"
+
+
+@pytest.fixture
+def restic() -> str:
+    program = tools.restic()
+    assert program
+    return program
+
+
+@pytest.mark.restic
+def test_a_repository_lives_there(ground: TargetGround, tmp_path: Path, restic: str) -> None:
+    store = Store(ground.open(), "")
+    blobs = [os.urandom(300_000) for _ in range(20)]
+    with Repository.init(store, PASSWORD, cost=CHEAP, options=Options(pack_size=MIB)) as repository:
+        with repository.lock(owner=OWNER):
+            for data in blobs:
+                repository.save_blob(BlobType.DATA, data)
+            repository.flush()
+        assert store.list(FileType.LOCK) == []
+    with Repository.open(store, PASSWORD) as again:
+        again.load_index()
+        assert len(list(again.index)) == len(blobs)
+        for pack in again.index.packs():
+            wanted = [blob for blob in again.index if blob.pack == pack]
+            assert {data for _, data in again.load_blobs(pack, wanted)} <= set(blobs)
+    done = ground.place.restic(restic, PASSWORD, tmp_path / "cache").attempt("check", "--read-data")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def site(ground: TargetGround, tmp_path: Path) -> Iterator[Arena]:
+    (tmp_path / "site").mkdir()
+    with arena(tmp_path / "site", ground.place) as made:
+        yield made
+
+
+@pytest.mark.restic
+@pytest.mark.long
+async def test_a_backup_whose_server_is_killed_and_comes_back(site: Arena, ground: TargetGround, restic: str) -> None:
+    make_noise(site.data, 48 * MIB)
+    files = ground.open()
+    backup = await site.backup()
+    await site.wait_state(backup, {"running"})
+    while not await asyncio.to_thread(lambda: files.find("data")):
+        await asyncio.sleep(0.02)
+    ground.stop()
+    assert (await site.record(backup))["state"] == "running", "it was over before the fault"
+    ground.start()
+    record = await site.succeeded(backup)
+    await site.succeeded(await site.restore("all", record["result"]["snapshot"]))
+    assert site.expect_same("all") == 48 * MIB
+    site.expect_sound(restic)

@@ -1,0 +1,36 @@
+"""Places to keep repositories in, each on a real server that can be killed: what the contract of targets runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snappy.targets.opening import open_target
+from snappy.targets.policy import PolicyFileSystem
+from tests.support import sshd
+from tests.support.fileservers import ALL_RIGHTS
+from tests.support.places import Place
+
+
+@dataclass(frozen=True)
+class TargetGround:
+    """``place`` is empty. ``wrong``: storage options that its server refuses."""
+
+    place: Place
+    wrong: dict[str, Any]
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+    def open(self, rights: str = ALL_RIGHTS, **others: Any) -> PolicyFileSystem:
+        options = {name: value for name, value in self.place.target.items() if name != "url"}
+        return open_target(self.place.target["url"], options | others, rights)
+
+
+@contextmanager
+def on_sshd(folder: Path) -> Iterator[TargetGround]:
+    (folder / "sshd").mkdir()
+    with sshd.running(folder / "sshd") as server:
+        yield TargetGround(server.place(folder / "kept"), server.wrong, server.stop, server.start)
