@@ -39,6 +39,7 @@ from snappy.cli import (
     snapshots,
     stats,
     status,
+    targets,
     up,
 )
 from snappy.error_codes import cause_of
@@ -63,8 +64,24 @@ exit codes:
   130 interrupted (Ctrl-C)
 """
 LOOKING = (snapshots, ls, find, cat, dump, diff, stats, mount)
+SERVICES = (up, services, plugins, targets)
 UPKEEP = (check, drill, drills, forget, prune, repair, copy, key)
-GROUPS = (up, services, plugins, backup, restore, *UPKEEP, *LOOKING, status, jobs, events, schedules, audit, keys)
+GROUPS = (
+    up,
+    services,
+    plugins,
+    targets,
+    backup,
+    restore,
+    *UPKEEP,
+    *LOOKING,
+    status,
+    jobs,
+    events,
+    schedules,
+    audit,
+    keys,
+)
 OTHER_PACKAGE = "python-snappy"
 
 

@@ -17,6 +17,7 @@ from snappy.repository.format import BlobType
 from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
+from snappy.targets.probing import probe
 from tests.support import target_grounds, tools
 from tests.support.engine import CHEAP, OWNER, PASSWORD
 from tests.support.faults import Arena, arena, make_noise
@@ -112,6 +113,14 @@ def test_a_server_that_is_killed_amid_a_write(ground: TargetGround) -> None:
     assert files.find("") == ["config"]
     files.pipe_file(LARGE_NAME, LARGE)
     assert files.cat_file(LARGE_NAME) == LARGE
+
+
+def test_a_probe_finds_all_that_a_target_needs(ground: TargetGround) -> None:
+    files = ground.open()
+    found = probe(files, MIB)
+    assert found.will_do, found
+    assert [each.name for each in found.findings if not each.can] == []
+    assert files.find("") == []
 
 
 def test_wrong_credentials_are_a_refusal(ground: TargetGround) -> None:
