@@ -28,6 +28,8 @@ from snappy.sources.site import Site
 UNFINISHED = "snappy-unfinished"
 LAYOUT = re.compile(r"/jetstream/[^/]+/([^/]+)/(backup\.json|stream\.(?:arc|tar)\.s2)")
 NAME = re.compile(r"[^\s.*>/\\\0]{1,255}")
+TAR = "stream.tar.s2"
+"""What a server before 2.15 makes: its files, in which the stream's name is part of all checksums."""
 BUCKETS = ("KV_", "OBJ_")
 MOST_ABOUT = 4 * MIB
 
@@ -75,6 +77,11 @@ class JetstreamSink:
         if name and file == "backup.json":
             self._about[stream] = from_json(_whole(content), Answer)
         elif name:
+            if name != stream and file == TAR:
+                raise BadOptions(
+                    f"the stream {stream} cannot get another name: NATS before 2.15 wrote its snapshot",
+                    hint="restore it to another server or account",
+                )
             self._restore(stream, name, content)
         return []
 

@@ -220,6 +220,13 @@ async def test_a_restore_that_lacks_a_stream_makes_none(server: Jetstream, jobs:
     assert await run(server, names, "other") == ["N2"]
 
 
+async def test_what_an_old_server_wrote_gets_no_other_name(server: Jetstream, jobs: Jobs) -> None:
+    await run(server, numbers)
+    files = {path.replace(b".arc.", b".tar."): data for path, data in (await files_of(jobs)).items()}
+    with pytest.raises(BadOptions, match=r"before 2\.15"):
+        await asyncio.to_thread(restored, jobs, files, server="other", streams={"NUMBERS": "N2"})
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("is_patient", [True, False])
 async def test_who_is_slow_keeps_a_snapshot_alive(
