@@ -183,7 +183,8 @@ class Journal:
 
     def _write_filler(self, count: int) -> None:
         for number in range(count):
-            self._server.put((f"{self._prefix}filler/{number}", self._random.randbytes(FILLER)))
+            name = in_base64(f"{self._prefix}filler/{number}".encode())
+            self._server.member().ask("kv/put", key=name, value=in_base64(self._random.randbytes(FILLER)))
 
 
 def _secret(path: Path, text: str) -> dict[str, str]:

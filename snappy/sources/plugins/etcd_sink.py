@@ -23,7 +23,16 @@ import msgspec
 from msgspec import Meta
 
 from snappy import log
-from snappy.errors import AttemptOver, BadOptions, Damaged, NoSpace, ProgramFailed, SnappyError, SourceMissing
+from snappy.errors import (
+    AttemptOver,
+    BadOptions,
+    Damaged,
+    NoSpace,
+    ProgramFailed,
+    SnappyError,
+    SourceDenied,
+    SourceMissing,
+)
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
@@ -258,9 +267,7 @@ class KeySink(_FileSink):
 
     def _give_up(self) -> None:
         try:
-            member = self._cluster.connect()
-            _empty(member, self._goal)
-            _delete(member, self._mark, self._mark + b"\0")
+            _undo(self._cluster.connect(), self._mark, self._goal)
         except SnappyError as error:
             _log.warning("unfinished keys stay until the next restore", reason=error.message)
 
@@ -303,6 +310,15 @@ def _delete(member: Member, begin: bytes, end: bytes) -> None:
     member.ask("kv/deleterange", key=in_base64(begin), range_end=in_base64(end))
 
 
+def _undo(member: Member, mark: bytes, prefix: bytes) -> None:
+    """Remove what a restore put, and its mark. Who may not remove keys there has put none."""
+    try:
+        _empty(member, prefix)
+    except SourceDenied as error:
+        _log.warning("keys of an unfinished restore may not be removed", prefix=shown(prefix), reason=error.message)
+    _delete(member, mark, mark + b"\0")
+
+
 def _remove_left(member: Member, whose: bytes, work: Path) -> None:
     """What restores of this service began that are no more."""
     begin, end = span(whose)
@@ -310,8 +326,7 @@ def _remove_left(member: Member, whose: bytes, work: Path) -> None:
     for mark in found.get("kvs", []):
         name = b64decode(mark["key"])
         if not (work / os.fsdecode(name.removeprefix(whose))).exists():
-            _empty(member, b64decode(mark.get("value", "")))
-            _delete(member, name, name + b"\0")
+            _undo(member, name, b64decode(mark.get("value", "")))
             _log.info("removed what a dead restore left", mark=shown(name))
 
 

@@ -14,7 +14,7 @@ import pytest
 from snappy.errors import BadOptions, Damaged, JobError, SourceDenied, SourceError, SourceUnavailable
 from snappy.repository.entries import Node
 from snappy.sources.plugins.etcd import EtcdOptions, EtcdSource
-from snappy.sources.plugins.etcd_cluster import in_base64
+from snappy.sources.plugins.etcd_cluster import in_base64, span
 from snappy.sources.plugins.etcd_file import SnapshotFile
 from snappy.sources.plugins.etcd_sink import EtcdRestore
 from snappy.sources.site import Site
@@ -227,6 +227,29 @@ async def test_a_cluster_is_reached_by_tls_with_a_certificate(tmp_path: Path) ->
             await backed_up(site_of(tmp_path, server, url=server.url), "more")
         with pytest.raises(SourceError):
             await backed_up(site_of(tmp_path, server, **more), "more")  # without a certificate of its own
+
+
+async def test_a_user_needs_no_more_for_a_restore_than_the_manual_says(tmp_path: Path) -> None:
+    with Etcd.running() as server:
+        server.put(("app/a", b"1"), ("other", b"2"))
+        member = server.member()
+        member.ask("auth/role/add", name="app")
+        for prefix in (b"app/", b"snappy-restore/"):
+            begin, end = map(in_base64, span(prefix))
+            permission = {"permType": "READWRITE", "key": begin, "range_end": end}
+            member.ask("auth/role/grant", name="app", perm=permission)
+        member.ask("auth/user/add", name="app", password=server.password)
+        member.ask("auth/user/grant", user="app", role="app")
+        server.secure()
+        files = await backed_up(site_of(tmp_path, server))
+        site = site_of(tmp_path, server, user="app")
+        with pytest.raises(SourceDenied):
+            await backed_up(site, "more")
+        with pytest.raises(SourceDenied):
+            restore(files, site, cluster="more", overwrite=True)
+        assert set(server.found()) == {"app/a", "other"}
+        restore(files, site, cluster="more", prefix="app/", overwrite=True)
+        assert server.found() == {"app/a": b"1", "other": b"2"}
 
 
 def test_rules_name_a_prefix_as_one_part(site: Site) -> None:
