@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def _over_ssh(url: str, options: dict[str, Any]) -> AbstractFileSystem:
 
 def _remote(protocol: str, options: dict[str, Any]) -> AbstractFileSystem:
     try:
+        if protocol in S3 and not options.keys() & {"session", "profile"}:
+            options = options | {"session": import_module("snappy.targets.s3_session").session()}
         fs: AbstractFileSystem = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:
         raise UsageError(f"no filesystem serves {protocol}:// here: {error}") from error

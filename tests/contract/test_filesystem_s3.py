@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from botocore.loaders import Loader
 
 from snappy import config
 from snappy.bus.connection import Bus
@@ -20,6 +21,7 @@ from snappy.bus.grants import Grant
 from snappy.errors import AlreadyExists, AttemptOver
 from snappy.targets.drafts import SINGLE_PUT, SPOOL, Body
 from snappy.targets.opening import open_target
+from snappy.targets.s3_session import SERVICES, session
 from tests.support.natsserver import NatsServer
 from tests.support.weed import Weed
 from tests.support.wire_proxy import WireProxy, wire_proxy
@@ -141,3 +143,11 @@ async def test_what_cannot_arrive_before_its_grant_runs_out_never_shows(weed: We
     now[0] = 100.0
     await asyncio.to_thread(guarded.pipe_file, name, content)
     assert stored(weed, bucket) == {name: size}
+
+
+def test_a_client_keeps_the_addresses_of_s3_alone(weed: Weed) -> None:
+    made = session()
+    endpoints = made.get_component("data_loader").load_data("endpoints")
+    assert {name for part in endpoints["partitions"] for name in part["services"]} <= SERVICES
+    assert "us-east-1" in endpoints["partitions"][0]["services"]["s3"]["endpoints"]
+    assert type(open_target("s3://x", weed.options).fs.session.get_component("data_loader")) is not Loader
