@@ -125,6 +125,13 @@ def test_a_dump_does_not_outlive_who_reads_it(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
+def test_who_reads_faster_than_is_dumped_gets_all_of_it(tmp_path: Path) -> None:
+    spooled = Spooled(tmp_path / "dump", lambda **how: Program(["sh", "-c", "echo one; sleep 0.2; echo two"], **how))
+    with closing(spooled):
+        spooled.start()
+        assert spooled.readall() == b"one\ntwo\n"
+
+
 def test_a_dump_that_failed_has_no_end(tmp_path: Path) -> None:
     spooled = Spooled(tmp_path / "dump", lambda **how: Program(["sh", "-c", "echo one; exit 3"], **how))
     with closing(spooled):
