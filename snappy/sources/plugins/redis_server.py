@@ -240,7 +240,9 @@ _MEANINGS: Sequence[tuple[str, type[SourceError | NoSpace], str | None]] = (
 
 def _socket(given: RedisSettings) -> socket.socket:
     if not given.socket:
-        return socket.create_connection((given.host, given.port), CONNECT_SECONDS)
+        made = socket.create_connection((given.host, given.port), CONNECT_SECONDS)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
     return unix_socket(given.socket)
 
 
