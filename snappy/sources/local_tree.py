@@ -31,6 +31,7 @@ HAS_PROC = os.path.isdir("/proc/self/fd")
 
 Moved = dict[bytes, bytes]
 """By a directory's path, where it and all below it are read from; never through a symlink."""
+NOTHING_MOVED: Moved = {}
 
 
 @dataclass
@@ -60,18 +61,9 @@ class Folder:
     is read from, and ``moved`` says so for those in it that are not read from there.
     """
 
-    def __init__(
-        self,
-        path: bytes,
-        found: os.stat_result,
-        handle: int,
-        wanted: Wanted | None,
-        whole: bool,
-        real: bytes,
-        moved: Moved | None,
-    ) -> None:
+    def __init__(self, path: bytes, found: os.stat_result, handle: int, wanted: Wanted | None, whole: bool) -> None:
         self.path, self.found, self.handle, self.whole = path, found, handle, whole
-        self.real, self.moved = real, moved or {}
+        self.real, self.moved = path, NOTHING_MOVED
         self.device = found.st_dev
         self.wanted = wanted.children if wanted else {}
         self.names: Iterator[bytes] = iter(())
@@ -86,11 +78,6 @@ class Folder:
     def real_of(self, name: bytes) -> bytes:
         """Where ``name`` is read from."""
         return self.moved.get(name) or join(self.real, name)
-
-    def enter(self, name: bytes, found: os.stat_result) -> int:
-        """Open the directory ``name`` that ``lstat`` found. Raises ``OSError``."""
-        moved = self.moved.get(name)
-        return open_folder(moved, found, None) if moved else open_folder(name, found, self.handle)
 
     def reopen(self) -> None:
         """Open again what was closed to save descriptors. Raises ``OSError``."""
@@ -148,8 +135,8 @@ class LocalTree:
     def _push_root(self) -> None:
         try:
             handle = open_folder(self._root, None, None)
-            wanted, moved = self._wanted, self._moved.get(ROOT)
-            root = Folder(ROOT, os.fstat(handle), handle, wanted, wanted.whole, self._root, moved)
+            root = Folder(ROOT, os.fstat(handle), handle, self._wanted, self._wanted.whole)
+            root.real, root.moved = self._root, self._moved.get(ROOT, NOTHING_MOVED)
             self._push(root)
             root.names = iter(self._names(root, lambda _: None))
         except OSError as error:
@@ -183,10 +170,8 @@ class LocalTree:
         wanted = folder.wanted and name in folder.wanted
         try:
             folder.reopen()
-            is_moved = folder.moved and name in folder.moved
-            found = (
-                os.lstat(folder.moved[name]) if is_moved else os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
-            )
+            moved = folder.moved and folder.moved.get(name)
+            found = os.lstat(moved) if moved else os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
         except FileNotFoundError:
             return _unreadable(join(folder.path, name), "it vanished") if wanted else None
         except OSError as error:
@@ -226,10 +211,13 @@ class LocalTree:
         """The directory, or its entry when there is something to be said of it."""
         warnings: list[str] = []
         try:
-            name, path, found = os.path.basename(directory.path), directory.path, directory.found
-            handle = above.enter(name, found)
+            name = os.path.basename(directory.path)
+            moved = above.moved and above.moved.get(name)
+            handle = open_folder(moved or name, directory.found, None if moved else above.handle)
             whole = above.whole or (wanted is not None and wanted.whole)
-            folder = Folder(path, found, handle, wanted, whole, above.real_of(name), self._moved.get(path))
+            folder = Folder(directory.path, directory.found, handle, wanted, whole)
+            if self._moved:
+                folder.real, folder.moved = above.real_of(name), self._moved.get(folder.path, NOTHING_MOVED)
             self._push(folder)
             folder.names = iter(self._names(folder, warnings.append))
         except OSError as error:
