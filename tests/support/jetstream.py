@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -178,10 +179,15 @@ class Jetstream:
 
         begun = [line for line in self.server.lines if "Starting snapshot for" in line]
         ended = [line for line in self.server.lines if "Completed snapshot of" in line or "Snapshot for stream" in line]
-        staged = [
-            str(path) for path in (self.folder / "js").rglob("*") if path.name.startswith(("snap-", "js-restore-"))
-        ]
+        below = _folders(self.folder / "js")
+        staged = [str(path) for path in below if path.name.startswith(("snap-", "js-restore-"))]
         return [*(name for account in ACCOUNTS for name in self.run(work, account)), *begun[len(ended) :], *staged]
+
+
+def _folders(above: Path) -> Iterator[Path]:
+    """All below, though the server may remove some meanwhile."""
+    for folder, names, files in os.walk(above):
+        yield from (Path(folder, name) for name in (*names, *files))
 
 
 async def messages(js: JetStreamContext, stream: str) -> list[tuple[int, str, bytes]]:
