@@ -9,7 +9,8 @@ NEWEST=.services/restic-newest
 PROGRAMS=(restic:restic setfattr:attr setfacl:acl node:nodejs npm:npm mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs losetup:mount
     pg_ctlcluster:postgresql ceph-mon:ceph-mon ceph-mgr:ceph-mgr ceph-osd:ceph-osd ceph:ceph-common rbd-fuse:rbd-fuse
     mariadbd:mariadb-server-core mariadb-dump:mariadb-client mariadb-backup:mariadb-backup
-    redis-server:redis-server etcd:etcd-server etcdctl:etcd-client sshd:openssh-server)
+    redis-server:redis-server etcd:etcd-server etcdctl:etcd-client sshd:openssh-server
+    radosgw:radosgw)
 
 fail() {
     printf 'make services: %s\n' "$*" >&2

@@ -24,7 +24,10 @@ from tests.support.faults import Arena, arena, make_noise
 from tests.support.target_grounds import TargetGround
 
 MIB = 1 << 20
-GROUNDS = (pytest.param(target_grounds.on_sshd, id="sftp", marks=pytest.mark.sshd),)
+GROUNDS = (
+    pytest.param(target_grounds.on_sshd, id="sftp", marks=pytest.mark.sshd),
+    pytest.param(target_grounds.on_radosgw, id="radosgw", marks=[pytest.mark.radosgw, pytest.mark.long]),
+)
 LARGE = os.urandom(9 * MIB + 17)
 LARGE_NAME = f"data/ab/{hashlib.sha256(LARGE).hexdigest()}"
 
@@ -104,7 +107,7 @@ def test_a_server_that_is_killed_amid_a_write(ground: TargetGround) -> None:
     draft = files.write(LARGE_NAME)
     draft.write(memoryview(LARGE)[: 6 * MIB])
     ground.stop()
-    with pytest.raises(OSError) as caught:  # noqa: PT012
+    with pytest.raises(Exception) as caught:  # noqa: PT012  (botocore's are no OSError)
         draft.write(memoryview(LARGE)[6 * MIB :])
         draft.commit()
     assert to_wire(caught.value, LARGE_NAME).code == "unavailable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from snappy.targets.opening import open_target
 from snappy.targets.policy import PolicyFileSystem
-from tests.support import sshd
+from tests.support import radosgw, sshd
 from tests.support.fileservers import ALL_RIGHTS
 from tests.support.places import Place
 
@@ -34,3 +35,9 @@ def on_sshd(folder: Path) -> Iterator[TargetGround]:
     (folder / "sshd").mkdir()
     with sshd.running(folder / "sshd") as server:
         yield TargetGround(server.place(folder / "kept"), server.wrong, server.stop, server.start)
+
+
+@contextmanager
+def on_radosgw(_folder: Path) -> Iterator[TargetGround]:
+    with tempfile.TemporaryDirectory(prefix="rgw") as short, radosgw.running(Path(short) / "c") as gateway:
+        yield TargetGround(gateway.place(), {"secret": "another"}, gateway.stop, gateway.start)

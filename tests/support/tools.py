@@ -72,6 +72,11 @@ def kube_apiserver() -> str | None:
     return shutil.which(os.environ.get("SNAPPY_KUBE_APISERVER") or built) if shutil.which("etcd") else None
 
 
+def radosgw() -> bool:
+    """Ceph's object gateway, and the cluster behind it."""
+    return ceph() and all(map(shutil.which, ("radosgw", "radosgw-admin")))
+
+
 def sshd() -> str | None:
     """OpenSSH's server, which lies where only root looks, and separates its privileges as root alone."""
     return shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -115,6 +120,7 @@ NEEDS = (
     Need("ceph", ceph, MAKE_SERVICES),
     Need("redis", redis, MAKE_SERVICES),
     Need("etcd", etcd, MAKE_SERVICES),
+    Need("radosgw", radosgw, MAKE_SERVICES),
     Need("sshd", sshd, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
     Need("kubernetes", kube_apiserver, "", "run `make kubernetes`, which builds a kube-apiserver in some ten minutes"),
