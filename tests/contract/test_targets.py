@@ -17,8 +17,10 @@ from snappy.repository.format import BlobType
 from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
+from snappy.targets.opening import open_target
 from snappy.targets.probing import probe
-from tests.support import target_grounds, tools
+from tests.support import sshd, target_grounds, tools
+from tests.support.disks import disk
 from tests.support.engine import CHEAP, OWNER, PASSWORD
 from tests.support.faults import Arena, arena, make_noise
 from tests.support.target_grounds import TargetGround
@@ -182,3 +184,17 @@ async def test_a_backup_whose_server_is_killed_and_comes_back(site: Arena, groun
     await site.succeeded(await site.restore("all", record["result"]["snapshot"]))
     assert site.expect_same("all") == 48 * MIB
     site.expect_sound(restic)
+
+
+@pytest.mark.sshd
+@pytest.mark.loop
+def test_a_full_disk_behind_sftp_is_said(tmp_path: Path) -> None:
+    (tmp_path / "sshd").mkdir()
+    with disk(tmp_path, 16 * MIB) as small, sshd.running(tmp_path / "sshd") as server:
+        files = open_target(server.url(small.place / "kept"), server.options, "rlwWd")
+        files.pipe_file("config", b"before")
+        with pytest.raises(OSError) as caught:
+            files.pipe_file("keys/large", os.urandom(24 * MIB))
+        assert to_wire(caught.value, "keys/large").code == "no-space"
+        assert list(small.place.rglob(".*")) == [], "nothing half-written is left"
+        assert files.cat_file("config") == b"before"
