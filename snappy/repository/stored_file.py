@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
@@ -29,7 +29,7 @@ class StoredFile:
         end = min(offset + length, self.size)
         return b"".join(self._window(start, min(start + WINDOW, end)) for start in range(offset, end, WINDOW))
 
-    def stream(self, offset: int = 0, end: int | None = None) -> Iterator[bytes]:
+    def stream(self, offset: int = 0, end: int | None = None) -> Generator[bytes, None, None]:
         """The bytes from ``offset`` to ``end`` in pieces; the next is fetched while one is used."""
         last = self.size if end is None else min(end, self.size)
         if last - offset <= WINDOW:

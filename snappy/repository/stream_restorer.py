@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 
 from snappy import heap
 from snappy.errors import Damaged
@@ -63,15 +64,17 @@ class StreamRestorer:
         content = StoredFile(self._shelf, self._places(path, node))
         if content.size != node.size:
             self._warnings.add(path, f"the snapshot says {node.size} bytes, there are {content.size}")
-        self._remark(path, self._sink.receive(path, node, self._counted(content)))
+        with closing(self._counted(content)) as pieces:
+            self._remark(path, self._sink.receive(path, node, pieces))
         self._files += 1
         self._progress.add(files=1)
 
-    def _counted(self, content: StoredFile) -> Iterator[bytes]:
-        for piece in content.stream():
-            self._cancelled()
-            yield piece
-            self._progress.add(size=len(piece))
+    def _counted(self, content: StoredFile) -> Generator[bytes, None, None]:
+        with closing(content.stream()) as pieces:  # it waits for what it fetches, which no other thread may have to do
+            for piece in pieces:
+                self._cancelled()
+                yield piece
+                self._progress.add(size=len(piece))
 
     def _places(self, path: bytes, node: Node) -> list[BlobLocation]:
         places: list[BlobLocation] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_what_the_sink_raises_ends_it(repository: Repository, tree: Path) -> Non
     with pytest.raises(SourceError, match="no more"):
         StreamRestorer(repository, sink).restore(back_up(repository, tree).snapshot)
     assert not sink.finished
+
+
+def test_what_a_sink_leaves_unread_is_let_go_at_once(repository: Repository, tree: Path) -> None:
+    """Else whichever thread collects it waits for what is being fetched: that may be the one that fetches."""
+
+    class Full(Kept):
+        def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
+            self.content = content
+            next(content)
+            raise SourceError("no room")
+
+    sink = Full()
+    with pytest.raises(SourceError):
+        StreamRestorer(repository, sink).restore(back_up(repository, tree).snapshot, include=["large"])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    with pytest.raises(StopIteration):
+        next(sink.content)
 
 
 def test_it_can_be_cancelled_amid_a_file(repository: Repository, tree: Path) -> None:
