@@ -6,7 +6,8 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Generator, Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -57,8 +58,12 @@ class _Out(io.RawIOBase):
 class _Pieces(io.RawIOBase):
     """A stream as a file."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Generator[bytes, None, None]) -> None:
         self._pieces, self._rest = pieces, memoryview(b"")
+
+    def close(self) -> None:
+        self._pieces.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -80,7 +85,8 @@ def write_tar(view: View, entries: Entries, out: IO[bytes]) -> None:
             entry = _tar_entry(path, node, linked)
             if stored and entry.type == tarfile.REGTYPE:
                 entry.size = stored.size
-                archive.addfile(entry, _reader(stored))
+                with _reader(stored) as content:
+                    archive.addfile(entry, content)
             else:
                 archive.addfile(entry)
 
@@ -93,8 +99,8 @@ def write_zip(view: View, entries: Entries, out: IO[bytes]) -> None:
             entry = _zip_entry(path, node)
             if stored:
                 with archive.open(entry, "w", force_zip64=stored.size >= zipfile.ZIP64_LIMIT) as file:
-                    for piece in stored.stream():
-                        file.write(piece)
+                    with closing(stored.stream()) as pieces:
+                        file.writelines(pieces)
             else:
                 archive.writestr(entry, node.link_target)
 

@@ -22,7 +22,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -225,8 +225,8 @@ class SnapshotFileSystem(AbstractFileSystem):
             return
         stored = self._file(rpath)
         callback.set_size(stored.size)
-        with nullcontext(lpath) if isfilelike(lpath) else open(lpath, "wb") as file:
-            for piece in stored.stream():
+        with nullcontext(lpath) if isfilelike(lpath) else open(lpath, "wb") as file, closing(stored.stream()) as pieces:
+            for piece in pieces:
                 callback.relative_update(file.write(piece))
 
     def _file(self, path: str) -> StoredFile:
