@@ -98,9 +98,9 @@ def write_zip(view: View, entries: Entries, out: IO[bytes]) -> None:
         for path, node, stored in _contents(view, entries, ("file", "dir", "symlink")):
             entry = _zip_entry(path, node)
             if stored:
-                with archive.open(entry, "w", force_zip64=stored.size >= zipfile.ZIP64_LIMIT) as file:
-                    with closing(stored.stream()) as pieces:
-                        file.writelines(pieces)
+                large = stored.size >= zipfile.ZIP64_LIMIT
+                with archive.open(entry, "w", force_zip64=large) as file, closing(stored.stream()) as pieces:
+                    file.writelines(pieces)
             else:
                 archive.writestr(entry, node.link_target)
 
