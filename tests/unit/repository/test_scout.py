@@ -136,7 +136,7 @@ def compared(repository: Repository, tree: Path, parent: Snapshot) -> dict[str, 
 
     has = lambda blobs: repository.has_blobs(BlobType.DATA, blobs)  # noqa: E731
     comparison = Comparison(TreeReader(repository), has, parent.tree_id, tell)
-    for one in source_of(tree).entries_backwards():
+    for one in source_of(tree).entries_backwards(None):
         comparison.take(one)
     comparison.finish()
     return told
@@ -168,7 +168,7 @@ def test_a_file_whose_blob_is_gone_is_no_more_the_same(repository: Repository, t
     comparison = Comparison(
         TreeReader(repository), lambda _: False, first.snapshot.tree_id, lambda path, _: comparison_told.append(path)
     )
-    for one in source_of(tree).entries_backwards():
+    for one in source_of(tree).entries_backwards(None):
         comparison.take(one)
     comparison.finish()
     assert comparison_told == []
@@ -180,7 +180,7 @@ def test_what_the_source_remarks_on_is_not_told(repository: Repository, tree: Pa
     comparison = Comparison(
         TreeReader(repository), lambda _: True, first.snapshot.tree_id, lambda path, _: told.append(path)
     )
-    for one in source_of(tree).entries_backwards():
+    for one in source_of(tree).entries_backwards(None):
         if isinstance(one, Directory) and one.path.endswith(b"/c/x"):
             comparison.take(Entry(path=one.path, node=Node(name=b"x", type="dir"), warning="its tag is unreadable"))
         else:
@@ -201,7 +201,7 @@ def test_it_gives_up_where_nearly_everything_has_changed(
             (tree / folder / inner / "file").write_bytes(b"another")
     comparison = Comparison(TreeReader(repository), lambda _: True, first.snapshot.tree_id, lambda *_: None)
     in_vain = []
-    for one in source_of(tree).entries_backwards():
+    for one in source_of(tree).entries_backwards(None):
         comparison.take(one)
         in_vain.append(comparison.is_in_vain())
     assert any(in_vain) == gives_up
