@@ -90,15 +90,23 @@ class Puller:
 
     async def _stop(self, subscription: Subscription, arrived: asyncio.Queue[Msg]) -> None:
         """First no more is to come, or what is given back would come to where nobody listens any more."""
+        ending = asyncio.create_task(self._listen_no_more(subscription))
+        try:
+            await asyncio.wait({ending}, timeout=GRACE_SECONDS)
+        finally:
+            ending.cancel()
+            while not arrived.empty():
+                if not _status(message := arrived.get_nowait()):
+                    await again_soon(message, AT_ONCE_AGAIN)
+
+    async def _listen_no_more(self, subscription: Subscription) -> None:
+        """A task of its own: nats-py waits with ``asyncio.wait_for``, which in Python 3.11 loses a cancellation that
+        comes together with what it waits for (python/cpython#86296), and then the puller would go on for ever."""
         with suppress(NatsError, OSError, TimeoutError):
-            async with asyncio.timeout(GRACE_SECONDS):
-                if self._bus.nc.is_connected:
-                    await subscription.drain()  # type: ignore[no-untyped-call]
-                else:
-                    await subscription.unsubscribe()
-        while not arrived.empty():
-            if not _status(message := arrived.get_nowait()):
-                await again_soon(message, AT_ONCE_AGAIN)
+            if self._bus.nc.is_connected:
+                await subscription.drain()  # type: ignore[no-untyped-call]
+            else:
+                await subscription.unsubscribe()
 
     async def _collect(self, arrived: asyncio.Queue[Msg]) -> AsyncGenerator[list[Msg], None]:
         """Until the request is filled, or the server says that it is over, or nothing more can come."""

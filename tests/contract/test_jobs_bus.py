@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from snappy import config
 from snappy.bus import streams
@@ -185,6 +186,24 @@ async def store_from_elsewhere(stack: Stack, subject: str) -> None:
     other = await Bus.connect(config.Nats(url=stack.url), name="other", prefix=stack.prefix, user="core")
     await other.store(subject, b"1")
     await other.drain()
+
+
+async def test_a_puller_that_is_cancelled_between_two_requests_ends(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    between = asyncio.Event()
+
+    async def drain(_subscription: Subscription) -> None:
+        between.set()
+        with suppress(asyncio.CancelledError):  # as asyncio.wait_for of Python 3.11 does at times, below nats-py's
+            await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(Subscription, "drain", drain)
+    await streams.ensure_work_consumer(bus, "s6")
+    puller = Puller(bus, bus.subjects.work_stream, bus.subjects.work_durable("s6"), expires=0.2)
+    pulling = asyncio.create_task(anext(puller.batches()))
+    await between.wait()
+    pulling.cancel()
+    await asyncio.wait({pulling}, timeout=5)
+    assert pulling.cancelled()
 
 
 async def test_a_consumer_that_is_gone_is_made_again(bus: Bus) -> None:
