@@ -17,6 +17,7 @@ from snappy.sources.plugins.kubernetes_objects import moved, names_kind, rank
 IN_MEMORY = 1 << 20
 CONFLICT = 409
 TOLD = 10
+LOOK_SECONDS = 0.2
 KNOWN_SECONDS = 30.0
 """For the cluster to know a kind that was just defined."""
 DEFINITION = "CustomResourceDefinition"
@@ -165,7 +166,7 @@ class KubernetesSink:
                     f"the cluster has no {asked[1]} of {asked[0]}",
                     hint="install what defines it, or leave it out with `kinds`",
                 )
-            time.sleep(0.2)
+            time.sleep(LOOK_SECONDS)
             self._learn()
         kind = self._kinds[asked]
         return kind if not self._wanted or any(names_kind(kind, wanted) for wanted in self._wanted) else None

@@ -23,6 +23,7 @@ SOCKET = "socket"
 MOST_DATABASES = 4096
 """A server refuses a backup that has a database of a higher number."""
 ANSWER_SECONDS = 600.0
+LOOK_SECONDS = 0.05
 START_SECONDS = 30.0
 PAGE = 500
 BATCH_BYTES = 8 * MIB
@@ -71,7 +72,7 @@ class Reader:
         session = Session(self._connected(), ANSWER_SECONDS)
         try:
             while facts(session, "persistence")["loading"] == "1":
-                time.sleep(0.1)
+                time.sleep(LOOK_SECONDS)
         except SourceUnavailable as error:
             session.close()
             raise self._failed() from error
@@ -85,7 +86,7 @@ class Reader:
             while self._program.process.poll() is None and time.monotonic() < end:
                 with suppress(OSError):
                     return unix_socket(f"/proc/self/fd/{folder}/{SOCKET}")
-                time.sleep(0.02)
+                time.sleep(LOOK_SECONDS)
         finally:
             os.close(folder)
         raise self._failed()
