@@ -5,6 +5,7 @@ With ``-n`` (pytest-xdist) tests are chosen in worker processes, and what is sai
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -40,6 +41,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A failure is shown with the help of ``ast.parse``. In Python 3.11 a garbage collection amid that, whose
+    finalizers let others parse too, is a SystemError (python/cpython#106905), and the whole run ends with it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

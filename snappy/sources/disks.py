@@ -134,15 +134,24 @@ class FileDisk:
         folder, self._name = os.path.split(path)
         self._path, self._node, self._overwrite = path, node, overwrite
         self._above = OpenFolders(folder).get(b"/")
-        self._refuse_overwriting()
-        _remove_left(self._above.handle, self._name)
-        self._unfinished = b".%s.%s%s" % (self._name, token_hex(4).encode(), UNFINISHED)
+        self._unfinished, self._handle = b"", -1
         try:
-            self._handle = os.open(self._unfinished, FILE_FLAGS, 0o600, dir_fd=self._above.handle)
+            self._refuse_overwriting()
+            _remove_left(self._above.handle, self._name)
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self) -> None:
+        name = b".%s.%s%s" % (self._name, token_hex(4).encode(), UNFINISHED)
+        try:
+            self._handle = os.open(name, FILE_FLAGS, 0o600, dir_fd=self._above.handle)
+            self._unfinished = name
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            os.ftruncate(self._handle, self._node.size)
         except OSError as error:
-            raise SourceError(f"{shown(path)} cannot be made: {error.strerror}") from error
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-        os.ftruncate(self._handle, node.size)
+            raise SourceError(f"{shown(self._path)} cannot be made: {error.strerror}") from error
 
     def _refuse_overwriting(self) -> None:
         try:
@@ -172,10 +181,13 @@ class FileDisk:
 
     def close(self) -> None:
         if self._handle >= 0:
-            if self._unfinished:
-                os.unlink(self._unfinished, dir_fd=self._above.handle)
-            os.close(self._handle)
-            self._handle = -1
+            try:
+                if self._unfinished:
+                    os.unlink(self._unfinished, dir_fd=self._above.handle)
+            finally:
+                os.close(self._handle)
+                self._handle = -1
+        self._above.close()  # an error that is still told of may hold on to this
 
 
 class _Left(NamedTuple):

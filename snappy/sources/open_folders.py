@@ -15,8 +15,8 @@ FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folder:
-    """An open directory, until nobody refers to it any more. ``is_new`` while nothing can be in it but what its maker
-    puts there."""
+    """An open directory, until it is closed or nobody refers to it any more. ``is_new`` while nothing can be in it but
+    what its maker puts there."""
 
     __slots__ = ("handle", "is_new")
 
@@ -24,8 +24,14 @@ class Folder:
         self.handle = handle
         self.is_new = False
 
+    def close(self) -> None:
+        """May be called twice."""
+        handle, self.handle = self.handle, -1
+        if handle >= 0:
+            os.close(handle)
+
     def __del__(self) -> None:
-        os.close(self.handle)
+        self.close()
 
 
 class OpenFolders:

@@ -209,9 +209,9 @@ class SftpDraft:
     def discard(self) -> None:
         self._pieces = []
         if self._file is not None:
-            self._file = None
             with suppress(OSError):  # the server may be what failed
-                self._fs.work(self._path, lambda client: client.remove(self._part))
+                self._fs.work(self._path, self._forget)
+            self._file = None
 
     async def _create(self, client: asyncssh.SFTPClient) -> asyncssh.SFTPClientFile:
         attributes = asyncssh.SFTPAttrs(permissions=OBJECT_MODE)
@@ -236,6 +236,12 @@ class SftpDraft:
             with suppress(asyncssh.SFTPOpUnsupported):
                 await self._file.fsync()
             await self._file.close()
+
+    async def _forget(self, client: asyncssh.SFTPClient) -> None:
+        assert self._file is not None, "a draft is over after its commit"
+        with suppress(asyncssh.Error):
+            await self._file.close()  # a file that is open keeps its room, even without a name
+        await client.remove(self._part)
 
     async def _show(self, client: asyncssh.SFTPClient) -> None:
         if not self._exclusive:

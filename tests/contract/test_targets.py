@@ -193,8 +193,10 @@ def test_a_full_disk_behind_sftp_is_said(tmp_path: Path) -> None:
     with disk(tmp_path, 16 * MIB) as small, sshd.running(tmp_path / "sshd") as server:
         files = open_target(server.url(small.place / "kept"), server.options, "rlwWd")
         files.pipe_file("config", b"before")
+        room = small.room()
         with pytest.raises(OSError) as caught:
             files.pipe_file("keys/large", os.urandom(24 * MIB))
         assert to_wire(caught.value, "keys/large").code == "no-space"
         assert list(small.place.rglob(".*")) == [], "nothing half-written is left"
+        assert small.room() > room - MIB, "nor open on the server, where it keeps its room"
         assert files.cat_file("config") == b"before"

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 
 EXT4 = ("mkfs.ext4", "-q", "-F", "-m", "0")
 BTRFS = ("mkfs.btrfs", "-q", "--mixed")
@@ -19,6 +20,7 @@ SHUT_DOWN = 0x8004587D
 """FS_IOC_SHUTDOWN of ext4 and xfs (ioctl_xfs_goingdown(2)): the file system stops at once."""
 DROP_THE_JOURNAL = 2
 """FSOP_GOING_FLAGS_NOLOGFLUSH: neither the page cache nor the journal reaches the disk, as in a power cut."""
+LET_GO_SECONDS = 10.0
 
 
 class Disk:
@@ -36,7 +38,16 @@ class Disk:
         _run("mount", "-o", "loop", str(self.image), str(self.place))
 
     def unmount(self) -> None:
-        _run("umount", str(self.place))
+        """Whoever was killed a moment ago may still be about to let go of a file."""
+        deadline = monotonic() + LET_GO_SECONDS
+        while (error := _error_of("umount", str(self.place))) and "busy" in error and monotonic() < deadline:
+            sleep(0.05)
+        assert not error, error
+
+    def room(self) -> int:
+        """Bytes that are free."""
+        found = os.statvfs(self.place)
+        return found.f_bavail * found.f_frsize
 
     def make_read_only(self) -> None:
         _run("mount", "-o", "remount,ro", str(self.place))
@@ -51,8 +62,13 @@ class Disk:
 
 
 def _run(*command: str) -> None:
+    error = _error_of(*command)
+    assert not error, error
+
+
+def _error_of(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return f"{' '.join(command)}: {done.stderr}" if done.returncode else ""
 
 
 @contextmanager

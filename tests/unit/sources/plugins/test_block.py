@@ -15,7 +15,7 @@ import pytest
 from snappy.errors import BadOptions, NoSpace, SourceError, SourceMissing, UnsafePath
 from snappy.repository.archiver import Archiver, BackupResult
 from snappy.repository.blocks import SMALLEST_BLOCK
-from snappy.repository.entries import Entry
+from snappy.repository.entries import Entry, Node
 from snappy.repository.format import BlobType
 from snappy.repository.repo import Repository
 from snappy.repository.restorer import Restorer, RestoreResult
@@ -128,6 +128,14 @@ def test_a_restore_that_fails_leaves_nothing(repository: Repository, image: Path
             repository.store.remove(FileType.PACK, name)
     assert bring_back(repository, done.snapshot, tmp_path / "back").errors
     assert os.listdir(tmp_path) == ["image"]
+
+
+def test_an_image_too_large_for_the_file_system_leaves_nothing(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(SourceError, match="cannot be made") as caught:
+        disks.FileDisk(os.fsencode(tmp_path / "back"), Node(name=b"image", type="file", size=1 << 62), overwrite=False)
+    assert os.listdir(tmp_path) == []
+    assert os.listdir("/proc/self/fd") == before, f"nor open, while {caught.value} is told of"
 
 
 def test_no_symlink_leads_anywhere(repository: Repository, image: Path, tmp_path: Path) -> None:
