@@ -19,7 +19,7 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Iterable
-from typing import IO, Any, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 from fsspec import AbstractFileSystem
 
@@ -33,9 +33,9 @@ SPOOL = 1 << 20
 """Bytes of a draft kept in memory; what is longer waits in a temporary file: packs come several at a time, and a store
 whose library sends bytes holds each of them up to three times."""
 PART = 16 << 20
-READS_FILES = frozenset({"s3", "s3a"})
+READS_FILES = frozenset({"s3", "s3a", "swift"})
 """Filesystems whose ``pipe_file`` sends a file as it reads it; the others want all bytes at once."""
-ATOMIC_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "r2"})
+ATOMIC_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "r2", "swift"})
 PART_SUFFIX = ".snappy-part"
 
 _memory_lock = threading.Lock()
@@ -79,7 +79,7 @@ def without_parts(items: Iterable[Any]) -> list[Any]:
     return [item for item in items if not str(item["name"] if isinstance(item, dict) else item).endswith(PART_SUFFIX)]
 
 
-class _Kept:
+class Kept:
     """Keeps the bytes aside until the commit: in memory, and from :data:`SPOOL` bytes on in a temporary file."""
 
     def __init__(self, fs: AbstractFileSystem, path: str, exclusive: bool) -> None:
@@ -119,6 +119,13 @@ class _Kept:
         self._file.seek(0)
         return self._file.read()
 
+    def _body(self) -> BinaryIO:
+        """The same for who sends it as it reads it."""
+        if self._file is None:
+            return io.BytesIO(self._content())
+        self._file.flush()
+        return Body(self._file.name)
+
 
 class Body(io.FileIO):
     """A file as the content of one request, read while it is sent.
@@ -134,7 +141,7 @@ class Body(io.FileIO):
         return self.seek(0)
 
 
-class MemoryDraft(_Kept):
+class MemoryDraft(Kept):
     """For ``memory://``, whose open files show at once."""
 
     def commit(self, within: float | None = None) -> None:
@@ -143,7 +150,7 @@ class MemoryDraft(_Kept):
         self.discard()
 
 
-class UploadDraft(_Kept):
+class UploadDraft(Kept):
     """For object stores: an upload shows when it is complete, and ``If-None-Match`` makes it exclusive."""
 
     def commit(self, within: float | None = None) -> None:

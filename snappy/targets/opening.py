@@ -16,7 +16,14 @@ from snappy.targets.policy import APPEND_ONLY, PolicyFileSystem
 
 LOCAL = ("file", "local")
 S3 = ("s3", "s3a")
-SSH = ("sftp", "ssh")
+OWN = {
+    "sftp": ("sftp", "SftpFileSystem"),
+    "ssh": ("sftp", "SftpFileSystem"),
+    "swift": ("swift", "SwiftFileSystem"),
+    "webdav": ("webdav", "WebDavFileSystem"),
+    "webdavs": ("webdav", "WebDavFileSystem"),
+}
+"""Filesystems of our own: the module, which is also the extra that brings what it needs, and the class."""
 
 S3_TIMEOUTS: dict[str, Any] = {
     "connect_timeout": 5,
@@ -45,19 +52,25 @@ def open_storage(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem,
     protocol = split_protocol(url)[0] or "file"
     if protocol in LOCAL:
         fs: AbstractFileSystem = DurableLocalFileSystem(**options)
-    elif protocol in SSH:
-        fs = _over_ssh(url, options)
+    elif protocol in OWN:
+        fs = _own(protocol, url, options)
     else:
         fs = _remote(protocol, _safe_options(protocol, options))
     return fs, fs._strip_protocol(url)
 
 
-def _over_ssh(url: str, options: dict[str, Any]) -> AbstractFileSystem:
+def _own(protocol: str, url: str, options: dict[str, Any]) -> AbstractFileSystem:
+    extra, name = OWN[protocol]
     try:
-        from snappy.targets.sftp import SftpFileSystem
+        kind = getattr(import_module(f"snappy.targets.{extra}"), name)
     except ImportError as error:
-        raise UsageError("SFTP needs the package asyncssh", hint="pip install 'snappy-backup[sftp]'") from error
-    return SftpFileSystem(**(SftpFileSystem._get_kwargs_from_urls(url) | options))
+        hint = f"pip install 'snappy-backup[{extra}]'"
+        raise UsageError(f"{protocol}:// needs the package {error.name}", hint=hint) from error
+    try:
+        fs: AbstractFileSystem = kind(**(kind._get_kwargs_from_urls(url) | options))
+    except TypeError as error:
+        raise UsageError(f"the storage_options of {protocol}:// are others: {error}") from error
+    return fs
 
 
 def _remote(protocol: str, options: dict[str, Any]) -> AbstractFileSystem:

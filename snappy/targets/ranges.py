@@ -6,10 +6,19 @@ a part of a pack is all the rest of it, each time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fsspec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 BLOCK = 16 << 20
 """Bytes of one request, which are kept until the next."""
+
+
+def bounds(start: int | None, end: int | None, size: Callable[[], int]) -> tuple[int, int | None]:
+    """Both ends from the start of an object of ``size`` bytes; those of fsspec's ``cat_file`` may be from its end."""
+    first = max(0, size() + start) if start is not None and start < 0 else start or 0
+    return first, max(0, size() + end) if end is not None and end < 0 else end
 
 
 class RemoteRange:
@@ -46,4 +55,12 @@ class RemoteRange:
 
     def _fetch(self, end: int) -> bytes:
         found: bytes = self._fs.cat_file(self._path, start=self._place, end=end)
+        return found
+
+
+class RangedFile(AbstractBufferedFile):
+    """An object that is read in order, by ranges."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        found: bytes = self.fs.cat_file(self.path, start, end)
         return found

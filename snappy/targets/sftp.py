@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import asyncssh
 from fsspec import AbstractFileSystem
 from fsspec.asyn import get_loop, sync
-from fsspec.spec import AbstractBufferedFile
 from fsspec.utils import infer_storage_options
 
 from snappy.targets.drafts import Bytes, Draft, part_name, without_parts
+from snappy.targets.ranges import RangedFile, bounds
 
 OBJECT_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -131,9 +131,7 @@ class SftpFileSystem(AbstractFileSystem):
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         path = self._strip_protocol(path)
-        size = self.info(path)["size"] if _wants_size(start, end) else 0
-        first = max(0, start + size if start is not None and start < 0 else start or 0)
-        last = end + size if end is not None and end < 0 else end
+        first, last = bounds(start, end, lambda: int(self.info(path)["size"]))
 
         async def read(client: asyncssh.SFTPClient) -> bytes:
             async with client.open(path, "rb") as file:
@@ -142,7 +140,7 @@ class SftpFileSystem(AbstractFileSystem):
         return self.work(path, read)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        return SftpFile(self, path, mode, block_size=PIECE)
+        return RangedFile(self, path, mode, block_size=PIECE)
 
     # ---- changing
 
@@ -169,14 +167,6 @@ class SftpFileSystem(AbstractFileSystem):
         if self.ls(path):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
         self.work(path, lambda client: client.rmdir(path))
-
-
-class SftpFile(AbstractBufferedFile):
-    """An object that is read in order."""
-
-    def _fetch_range(self, start: int, end: int) -> bytes:
-        found: bytes = self.fs.cat_file(self.path, start, end)
-        return found
 
 
 class SftpDraft:
@@ -282,7 +272,3 @@ async def _make_folders(client: asyncssh.SFTPClient, path: str) -> None:
 def _item(path: str, found: asyncssh.SFTPAttrs) -> dict[str, Any]:
     kind = "directory" if stat.S_ISDIR(found.permissions or 0) else "file"
     return {"name": path, "size": found.size or 0, "type": kind, "mtime": float(found.mtime or 0)}
-
-
-def _wants_size(start: int | None, end: int | None) -> bool:
-    return bool((start is not None and start < 0) or (end is not None and end < 0))

@@ -1,4 +1,4 @@
-"""Ceph's object gateway before a cluster of one node: its S3."""
+"""Ceph's object gateway before a cluster of one node: its S3 and its Swift."""
 
 from __future__ import annotations
 
@@ -42,11 +42,25 @@ class Gateway:
 
     def place(self) -> Place:
         """Below a prefix in a new bucket."""
-        bucket = f"bucket-{secrets.token_hex(6)}"
-        fsspec.filesystem("s3", skip_instance_cache=True, **self.options).mkdir(bucket)
+        bucket = self._bucket()
         environment = {"AWS_ACCESS_KEY_ID": self._key, "AWS_SECRET_ACCESS_KEY": self._secret}
         url = f"s3:{self.endpoint}/{bucket}/site1"
         return Place({"url": f"s3://{bucket}/site1", **self.options}, url, environment)
+
+    def swift_place(self) -> Place:
+        """The same by Swift's API, where a bucket is a container; it logs in by version 1."""
+        name, admin = "--subuser=snappy:swift", "radosgw-admin"
+        self._cluster.run(admin, "subuser", "create", "--uid=snappy", name, "--access=full")
+        self._cluster.run(admin, "key", "create", name, "--key-type=swift", f"--secret={self._secret}")
+        container, auth_url, user = self._bucket(), f"{self.endpoint}/auth/v1.0", "snappy:swift"
+        target = {"url": f"swift://{container}/site1", "auth_url": auth_url, "username": user, "password": self._secret}
+        environment = {"ST_AUTH": auth_url, "ST_USER": user, "ST_KEY": self._secret}
+        return Place(target, f"swift:{container}:/site1", environment)
+
+    def _bucket(self) -> str:
+        bucket = f"bucket-{secrets.token_hex(6)}"
+        fsspec.filesystem("s3", skip_instance_cache=True, **self.options).mkdir(bucket)
+        return bucket
 
     def start(self) -> None:
         environment = {**os.environ, "CEPH_CONF": str(self._cluster.folder / "ceph.conf")}

@@ -11,19 +11,23 @@ from typing import Any
 
 from snappy.targets.opening import open_target
 from snappy.targets.policy import PolicyFileSystem
-from tests.support import radosgw, sshd
+from tests.support import radosgw, sshd, webdav
 from tests.support.fileservers import ALL_RIGHTS
 from tests.support.places import Place
+
+CREATES_AT_ONCE = "create only, of many at once"
+REPLACES_WHOLE = "replace, seen whole"
 
 
 @dataclass(frozen=True)
 class TargetGround:
-    """``place`` is empty. ``wrong``: storage options that its server refuses."""
+    """``place`` is empty. ``wrong``: storage options that its server refuses. ``lacks``: what a probe does not find."""
 
     place: Place
     wrong: dict[str, Any]
     stop: Callable[[], None]
     start: Callable[[], None]
+    lacks: frozenset[str] = frozenset()
 
     def open(self, rights: str = ALL_RIGHTS, **others: Any) -> PolicyFileSystem:
         options = {name: value for name, value in self.place.target.items() if name != "url"}
@@ -41,3 +45,18 @@ def on_sshd(folder: Path) -> Iterator[TargetGround]:
 def on_radosgw(_folder: Path) -> Iterator[TargetGround]:
     with tempfile.TemporaryDirectory(prefix="rgw") as short, radosgw.running(Path(short) / "c") as gateway:
         yield TargetGround(gateway.place(), {"secret": "another"}, gateway.stop, gateway.start)
+
+
+@contextmanager
+def on_swift(_folder: Path) -> Iterator[TargetGround]:
+    with tempfile.TemporaryDirectory(prefix="rgw") as short, radosgw.running(Path(short) / "c") as gateway:
+        wrong, lacks = {"password": "another"}, frozenset({CREATES_AT_ONCE})
+        yield TargetGround(gateway.swift_place(), wrong, gateway.stop, gateway.start, lacks)
+
+
+@contextmanager
+def on_webdav(folder: Path) -> Iterator[TargetGround]:
+    (folder / "webdav").mkdir()
+    with webdav.running(folder / "webdav") as server:
+        wrong, lacks = {"password": "another"}, frozenset({REPLACES_WHOLE})
+        yield TargetGround(server.place(), wrong, server.stop, server.start, lacks)

