@@ -89,13 +89,15 @@ async def _opened_and_read(shop: Workshop, command: BackupCommand, source: Reads
     done: Result | None = None
     try:
         async with hooks.around("backup"), AsyncExitStack() as frozen_until:
+            frozen_until.enter_context(interrupting(source, shop.hold))
             async with hooks.around("snapshot"):
                 frozen = await frozen_until.enter_async_context(source.snap())
+                if shop.hold.ended:
+                    shop.hold.check()
             if repository is None:
                 made = partial(Repository.init, shop.store, shop.password, options=options, cache=shop.index_cache)
                 repository = await asyncio.to_thread(made)
-            with interrupting(source, shop.hold):
-                done = await asyncio.to_thread(_backup_blocking, shop, command, source, frozen, repository)
+            done = await asyncio.to_thread(_backup_blocking, shop, command, source, frozen, repository)
             hooks.snapshot = done.snapshot
         return done
     except NotUndone as error:

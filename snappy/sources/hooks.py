@@ -13,10 +13,10 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -56,9 +56,9 @@ class Hooks:
             for name in sorted(self._hooks):
                 note = Note(self._site, name)
                 notes.callback(note.close)
-                await asyncio.to_thread(note.take, _until_over(hold))
+                await _finished(note.take, _until_over(hold))
                 held[name] = HeldHook(name, self._hooks[name], note)
-                await asyncio.to_thread(held[name].undo_left)
+                await _finished(held[name].undo_left)
             yield HeldHooks([held[name] for name in self._hooks], hold)
 
 
@@ -84,14 +84,14 @@ class HeldHooks:
         told = {"SNAPPY_JOB": self._hold.job.id, "SNAPPY_SUBMITTER": self._hold.job.submitter}
         failure: BaseException | None = None
         try:
-            await asyncio.to_thread(hook.begin, told, _until_over(self._hold))
+            await _finished(hook.begin, told, _until_over(self._hold))
             yield
         except BaseException as error:
-            failure = error
-            await asyncio.to_thread(hook.tell_error, told | _why(failure))
+            failure = self._hold.ended or error
+            await _finished(hook.tell_error, told | _why(failure))
             raise
         finally:
-            await asyncio.to_thread(hook.undo, told | _why(failure) | {"SNAPPY_SNAPSHOT": self.snapshot}, failure)
+            await _finished(hook.undo, told | _why(failure) | {"SNAPPY_SNAPSHOT": self.snapshot}, failure)
 
 
 class HeldHook:
@@ -219,6 +219,20 @@ def _notes(site: Site) -> list[Path]:
 def undo_left_beside(site: Site) -> None:
     """The same in a thread: jobs wait for the hooks that they need."""
     threading.Thread(target=undo_left, args=(site,), name="hooks", daemon=True).start()
+
+
+async def _finished(work: Callable[..., None], *given: Any) -> None:
+    """Do it in a thread, to its end. Who is cancelled waits for that: nothing is undone while it is being done, and no
+    note is let go while somebody writes to it."""
+    running = asyncio.get_running_loop().run_in_executor(None, work, *given)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if ended := cancelled or running.exception():
+        raise ended
 
 
 def _until_over(hold: Hold) -> Cancelled:

@@ -86,11 +86,11 @@ class Program:
         """The end of what it said, as the end of a sentence."""
         return ": " + " / ".join(self._lines) if self._lines else ""
 
-    def end(self) -> None:
+    def end(self, by: signal.Signals = signal.SIGTERM) -> None:
         """End it and all that it started, if it still runs. From any thread; does not wait."""
         if self.process.poll() is None:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGTERM)
+                os.killpg(self.process.pid, by)
             threading.Thread(target=self._make_sure, name="killing", daemon=True).start()
 
     def kill(self) -> None:

@@ -39,7 +39,7 @@ class Hold:
 
     def __init__(self, progress: Progress, end_after: int | None) -> None:
         self.job = JobRecord(id="job-1", kind="backup", submitter="alice", state=State.RUNNING)
-        self.ended = False
+        self.ended: JobCancelled | None = None
         self._progress, self._end_after = progress, end_after
         self._watchers: list[Callable[[bytes], None]] = []
 
@@ -51,10 +51,10 @@ class Hold:
         if self._end_after is not None and self._progress.bytes_done >= self._end_after and not self.ended:
             self.end()
         if self.ended:
-            raise JobCancelled
+            raise self.ended
 
     def end(self) -> None:
-        self.ended = True
+        self.ended = JobCancelled()
         for listen in list(self._watchers):
             listen(b"")
 

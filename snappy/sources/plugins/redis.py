@@ -89,7 +89,7 @@ class RedisSource:
         session.ask("REPLCONF", "capa", "eof")
         if _is_new(about):
             session.ask("REPLCONF", "rdb-only", "1")
-        begun = session.ask("PSYNC", "?", "-1").decode().split()
+        begun = session.begin("PSYNC", "?", "-1").decode().split()
         about |= {"replication_id": begun[1], "offset": int(begun[2])}
         return Frozen(session, msgspec.json.format(msgspec.json.encode(about), indent=2), about["used_memory"])
 

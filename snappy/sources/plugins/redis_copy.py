@@ -5,6 +5,7 @@ over as the server's commands DUMP and RESTORE have it, under a name of ours unt
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -23,6 +24,7 @@ SOCKET = "socket"
 MOST_DATABASES = 4096
 """A server refuses a backup that has a database of a higher number."""
 ANSWER_SECONDS = 600.0
+SCRIPT_SECONDS = 3600.0
 LOOK_SECONDS = 0.05
 START_SECONDS = 30.0
 PAGE = 500
@@ -39,7 +41,15 @@ local function each(work)
     until cursor == '0'
 end
 local function begins(key, with) return string.sub(key, 1, #with) == with end
+local function rename(key, to)
+    local done = redis.pcall('RENAME', key, to)
+    return done.err and not string.find(done.err, 'no such key') and done
+end
 local made, ours, overwrite, free = ARGV[1], ARGV[2], ARGV[3] == '1', true
+local missing = string.sub(made, 1, -2)
+local failed = rename(missing, missing)
+if failed then return failed end
+redis.call('DEL', missing)
 for number = 4, #ARGV do
     redis.call('SELECT', ARGV[number])
     each(function(key) free = free and (overwrite or begins(key, ours)) end)
@@ -48,12 +58,16 @@ if not free then return redis.error_reply('BUSYKEY a database is not empty any m
 for number = 4, #ARGV do
     redis.call('SELECT', ARGV[number])
     each(function(key) if not begins(key, ours) then redis.call('DEL', key) end end)
-    each(function(key) if begins(key, made) then redis.pcall('RENAME', key, string.sub(key, #made + 1)) end end)
+    each(function(key)
+        if begins(key, made) then failed = rename(key, string.sub(key, #made + 1)) or failed end
+    end)
 end
+return failed
 """
 """In each of the databases all keys that begin with what was ``made`` lose that beginning, and those that do not begin
 with what is ``ours`` go; where nothing may be overwritten, nothing happens if there are such. Nobody sees a state
-between. A key may come up twice, and is there no more."""
+between. A key may come up twice, and is there no more. Whether the user may do all of it is tried with a key that is
+missing."""
 
 
 class Reader:
@@ -98,8 +112,12 @@ class Reader:
             return Damaged(f"{self._program.name} cannot read the backup: {' / '.join(said)}", hint=UNREADABLE)
         return SourceError(f"{self._program.name} does not start{self._program.last_words()}", hint=UNREADABLE)
 
+    def interrupt(self) -> None:
+        """End the server: one that loads a file takes its time otherwise. From any thread; does not wait."""
+        self._program.end(signal.SIGKILL)
+
     def close(self) -> None:
-        """From any thread; may be called twice."""
+        """May be called twice."""
         self._leash.close()
 
 
@@ -126,8 +144,11 @@ class Copy:
                     self._copy(batch)
 
     def functions(self, *, overwrite: bool) -> None:
-        """The libraries of functions, which belong to no database."""
-        if _major(self._source) >= 7 and _major(self._target) >= 7 and self._source.ask("FUNCTION", "LIST"):
+        """The libraries of functions, which belong to no database. An attempt that was lost may have brought them."""
+        if _major(self._source) < 7 or _major(self._target) < 7:
+            return
+        wanted = _libraries(self._source)
+        if wanted and not wanted.items() <= _libraries(self._target).items():
             policy = "REPLACE" if overwrite else "APPEND"
             self._target.ask("FUNCTION", "RESTORE", self._source.ask("FUNCTION", "DUMP"), policy)
 
@@ -159,7 +180,8 @@ class Copy:
 
 
 def put_in_place(target: Session, made: str, ours: str, numbers: Sequence[int], *, overwrite: bool) -> None:
-    """See :data:`PUT_IN_PLACE`."""
+    """See :data:`PUT_IN_PLACE`. A server takes some seconds for a million keys."""
+    target.be_patient(SCRIPT_SECONDS)
     target.ask("EVAL", PUT_IN_PLACE, 0, made, ours, int(overwrite), *numbers)
 
 
@@ -172,6 +194,12 @@ def pages(session: Session, begin: str = "") -> Iterator[list[bytes]]:
             yield keys
         if cursor == b"0":
             return
+
+
+def _libraries(session: Session) -> dict[bytes, bytes]:
+    """The code of each by its name."""
+    listed = [dict(zip(words[::2], words[1::2], strict=True)) for words in session.ask("FUNCTION", "LIST", "WITHCODE")]
+    return {each[b"library_name"]: each[b"library_code"] for each in listed}
 
 
 def _major(session: Session) -> int:

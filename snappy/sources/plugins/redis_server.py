@@ -79,6 +79,16 @@ class Session:
                 raise answer
         return answers
 
+    def be_patient(self, seconds: float) -> None:
+        """From now on, wait so long for each answer."""
+        self._socket.settimeout(seconds)
+
+    def begin(self, *words: Word) -> bytes:
+        """The first line of the answer to a command that the server is long at."""
+        with explained():
+            self._socket.sendall(_command(words))
+        return self.line()
+
     def line(self) -> bytes:
         """The next line that is not empty: servers send such ones while somebody waits."""
         with explained():
@@ -148,9 +158,9 @@ class Server:
         with explained():
             session = Session(self._secured(_socket(given)), given.timeout)
         try:
-            if given.password:
+            if given.user or given.password:
                 user = [given.user] if given.user else []
-                session.ask("AUTH", *user, secrets.read(given.password))
+                session.ask("AUTH", *user, secrets.read(given.password) if given.password else "")
             session.ask("CLIENT", "SETNAME", name)
         except BaseException:
             session.close()
@@ -223,13 +233,14 @@ CLOSED = "the server's log says why; see its client-output-buffer-limit, repl-ti
 _MEANINGS: Sequence[tuple[str, type[SourceError | NoSpace], str | None]] = (
     (r"^(NOAUTH|WRONGPASS|NOPERM|DENIED)|invalid password|no password is set", SourceDenied, None),
     (
-        r"unknown command",
+        r"unknown command|can't run this command",
         SourceDenied,
         "docs/plugins.md says what the plug-in needs",
     ),
     (r"^NOMASTERLINK", SourceUnavailable, "it is a replica without its master: back up the master, or wait"),
     (r"^(LOADING|BUSY|MASTERDOWN|TRYAGAIN)|max number of clients", SourceUnavailable, "wait, and try it again"),
     (r"^OOM", NoSpace, "raise the server's maxmemory"),
+    (r"^MISCONF", SourceUnavailable, "the server cannot save its data, and takes none: its log says why"),
     (r"^READONLY", BadOptions, "it is a replica: restore to its master"),
     (r"DB index is out of range", BadOptions, "raise the server's setting `databases`, or restore to a lower number"),
     (r"^BUSYKEY", BadOptions, "somebody writes there: restore to another database"),

@@ -7,9 +7,11 @@ that, for no session is called like it any more, and the next one removes it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -20,12 +22,12 @@ from msgspec import Meta
 
 from snappy import log
 from snappy.decoding import from_json
-from snappy.errors import AttemptOver, BadOptions, NoSpace, SnappyError, SourceError, SourceMissing
+from snappy.errors import AttemptOver, BadOptions, NoSpace, SnappyError, SourceError, SourceMissing, SourceUnavailable
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import ROOT, shown
 from snappy.sources.open_folders import OpenFolders
-from snappy.sources.plugins.redis_copy import DUMP, Copy, Reader, pages, put_in_place
+from snappy.sources.plugins.redis_copy import DUMP, LOOK_SECONDS, Copy, Reader, pages, put_in_place
 from snappy.sources.plugins.redis_server import PLUGIN, Server, Session, facts
 from snappy.sources.site import Site
 
@@ -35,6 +37,9 @@ ABOUT = "about.json"
 MOST_ABOUT = MIB
 
 OURS = "snappy-restore:"
+GIVING_UP = "snappy-giving-up"
+"""The session of who removes what it restored."""
+END_SECONDS = 10.0
 NAME = re.compile(rb"(snappy-restore:[^:]+:[0-9a-f]{8}):.*", re.DOTALL)
 
 UNFINISHED = ".snappy-unfinished-dump.rdb"
@@ -107,7 +112,12 @@ class FolderSink(_DumpSink):
         super().__init__()
         self._place, self._overwrite = place, overwrite
         self._folders = OpenFolders(place)
-        self._check_free()
+        with ExitStack() as held:
+            held.callback(self._folders.close)
+            held.callback(os.close, _locked(self._folder, place))
+            self._check_free()
+            held.callback(self._remove_unfinished)
+            self._held = held.pop_all()
 
     @property
     def _folder(self) -> int:
@@ -134,12 +144,10 @@ class FolderSink(_DumpSink):
         return []
 
     def close(self) -> None:
-        with suppress(OSError, ValueError):
-            self._remove_unfinished()
-        self._folders.close()
+        self._held.close()
 
     def _remove_unfinished(self) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(UNFINISHED, dir_fd=self._folder)
 
     def _check_free(self) -> None:
@@ -213,8 +221,9 @@ class ServerSink(_DumpSink):
     def interrupt(self) -> None:
         """Hang up."""
         self._is_over = True
-        if self._target:
-            self._target.interrupt()
+        for waiting in (self._target, self._reader):
+            if waiting:
+                waiting.interrupt()
 
     def close(self) -> None:
         with self._held:
@@ -224,9 +233,11 @@ class ServerSink(_DumpSink):
                 self._give_up()
 
     def _give_up(self) -> None:
+        """What was asked last may still be on its way to the server, and must not come upon half of the keys."""
         used, self._used = self._used, []
         try:
-            with closing(self._server.connect(self._name)) as session:
+            with closing(self._server.connect(GIVING_UP)) as session:
+                _await_end(session, self._name)
                 for number in used:
                     _remove(session, number, self._name)
         except SnappyError as error:
@@ -252,8 +263,7 @@ def _check_single(session: Session) -> None:
 
 def _remove_left(session: Session, begin: str) -> None:
     """Keys of this service's restores that are no more."""
-    listed = session.ask("CLIENT", "LIST").decode(errors="replace")
-    alive = set(re.findall(r" name=(\S+)", listed))
+    alive = _alive(session)
     for database in facts(session, "keyspace"):
         session.ask("SELECT", database.removeprefix("db"))
         for page in pages(session, begin):
@@ -261,6 +271,20 @@ def _remove_left(session: Session, begin: str) -> None:
             if dead:
                 session.ask("UNLINK", *dead)
                 _log.info("removed what a dead restore left", database=database, keys=len(dead))
+
+
+def _alive(session: Session) -> set[str]:
+    """What sessions are called."""
+    return set(re.findall(r" name=(\S+)", session.ask("CLIENT", "LIST").decode(errors="replace")))
+
+
+def _await_end(session: Session, name: str) -> None:
+    """Until the server has done with the session of that name. Raises :class:`SourceUnavailable`."""
+    end = time.monotonic() + END_SECONDS
+    while name in _alive(session):
+        if time.monotonic() > end:
+            raise SourceUnavailable("the server is still at it")
+        time.sleep(LOOK_SECONDS)
 
 
 def _remove(session: Session, number: int, name: str) -> None:
@@ -287,9 +311,24 @@ def _exists(name: str, folder: int) -> bool:
     return True
 
 
+def _locked(folder: int, place: bytes) -> int:
+    """Nobody else restores there until it is closed."""
+    handle = _opened(folder)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise BadOptions(f"another restore is at work in {shown(place)}", hint="wait until it has ended") from None
+    return handle
+
+
+def _opened(folder: int) -> int:
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+
+
 def _settle(folder: int) -> None:
     """The names in it outlive a power cut."""
-    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    opened = _opened(folder)
     try:
         os.fsync(opened)
     finally:

@@ -3,6 +3,8 @@ do what, and what dead restores leave."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import BadOptions, Damaged, SourceDenied, SourceError, SourceUnavailable
+from snappy.errors import BadOptions, Damaged, SnappyError, SourceDenied, SourceError, SourceUnavailable
 from snappy.repository.entries import Node
+from snappy.sources.plugins import redis_copy
 from snappy.sources.plugins.redis import RedisOptions, RedisSource
 from snappy.sources.plugins.redis_copy import BATCH_BYTES
 from snappy.sources.plugins.redis_sink import RedisRestore
@@ -39,7 +42,8 @@ EVERY_TYPE: list[tuple[str | bytes | int, ...]] = [
 ]
 BACKUP_USER = "on >pw +client|setname +info +replconf +psync"
 RESTORE_USER = (
-    "on >pw ~* +client|setname +client|list +info +select +scan +restore +unlink +del +rename +eval +function|restore"
+    "on >pw ~* +client|setname +client|list +info +select +scan +restore +unlink +del +rename +eval "
+    "+function|list +function|restore"
 )
 
 
@@ -76,11 +80,19 @@ async def backed_up(site: Site, name: str = "main") -> dict[str, bytes]:
     return found
 
 
-def restore(files: dict[str, bytes], site: Site, **options: Any) -> None:
+def sink_of(site: Site, **options: Any) -> Any:
     given = RedisRestore(**({"server": "main"} | options))
-    with closing(RedisSource.import_(given, RedisSource.restore_claims(given, site), site)) as sink:
-        for path, content in files.items():
-            sink.receive(path.encode(), Node(name=path.encode(), type="file"), iter([content[:5], content[5:]]))
+    return RedisSource.import_(given, RedisSource.restore_claims(given, site), site)
+
+
+def receive(sink: Any, files: dict[str, bytes]) -> None:
+    for path, content in files.items():
+        sink.receive(path.encode(), Node(name=path.encode(), type="file"), iter([content[:5], content[5:]]))
+
+
+def restore(files: dict[str, bytes], site: Site, **options: Any) -> None:
+    with closing(sink_of(site, **options)) as sink:
+        receive(sink, files)
         sink.finish()
 
 
@@ -113,6 +125,14 @@ async def test_what_a_server_writes_to_its_disk_first_is_the_same(server: Redis,
         found.append(dumped(server))
     assert found[0] == found[1]
     server.do(("CONFIG", "SET", "repl-diskless-sync", "yes"))
+
+
+async def test_who_waits_for_other_replicas_first_is_waited_for(server: Redis, site: Site) -> None:
+    server.do(("SET", "a", 1), ("CONFIG", "SET", "repl-diskless-sync-delay", "2"))
+    try:
+        assert (await backed_up(site))["/redis/main/dump.rdb"].startswith(b"REDIS")
+    finally:
+        server.do(("CONFIG", "SET", "repl-diskless-sync-delay", "0"))
 
 
 @pytest.mark.parametrize("mode", ["no", "yes"])
@@ -165,6 +185,90 @@ async def test_a_damaged_backup_changes_nothing(server: Redis, site: Site) -> No
             restore(files | {"/redis/main/dump.rdb": damaged}, site, overwrite=True)
     assert dumped(server) == before
     assert server.leftovers() == []
+
+
+async def test_a_restore_is_ended_while_the_backup_is_read(server: Redis, site: Site, tmp_path: Path) -> None:
+    server.do(("DEBUG", "POPULATE", "1000"))
+    files = await backed_up(site)
+    server.do(("FLUSHALL",))
+    slow = tmp_path / "slow"
+    slow.write_text('#!/bin/sh\nexec redis-server "$@" --key-load-delay 1000000\n')
+    slow.chmod(0o700)
+    with closing(sink_of(site_of(tmp_path, server, program=str(slow)), server="more")) as sink:
+        receive(sink, files)
+        ending, began = threading.Timer(1.0, sink.interrupt), time.monotonic()
+        ending.start()
+        with pytest.raises(SnappyError):
+            sink.finish()
+        assert 1 <= time.monotonic() - began < 9
+    assert dumped(server) == {}
+    assert server.leftovers() == []
+
+
+async def test_putting_keys_in_place_may_take_longer_than_a_silent_server_is_waited_for(
+    server: Redis, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.do(("SET", "a", 1))
+    files = await backed_up(site)
+    busy = "local function now() return redis.call('TIME')[1] + 0 end local last = now() + 3 while now() < last do end"
+    monkeypatch.setattr(redis_copy, "PUT_IN_PLACE", busy + redis_copy.PUT_IN_PLACE)
+    restore(files, site_of(tmp_path, server, timeout=1.0), server="more", overwrite=True)
+    assert server.do(("GET", "a")) == [b"1"]
+
+
+@pytest.mark.parametrize("right", ["rename", "del"])
+async def test_who_may_not_put_keys_in_place_removes_none(
+    server: Redis, site: Site, tmp_path: Path, right: str
+) -> None:
+    server.do(("SET", "a", 1), ("ACL", "SETUSER", "narrow", "reset", "nopass", *RESTORE_USER.split()))
+    server.do(("ACL", "SETUSER", "narrow", f"-{right}", "nopass"))
+    files = await backed_up(site)
+    server.do(("SET", "a", 2), ("SET", "b", 3))
+    with pytest.raises(SourceDenied, match=r"can't run|no permissions"):
+        restore(files, site_of(tmp_path, server, user="narrow", password=None), server="more", overwrite=True)
+    assert server.do(("MGET", "a", "b"), ("DBSIZE",)) == [[b"2", b"3"], 2]
+
+
+async def test_half_of_what_was_restored_is_never_put_in_place(server: Redis, site: Site) -> None:
+    """Who gives up waits until the server has done with what was asked before."""
+    server.do(("SET", "a", 1))
+    files = await backed_up(site)
+    sink = sink_of(site, overwrite=True)
+    receive(sink, files)
+    with closing(server.session()) as late:
+        late.ask("CLIENT", "SETNAME", sink._name)
+        sink._used = [0]
+        late.ask("SET", f"{sink._name}:a", 1)
+        closing_it = threading.Thread(target=sink.close)
+        closing_it.start()
+        closing_it.join(1.0)
+        assert server.do(("EXISTS", f"{sink._name}:a")) == [1]
+    closing_it.join()
+    assert server.leftovers() == []
+
+
+async def test_functions_that_are_there_already_stay_and_others_of_the_name_too(server: Redis, site: Site) -> None:
+    server.do(*EVERY_TYPE)
+    files = await backed_up(site)
+    server.do(("FLUSHALL",))
+    restore(files, site)
+    another = "#!lua name=lib\nredis.register_function('f', function() return 8 end)"
+    server.do(("FLUSHALL",), ("FUNCTION", "LOAD", "REPLACE", another))
+    with pytest.raises(BadOptions, match="already exists"):
+        restore(files, site)
+    assert server.do(("FCALL", "f", 0), ("DBSIZE",)) == [8, 0]
+    restore(files, site, overwrite=True)
+    assert server.do(("FCALL", "f", 0)) == [7]
+
+
+async def test_one_restore_at_a_time_makes_a_folder(site: Site, tmp_path: Path) -> None:
+    files = await backed_up(site)
+    with closing(sink_of(site, to=str(tmp_path / "to"))) as first:
+        receive(first, files)
+        with pytest.raises(BadOptions, match="another restore"):
+            sink_of(site, to=str(tmp_path / "to"))
+        first.finish()
+    assert (tmp_path / "to" / "dump.rdb").read_bytes() == files["/redis/main/dump.rdb"]
 
 
 async def test_a_server_that_dies_amid_a_backup_ends_it(tmp_path: Path) -> None:

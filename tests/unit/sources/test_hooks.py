@@ -179,6 +179,42 @@ async def test_a_job_that_is_cancelled_does_not_wait_for_its_before(tmp_path: Pa
     assert place.lines() == ["after"]
 
 
+async def test_a_job_that_is_abandoned_is_undone_whole_before_anything_else_has_the_hook(tmp_path: Path) -> None:
+    place = Place(
+        tmp_path, hook=Hook(["sleep", "1"], ["/bin/sh", "-c", 'sleep 1; echo after >> "$SAID"'], said("error"))
+    )
+    job = asyncio.create_task(place.backup("hook"))
+    for _ in range(12):
+        await asyncio.sleep(0.2)
+        job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert place.lines() == ["error", "after"]
+    assert (tmp_path / "work" / "hooks" / "hook.kept").read_bytes() == b""
+
+
+async def test_a_source_that_is_freezing_hears_that_the_job_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @asynccontextmanager
+    async def endless(self: FilesSource) -> AsyncIterator[Any]:
+        await over.wait()
+        yield {}
+
+    monkeypatch.setattr(FilesSource, "_snap", endless)
+    monkeypatch.setattr(FilesSource, "interrupt", lambda self: loop.call_soon_threadsafe(over.set), raising=False)
+    place = Place(tmp_path, hook=Hook(said("before"), said("after", "$SNAPPY_ERROR")))
+    hold = place.hold()
+    loop.call_later(0.3, hold.end)
+    async with asyncio.timeout(10):
+        with pytest.raises(JobCancelled):
+            await place.backup("hook", hold=hold)
+    assert place.lines() == ["before", "after cancelled"]
+
+
 async def test_what_cannot_be_undone_fails_the_job_that_has_its_snapshot_and_is_undone_by_the_next(
     tmp_path: Path,
 ) -> None:

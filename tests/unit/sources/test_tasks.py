@@ -58,6 +58,8 @@ NAMES: dict[str, Any] = {"source": "site", "target": "vault"}
 class Hold:
     """A hold that never ends."""
 
+    ended = None
+
     def __init__(self, attempt: int = 1, job: str = "job-1") -> None:
         self.attempt = attempt
         self.job = JobRecord(id=job, kind="backup", submitter="alice", state=State.RUNNING)
