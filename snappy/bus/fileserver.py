@@ -256,6 +256,8 @@ class FileServer:
         transfer = self._transfers.get(token)
         if transfer is None or transfer.caller != caller:
             await self._bus.respond(message, self._outcome(token, caller))
+        elif transfer.outcome is not None:
+            await self._bus.respond(message, given_again(transfer.outcome, self._clock()))
         elif not transfer.feed(message.data, message.reply):
             await self._bus.respond(message, self._refusal(BusError("too many frames are under way")))
 

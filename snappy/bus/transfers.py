@@ -68,7 +68,7 @@ class Transfer(ABC):
         self._work: Future[Any] | None = None
         self._over = False
         self.outcome: Payload | None = None
-        """The answer to whatever comes after the end."""
+        """The answer to whatever comes after the end, from then on: what is held may take a while to let go of."""
 
     def feed(self, raw: bytes, reply: str) -> bool:
         """Queue a frame; False where the caller has more under way than the window allows."""
@@ -98,6 +98,16 @@ class Transfer(ABC):
     async def run(self, idle: float) -> None:
         """Serve frames until the transfer ends, or ``idle`` seconds bring none."""
         try:
+            await self._serve_all(idle)
+            await self._serve_late()
+        finally:
+            if self._line is not None:
+                hang_up(self._line)
+            loop = asyncio.get_running_loop()
+            await asyncio.shield(loop.run_in_executor(self._pool, self._release_after_work))
+
+    async def _serve_all(self, idle: float) -> None:
+        try:
             while not self._over:
                 async with asyncio.timeout(idle):
                     message = await self._queue.get()
@@ -105,14 +115,9 @@ class Transfer(ABC):
                     await self._serve_line(message)
                 else:
                     await self._serve(*message)
-            await self._serve_late()
         except TimeoutError:
             log.warning("transfer idle, given up", caller=self.caller, path=self.path)
-        finally:
-            if self._line is not None:
-                hang_up(self._line)
-            loop = asyncio.get_running_loop()
-            await asyncio.shield(loop.run_in_executor(self._pool, self._release_after_work))
+            self.outcome = self._fail(Unavailable("the target does not know this transfer any more: it was idle"))
 
     @abstractmethod
     def release(self) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import os
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ from snappy.bus.protocol import (
 )
 from snappy.bus.remote import Patience
 from snappy.bus.throttle import Throttles
+from snappy.bus.transfers import PutTransfer
 from snappy.bus.uploads import Upload
 from snappy.errors import (
     AccessDenied,
@@ -378,20 +380,40 @@ async def test_clocks_that_differ_are_an_error(stock_nats: NatsServer, ahead: fl
             await fs._info("")
 
 
+@asynccontextmanager
+async def committing(stage: Stage) -> AsyncIterator[Callable[[], Awaitable[Answer]]]:
+    """An empty object that is on its way to the target; each call asks for its commit and gives the answer."""
+    bus = await stage.connect("site1")
+    request = seal(Open(path="x", max_payload=1 << 20))
+    opened = unseal(await bus.request(bus.subjects.fs(stage.target, "open", "site1"), request, timeout=5), OpenAnswer)
+    subject = bus.subjects.data(stage.target, opened.replica, "site1", opened.transfer)
+    frame = pack_frame(Kind.COMMIT, 0, encode(Commit(size=0, sha256=hashlib.sha256().hexdigest())))
+
+    async def commit() -> Answer:
+        return decode(parse_frame(await bus.request(subject, frame, timeout=5)).rest, Answer)
+
+    yield commit
+    await bus.drain()
+
+
 async def test_an_answer_that_is_given_again_tells_the_time_as_it_is_then(stock_nats: NatsServer) -> None:
     """After an outage a commit is sent again, whose first answer was lost."""
     times = iter(range(100, 200))
-    async with staged(stock_nats.url, clock=lambda: next(times)) as stage:
-        bus = await stage.connect("site1")
-        request = seal(Open(path="x", max_payload=1 << 20))
-        opened = unseal(
-            await bus.request(bus.subjects.fs(stage.target, "open", "site1"), request, timeout=5), OpenAnswer
-        )
-        subject = bus.subjects.data(stage.target, opened.replica, "site1", opened.transfer)
-        commit = pack_frame(Kind.COMMIT, 0, encode(Commit(size=0, sha256=hashlib.sha256().hexdigest())))
-        first, second = [parse_frame(await bus.request(subject, commit, timeout=5)) for _ in range(2)]
-        assert decode(second.rest, Answer).clock > decode(first.rest, Answer).clock
-        await bus.drain()
+    async with staged(stock_nats.url, clock=lambda: next(times)) as stage, committing(stage) as commit:
+        first, second = await commit(), await commit()
+        assert second.clock > first.clock
+
+
+async def test_what_comes_while_a_transfer_lets_go_is_answered(
+    stock_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = threading.Event()
+    monkeypatch.setattr(PutTransfer, "release", lambda transfer: gone.wait(20))
+    async with staged(stock_nats.url) as stage, committing(stage) as commit:
+        try:
+            assert [(await commit()).failure for _ in range(2)] == [None, None]
+        finally:
+            gone.set()
 
 
 # ---- the gate

@@ -35,7 +35,7 @@ def bucket(weed: Weed) -> str:
 
 @pytest.fixture
 def in_a_folder(tmp_path: Path) -> Store:
-    return Store(*open_storage((tmp_path / "repository").as_uri(), {}))
+    return Store(open_target((tmp_path / "repository").as_uri(), rights=ALL_RIGHTS), "")
 
 
 @pytest.fixture
