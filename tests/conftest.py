@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import hypothesis
 import pytest
 import structlog
@@ -24,6 +25,9 @@ SECONDS: Counter[str] = Counter()
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("snappy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("snappy")
+
+# Clients that tests drop let go of their sockets too: another test would be told of one that is not closed.
+fsspec.register_implementation("s3", "snappy.targets.s3_session.S3", clobber=True)
 
 
 def pytest_configure() -> None:

@@ -75,13 +75,20 @@ def _own(protocol: str, url: str, options: dict[str, Any]) -> AbstractFileSystem
 
 def _remote(protocol: str, options: dict[str, Any]) -> AbstractFileSystem:
     try:
-        if protocol in S3 and not options.keys() & {"session", "profile"}:
-            options = options | {"session": import_module("snappy.targets.s3_session").session()}
+        if protocol in S3:
+            return _s3(options)
         fs: AbstractFileSystem = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:
         raise UsageError(f"no filesystem serves {protocol}:// here: {error}") from error
-    if protocol in S3:
-        fs.retries = S3_ATTEMPTS
+    return fs
+
+
+def _s3(options: dict[str, Any]) -> AbstractFileSystem:
+    ours = import_module("snappy.targets.s3_session")
+    if not options.keys() & {"session", "profile"}:
+        options = options | {"session": ours.session()}
+    fs: AbstractFileSystem = ours.S3(skip_instance_cache=True, **options)
+    fs.retries = S3_ATTEMPTS
     return fs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import secrets
@@ -20,7 +21,7 @@ from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.grants import Grant
 from snappy.errors import AlreadyExists, AttemptOver
 from snappy.targets.drafts import SINGLE_PUT, SPOOL, Body
-from snappy.targets.opening import open_target
+from snappy.targets.opening import open_storage, open_target
 from snappy.targets.s3_session import SERVICES, session
 from tests.support.natsserver import NatsServer
 from tests.support.weed import Weed
@@ -151,3 +152,21 @@ def test_a_client_keeps_the_addresses_of_s3_alone(weed: Weed) -> None:
     assert {name for part in endpoints["partitions"] for name in part["services"]} <= SERVICES
     assert "us-east-1" in endpoints["partitions"][0]["services"]["s3"]["endpoints"]
     assert type(open_target("s3://x", weed.options).fs.session.get_component("data_loader")) is not Loader
+
+
+def sockets() -> int:
+    handles = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return sum(handle.is_socket() for handle in handles)
+
+
+async def test_a_client_that_is_dropped_closes_its_sockets(weed: Weed, bucket: str) -> None:
+    """Where another loop runs than its own."""
+    before = sockets()
+    fs, root = await asyncio.to_thread(open_storage, f"s3://{bucket}", weed.options)
+    await asyncio.to_thread(fs.ls, root)
+    assert sockets() > before
+    del fs
+    async with asyncio.timeout(10):
+        while sockets() > before:
+            gc.collect()
+            await asyncio.sleep(0.05)
