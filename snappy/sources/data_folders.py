@@ -6,15 +6,73 @@ import errno
 import fcntl
 import os
 import shutil
+from contextlib import ExitStack
+from typing import Annotated
 
-from snappy.errors import BadOptions, NoSpace
+from msgspec import Meta
+
+from snappy.errors import BadOptions, NoSpace, SourceError
 from snappy.repository.paths import shown
 
 UNFINISHED = b".snappy-unfinished"
 
+Goal = Annotated[str, Meta(description="the absolute path of the folder, which is empty or not there")]
+"""An option of restores."""
 
-def check_empty(folder: bytes) -> None:
-    """Raise :class:`BadOptions` where something stands in the place."""
+
+class NewFolder:
+    """What is to become the folder ``place``, which is absolute, its symlinks resolved. All happens below ``path``,
+    ``<place>.snappy-unfinished``, of mode 0700; the next restore to the same place begins it anew. Raises
+    :class:`BadOptions` where something stands in the place, or somebody else restores to it."""
+
+    def __init__(self, place: bytes) -> None:
+        self._place, self.path = place, place + UNFINISHED
+        try:
+            _check_empty(place)
+            with ExitStack() as held:
+                held.callback(os.close, _made(self.path))
+                held.callback(shutil.rmtree, self.path, ignore_errors=True)
+                for name in os.listdir(self.path):
+                    shutil.rmtree(os.path.join(self.path, name))
+                self._held = held.pop_all()
+        except OSError as error:
+            raise of_system(error) from error
+
+    def make(self, name: bytes) -> bytes:
+        """A folder in it."""
+        made = os.path.join(self.path, name)
+        try:
+            os.mkdir(made, 0o700)
+        except OSError as error:
+            raise of_system(error) from error
+        return made
+
+    def put(self, made: bytes, user: int, group: int) -> None:
+        """Give what was made below ``path`` its owner, where root works, and its place."""
+        try:
+            if os.geteuid() == 0:
+                _give(made, user, group)
+            os.chmod(made, 0o700)
+            _check_empty(self._place)
+            os.replace(made, self._place)
+        except OSError as error:
+            raise of_system(error) from error
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._held.close()
+
+
+def of_system(error: OSError) -> Exception:
+    """What a user is told of it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"no room to restore to: {error.strerror}", hint="free space where the data folder is to be")
+    return SourceError(
+        f"the data folder cannot be made: {error}", hint="look whether the service may write to the folder above it"
+    )
+
+
+def _check_empty(folder: bytes) -> None:
     try:
         found = os.listdir(folder)
     except FileNotFoundError:
@@ -27,34 +85,28 @@ def check_empty(folder: bytes) -> None:
         )
 
 
-def new_folder(path: bytes) -> int:
-    """Empty, of mode 0700, and locked; nobody else may be restoring there."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise of_system(error) from error
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _made(path: bytes) -> int:
+    """A folder that nobody else has locked, and the lock on it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    while True:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass  # it was left, or it is in use
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        except FileNotFoundError:
+            pass  # whoever had it came to an end
+        except BlockingIOError:
+            os.close(handle)
+            raise BadOptions(f"another restore makes {shown(path)}") from None
         os.close(handle)
-        raise BadOptions(f"another restore makes {shown(path)}") from None
-    for name in os.listdir(path):
-        shutil.rmtree(os.path.join(path, name))
-    return handle
 
 
-def give(folder: bytes, user: int, group: int) -> None:
-    """What a program made that ran as root."""
+def _give(folder: bytes, user: int, group: int) -> None:
     for above, folders, files in os.walk(folder):
         for name in (*folders, *files, b"."):
             os.chown(os.path.join(above, name), user, group, follow_symlinks=False)
-
-
-def of_system(error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"no room to restore to: {error.strerror}", hint="free space where the data folder is to be")
-    return error

@@ -1,14 +1,22 @@
-"""Entries of what is no file: the folders above it, and streams."""
+"""What plug-ins make of what is no file: entries of the folders above it, streams, and what is said about it; and how
+they know it again."""
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, cast
 
+import msgspec
+
+from snappy.errors import BadOptions
 from snappy.repository.entries import Entry, Node
-from snappy.repository.paths import ROOT, join, split
+from snappy.repository.format import MIB
+from snappy.repository.paths import ROOT, join, shown, split
 
 
 def folder_node(name: bytes) -> Node:
@@ -39,3 +47,30 @@ def stream(path: bytes, open_: Callable[[], BinaryIO], *, size: int = 0) -> Entr
         links=1,
     )
     return Entry(path=path, node=node, open=open_)
+
+
+def small(path: bytes, content: bytes) -> Entry:
+    """The same of what is at hand."""
+    return stream(path, partial(io.BytesIO, content), size=len(content))
+
+
+def buffered(raw: io.RawIOBase) -> BinaryIO:
+    """What a stream opens."""
+    return cast(BinaryIO, io.BufferedReader(raw, MIB))
+
+
+def about(version: Any, **said: Any) -> bytes:
+    """What a backup of a server of that version says of itself, for a restore and for whoever looks."""
+    made = {"server_version": version, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return msgspec.json.format(msgspec.json.encode(made | said), indent=2)
+
+
+def recognized(path: bytes, layout: re.Pattern[str], plugin: str) -> re.Match[str]:
+    """What a file of a snapshot is by the ``layout`` of that plug-in's own. Raises :class:`BadOptions` for others."""
+    found = layout.fullmatch(shown(path))
+    if found is None:
+        raise BadOptions(
+            f"{shown(path)} is nothing that the plug-in {plugin} has backed up",
+            hint="restore it with the plug-in that it came from, or with `files`",
+        )
+    return found

@@ -63,6 +63,14 @@ def parse_place(text: str) -> Place:
     return _remote(text) if "://" in text else _local(text)
 
 
+def folder_claim(text: str) -> str:
+    """What a rule is asked about a local folder: where it is, all symlinks followed. Raises :class:`BadOptions`."""
+    place = parse_place(text)
+    if not isinstance(place, Local):
+        raise BadOptions(f"{text} is no local folder")
+    return os.path.realpath(place.claim)
+
+
 def claimed_place(claim: str) -> Place:
     """The place of a claim, as it stands: what the rules were asked about, however it is linked by now."""
     return Local(os.fsencode(claim)) if claim.startswith("/") else _remote(claim)

@@ -15,9 +15,11 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
 
 from snappy import log
 from snappy.errors import AttemptOver, ProgramFailed, ProgramMissing, SourceError
@@ -26,6 +28,8 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 PIPE_BYTES = 1 << 20
 LAST_LINES = 5
 LONGEST_LINE = 500
+READ_BYTES = 1 << 16
+"""Of a line, however long it is."""
 END_SECONDS = 10.0
 """How long a program that is to end may take before it is killed."""
 
@@ -114,13 +118,17 @@ class Program:
                 _log.info("a program says", program=self.name, line=line)
 
 
+Explained = Callable[[], AbstractContextManager[None]]
+"""Within it a :class:`ProgramFailed` becomes an error that says what to do."""
+
+
 class Output(io.RawIOBase):
     """What a program writes, as a file that can be read once. Its end is reached only if the program ended well: else
-    ``read`` raises :class:`ProgramFailed`. To close it ends the program."""
+    ``read`` raises :class:`ProgramFailed`, or what ``explained`` makes of that. To close it ends the program."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, explained: Explained = nullcontext) -> None:
         assert program.process.stdout
-        self._program, self._pipe = program, program.process.stdout
+        self._program, self._pipe, self._explained = program, program.process.stdout, explained
         _widen(self._pipe.fileno())
 
     def readable(self) -> bool:
@@ -129,7 +137,8 @@ class Output(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         size = os.readv(self._pipe.fileno(), [buffer])
         if not size and len(buffer):
-            self._program.wait()
+            with self._explained():
+                self._program.wait()
         return size
 
     def close(self) -> None:
@@ -155,6 +164,23 @@ class Running:
             if self.is_over:
                 program.end()
         return program
+
+    def run(self, arguments: Sequence[str], **how: Any) -> None:
+        """Have a program do its work, which is over when this process dies. Raises as :class:`Program`."""
+        program = self.start(arguments, stdout=subprocess.DEVNULL, **how)
+        guard = Guard(program)
+        try:
+            program.wait()
+        finally:
+            guard.leave()
+
+    def feed(self, arguments: Sequence[str], content: Iterable[bytes], **how: Any) -> None:
+        """Have a program read all of ``content``. Raises as :class:`Program`, and what ``content`` raises."""
+        program = self.start(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, **how)
+        with closing(Input(program)) as fed:
+            for piece in content:
+                fed.write(piece)
+            fed.finish()
 
     def check(self) -> None:
         """Raise :class:`AttemptOver` when it is."""
@@ -276,6 +302,13 @@ def missing(program: str) -> SourceError:
     )
 
 
+def write_private(path: Path, text: str) -> None:
+    """For a program to read, and for nobody else."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def lacking(wanted: Mapping[str, str]) -> list[str]:
     """A sentence for each program that is not there; the values say how to come by it."""
     return [f"{program} is not installed: {remedy}" for program, remedy in wanted.items() if not shutil.which(program)]
@@ -285,8 +318,8 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
-def _lines(stderr: Iterable[bytes]) -> Iterable[str]:
-    for line in stderr:
+def _lines(stderr: IO[bytes]) -> Iterator[str]:
+    for line in iter(partial(stderr.readline, READ_BYTES), b""):
         text = line.decode(errors="replace").rstrip()[:LONGEST_LINE]
         if text:
             yield text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -23,16 +23,17 @@ def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @contextmanager
-def repeated(work: Callable[[int], object]) -> Iterator[Callable[[], int]]:
-    """Do ``work``, which is told how often it was done, again and again for the length of the context; the value says
-    how often."""
+def repeated(work: Callable[[int], object], until: type[Exception] | None = None) -> Iterator[Callable[[], int]]:
+    """Do ``work``, which is told how often it was done, again and again for the length of the context, or ``until`` it
+    raises that; the value says how often."""
     over, done = threading.Event(), 0
 
     def repeat() -> None:
         nonlocal done
-        while not over.is_set():
-            work(done)
-            done += 1
+        with suppress(*filter(None, [until])):
+            while not over.is_set():
+                work(done)
+                done += 1
 
     thread = threading.Thread(target=repeat)
     thread.start()

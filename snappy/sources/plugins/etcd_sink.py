@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from base64 import b64decode
@@ -36,7 +35,7 @@ from snappy.errors import (
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
-from snappy.sources.data_folders import UNFINISHED, check_empty, give, new_folder, of_system
+from snappy.sources.data_folders import NewFolder, of_system
 from snappy.sources.plugins.etcd_cluster import PLUGIN, Cluster, Member, in_base64, span
 from snappy.sources.plugins.etcd_file import Key, SnapshotFile
 from snappy.sources.programs import Program
@@ -137,16 +136,12 @@ class FolderSink(_FileSink):
     """Makes a data folder, by etcd's own program. ``to`` is absolute, its symlinks resolved."""
 
     def __init__(self, cluster: Cluster, options: EtcdRestore, to: bytes) -> None:
-        self._options, self._to, self._beside = options, to, to + UNFINISHED
+        self._options, self._to = options, to
         self._program = cluster.program()
         self._running: Program | None = None
         self._is_over = False
-        super().__init__(Path(os.fsdecode(self._beside)))
-        check_empty(to)
-        with ExitStack() as held:
-            held.callback(shutil.rmtree, self._beside, ignore_errors=True)
-            held.callback(os.close, new_folder(self._beside))
-            self._held = held.pop_all()
+        self._folder = NewFolder(to)
+        super().__init__(Path(os.fsdecode(self._folder.path)))
 
     def _restore(self) -> None:
         made = self._path.with_name(DATA)
@@ -157,12 +152,7 @@ class FolderSink(_FileSink):
             raise AttemptOver
         with _explained():
             self._running.wait()
-        try:
-            self._give(made)
-            check_empty(self._to)
-            os.replace(made, self._to)
-        except OSError as error:
-            raise of_system(error) from error
+        self._folder.put(os.fsencode(made), *self._owner())
 
     def _words(self, made: Path) -> list[str]:
         given = self._options
@@ -177,12 +167,10 @@ class FolderSink(_FileSink):
             f"--initial-advertise-peer-urls={given.peer_urls}",
         ]
 
-    def _give(self, made: Path) -> None:
+    def _owner(self) -> tuple[int, int]:
         """To whom the place belongs already, or the folder above it."""
         found = os.stat(self._to if os.path.isdir(self._to) else os.path.dirname(self._to))
-        if os.geteuid() == 0:
-            give(os.fsencode(made), found.st_uid, found.st_gid)
-        os.chmod(made, 0o700)
+        return found.st_uid, found.st_gid
 
     def interrupt(self) -> None:
         """End the program."""
@@ -193,7 +181,7 @@ class FolderSink(_FileSink):
     def close(self) -> None:
         if self._running:
             self._running.kill()
-        self._held.close()
+        self._folder.close()
 
 
 class KeySink(_FileSink):

@@ -7,26 +7,23 @@ events, views), ``users.json``, and the same as ``users.sql``; scripts are for t
 
 from __future__ import annotations
 
-import asyncio
-import io
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
-from typing import Annotated, Any, BinaryIO, ClassVar, NamedTuple, cast
+from typing import Annotated, Any, BinaryIO, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from snappy.errors import BadOptions, SourceError, SourceMissing, SourceUnavailable
+from snappy.errors import SourceError, SourceUnavailable
 from snappy.repository.entries import Entry
-from snappy.repository.format import MIB
 from snappy.repository.paths import join
-from snappy.sources.databases import claim, file_name, is_unfinished
-from snappy.sources.made_up import folder_node, folders_above, stream
+from snappy.sources.databases import Choice, Named, ServerSource, claims, file_name
+from snappy.sources.made_up import about, buffered, folder_node, folders_above, small, stream
 from snappy.sources.plugins.mariadb_accounts import Accounts, read_accounts, script
 from snappy.sources.plugins.mariadb_dumps import Chained, Spooled
-from snappy.sources.plugins.mariadb_server import LOCKED, ExplainedOutput, MariaDbSettings, Server, Session, missing
+from snappy.sources.plugins.mariadb_server import LOCKED, MariaDbSettings, Server, Session, explained, missing
 from snappy.sources.plugins.mariadb_sink import (
     ABOUT,
     FOLDER,
@@ -39,7 +36,7 @@ from snappy.sources.plugins.mariadb_sink import (
     DatabaseSink,
     MariaDbRestore,
 )
-from snappy.sources.programs import Program, Running
+from snappy.sources.programs import Output, Program
 from snappy.sources.site import Site
 
 NEEDED = ("mariadb-dump", "mariadb")
@@ -67,9 +64,7 @@ Names = tuple[str, ...]
 class MariaDbOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What of a server is backed up."""
 
-    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
-        "default"
-    )
+    server: Named = "default"
     databases: Annotated[Names, Meta(description="their names; none: all but the server's own")] = ()
     exclude: Annotated[Names, Meta(description="databases that are left out")] = ()
     exclude_table_data: Annotated[Names, Meta(description="tables whose rows are left out: shop.log")] = ()
@@ -107,10 +102,9 @@ class Frozen(NamedTuple):
     """Of the tables of each, under way; none where they are made one by one."""
     about: bytes
     accounts: Accounts
-    held: ExitStack
 
 
-class MariaDbSource:
+class MariaDbSource(ServerSource[Frozen]):
     """Databases of a MariaDB server, all as of one moment."""
 
     name: ClassVar[str] = PLUGIN
@@ -119,68 +113,40 @@ class MariaDbSource:
     Settings: ClassVar[type[msgspec.Struct]] = MariaDbSettings
 
     def __init__(self, options: MariaDbOptions, site: Site) -> None:
+        super().__init__()
         self._options, self._site = options, site
         self._server = Server(PLUGIN, site, options.server)
-        self._running = Running()
-        if set(options.databases) & set(options.exclude):
-            raise BadOptions("a database is both among `databases` and in `exclude`")
+        self._choice = Choice(options.databases, options.exclude, whole=options.users)
+        self._session: Session | None = None
 
     def claims(self) -> list[str]:
-        """Each database that is named, or else the server; and the server for what concerns all of it."""
-        names = [*self._options.databases, *([""] if self._with_users else [])]
-        return sorted({claim(self.name, self._server.name, name) for name in names or ("",)})
-
-    @property
-    def _with_users(self) -> bool:
-        wanted = self._options.users
-        return not self._options.databases if wanted is None else wanted
+        """Each database that is named, or else the server; and the server for accounts."""
+        return self._choice.claims(self.name, self._server.name)
 
     @classmethod
     def missing(cls) -> list[str]:
         """What this machine lacks for it, a sentence each."""
         return missing(NEEDED)
 
-    def snap(self) -> AbstractAsyncContextManager[Frozen]:
-        """A transaction for each database, all begun while nothing was committed. Raises :class:`SourceMissing`,
-        :class:`snappy.errors.SourceDenied` and :class:`snappy.errors.SourceUnavailable`."""
-        return self._snap()
-
-    @asynccontextmanager
-    async def _snap(self) -> AsyncIterator[Frozen]:
-        frozen = await asyncio.to_thread(self._freeze)
-        try:
-            yield frozen
-        finally:
-            self._running.end()
-            await asyncio.to_thread(frozen.held.close)
-
-    def _freeze(self) -> Frozen:
-        with ExitStack() as held:
-            held.callback(self._running.end)
-            folder = held.enter_context(self._site.work_folder(self.name))
-            option_file = self._server.option_file(folder)
-            with closing(self._server.connect(lock_seconds=self._options.lock_seconds)) as session:
-                found = self._chosen(session)
-                dumps: dict[str, Spooled] = {}
-                for number, name in enumerate(found if self._options.together else ()):
-                    start = partial(self._start, self._of_tables(name, found[name].views, option_file))
-                    dumps[name] = Spooled(folder / f"dump-{number}", start)
-                    held.callback(dumps[name].close)
-                position = self._begun(session, list(dumps.values()))
-                about = _about(session, found, position, TOGETHER if self._options.together else APART)
-                accounts = read_accounts(session) if self._with_users else {}
-            readers = {name: _buffered(dump) for name, dump in dumps.items()}
-            return Frozen(option_file, found, readers, about, accounts, held.pop_all())
+    def _freeze(self, held: ExitStack) -> Frozen:
+        """A transaction for each database, all begun while nothing was committed."""
+        folder = held.enter_context(self._site.work_folder(self.name))
+        option_file = self._server.option_file(folder)
+        with closing(self._server.connect(lock_seconds=self._options.lock_seconds)) as session:
+            self._session = session
+            found = self._chosen(session)
+            dumps: dict[str, Spooled] = {}
+            for number, name in enumerate(found if self._options.together else ()):
+                start = partial(self._start, self._of_tables(name, found[name].views, option_file))
+                dumps[name] = held.enter_context(closing(Spooled(folder / f"dump-{number}", start)))
+            position = self._begun(session, list(dumps.values()))
+            consistency = TOGETHER if self._options.together else APART
+            said = about(session.said_version, position=position, consistency=consistency, databases=found)
+            accounts = read_accounts(session) if self._choice.whole else {}
+        return Frozen(option_file, found, {name: buffered(dump) for name, dump in dumps.items()}, said, accounts)
 
     def _chosen(self, session: Session) -> dict[str, Found]:
         known = {row[0]: row[1:] for row in session.rows(DATABASES) if row[0] not in OWN}
-        wanted = self._options.databases or tuple(name for name in known if not is_unfinished(name))
-        for name in wanted:
-            if name not in known:
-                raise SourceMissing(
-                    f"the server {self._server.name} has no database {name!r}",
-                    hint=f"it has: {', '.join(known) or 'none'}",
-                )
         return {
             name: Found(
                 charset=known[name][0],
@@ -189,8 +155,7 @@ class MariaDbSource:
                 views=session.column(VIEWS, name),
                 without_transactions=session.column(UNSAFE, name),
             )
-            for name in wanted
-            if name not in self._options.exclude
+            for name in self._choice.of(self._server.name, known)
         }
 
     def _begun(self, session: Session, dumps: Sequence[Spooled]) -> dict[str, str]:
@@ -218,9 +183,9 @@ class MariaDbSource:
     def export(self, frozen: Frozen) -> Iterator[Entry]:
         """The dumps, by the names of their folders."""
         folder = FOLDER.format(self._server.name)
-        about = f"{folder}/{ABOUT}".encode()
-        yield from folders_above(about)
-        yield stream(about, lambda: io.BytesIO(frozen.about), size=len(frozen.about))
+        said = f"{folder}/{ABOUT}".encode()
+        yield from folders_above(said)
+        yield small(said, frozen.about)
         databases = f"{folder}/databases".encode()
         if frozen.databases:
             yield Entry(path=databases, node=folder_node(b"databases"))
@@ -229,9 +194,9 @@ class MariaDbSource:
             yield Entry(path=path, node=folder_node(file))
             yield stream(join(path, PROGRAMS), partial(self._programs, name, frozen))
             yield self._tables(join(path, TABLES), name, frozen)
-        if self._with_users:
-            for name, data in ((USERS, msgspec.json.encode(frozen.accounts)), (SCRIPT, script(frozen.accounts))):
-                yield stream(f"{folder}/{name}".encode(), partial(io.BytesIO, data), size=len(data))
+        if self._choice.whole:
+            yield small(f"{folder}/{USERS}".encode(), msgspec.json.encode(frozen.accounts))
+            yield small(f"{folder}/{SCRIPT}".encode(), script(frozen.accounts))
 
     def _tables(self, path: bytes, name: str, frozen: Frozen) -> Entry:
         words = self._of_tables(name, frozen.databases[name].views, frozen.option_file)
@@ -254,33 +219,29 @@ class MariaDbSource:
         views = frozen.databases[name].views
         if views:
             parts.append([*words, "--skip-triggers", "--", name, *views])
-        return _buffered(Chained([partial(self._output, part) for part in parts]))
+        return buffered(Chained([partial(self._output, part) for part in parts]))
 
     def _output(self, words: list[str]) -> BinaryIO:
-        return _buffered(ExplainedOutput(self._start(words)))
+        return buffered(Output(self._start(words), explained))
 
     def _start(self, words: list[str], **how: Any) -> Program:
         return self._running.start([self._server.program("mariadb-dump"), *words], **how)
 
     def interrupt(self) -> None:
-        """End the dumps."""
-        self._running.end()
+        """End the dumps, and the wait for what others have locked."""
+        super().interrupt()
+        if self._session:
+            self._session.end_statement()
 
     @classmethod
     def restore_claims(cls, options: MariaDbRestore, site: Site) -> list[str]:
         """Each database that is named, or else the server; the server too where accounts are made."""
-        names = tuple(options.databases.values())
-        whole = options.users or not names
-        return sorted({claim(cls.name, options.server, name) for name in (*names, *([""] if whole else []))})
+        return claims(cls.name, options.server, options.databases.values(), whole=options.users)
 
     @classmethod
     def import_(cls, options: MariaDbRestore, claims: Any, site: Site) -> DatabaseSink:
         """What makes databases anew."""
         return DatabaseSink(Server(PLUGIN, site, options.server), options, site)
-
-
-def _buffered(raw: io.RawIOBase) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(raw, MIB))
 
 
 def _position(session: Session) -> dict[str, str]:
@@ -291,14 +252,3 @@ def _position(session: Session) -> dict[str, str]:
     except SourceError:
         return found
     return found | ({"file": str(rows[0][0]), "offset": str(rows[0][1])} if rows else {})
-
-
-def _about(session: Session, databases: dict[str, Found], position: dict[str, str], consistency: str) -> bytes:
-    said = {
-        "server_version": session.value("SELECT VERSION()"),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "position": position,
-        "consistency": consistency,
-        "databases": databases,
-    }
-    return msgspec.json.format(msgspec.json.encode(said), indent=2)

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from typing import Annotated
 
 import msgspec
@@ -22,10 +19,11 @@ from snappy.decoding import from_json
 from snappy.errors import BadOptions, Damaged, UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.paths import shown
-from snappy.sources.data_folders import UNFINISHED, check_empty, give, new_folder, of_system
+from snappy.sources.data_folders import Goal, NewFolder
 from snappy.sources.databases import whole
+from snappy.sources.made_up import recognized
 from snappy.sources.plugins.mariadb_server import Server, explained
-from snappy.sources.programs import Input, Running
+from snappy.sources.programs import Running
 
 PLUGIN = "mariadb-physical"
 FOLDER = "/mariadb-physical/{}"
@@ -36,17 +34,19 @@ DATA = b"data"
 
 CHUNK = struct.Struct("<8sBcI")
 MAGIC = b"XBSTCK01"
-BODY = struct.Struct("<QQI")
-"""A chunk of a stream is this: magic, flags, type, the length of the path, the path; and unless it ends its file: the
-length of the data, their offset, a checksum, the data (xbstream.h of MariaDB)."""
-DATA_TYPE, END_TYPE = b"P", b"E"
+BODY, LENGTH = struct.Struct("<QQI"), struct.Struct("<I")
+DATA_TYPE, RENAME_TYPE = b"P", b"R"
+TAILS = {DATA_TYPE: BODY.size, RENAME_TYPE: LENGTH.size, b"S": 8, b"D": 0, b"E": 0}
+"""A chunk of a stream is this: magic, flags, type, the length of the path, the path; then of data their length, their
+offset, a checksum, and the data; of a file that gets another name the length of that, and the name; of one that goes on
+elsewhere the offset. Files that go, or end, need no more (MariaDB's xbstream.h and xbstream_write.cc)."""
 LONGEST_PATH = 4096
 
 
 class PhysicalRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the data folder goes."""
 
-    to: Annotated[str, Meta(description="the absolute path of the folder, which is empty or not there")]
+    to: Goal
     server: Annotated[str, Meta(description="whose settings say where MariaDB's programs are")] = "default"
 
 
@@ -58,44 +58,26 @@ class FolderSink:
     """See :class:`snappy.repository.entries.StreamSink`. ``to`` is absolute, its symlinks resolved."""
 
     def __init__(self, server: Server, to: bytes) -> None:
-        self._server, self._to = server, to
-        self._beside = to + UNFINISHED
-        self._made = os.path.join(self._beside, DATA)
+        self._server = server
         self._running = Running()
         self._about = About()
         self._is_whole = False
-        check_empty(to)
-        with ExitStack() as held:
-            held.callback(self._remove)
-            self._lock = new_folder(self._beside)
-            held.callback(os.close, self._lock)
-            os.mkdir(self._made, 0o700)
-            self._held = held.pop_all()
+        self._folder = NewFolder(to)
+        self._made = self._folder.make(DATA)
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
-        layout = LAYOUT.fullmatch(shown(path))
-        if layout is None:
-            raise BadOptions(
-                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
-                hint="restore it with the plug-in that it came from, or with `files`",
-            )
-        if layout[1] == ABOUT:
+        if recognized(path, LAYOUT, PLUGIN)[1] == ABOUT:
             self._about = from_json(whole(content), About)
         else:
             self._unpack(content)
         return []
 
     def _unpack(self, content: Iterator[bytes]) -> None:
+        if self._is_whole:
+            raise BadOptions("the snapshot has backups of several servers", hint="name one of them by include")
         words = [self._server.program("mbstream"), "--extract", f"--directory={os.fsdecode(self._made)}"]
-        watch = StreamWatch()
         with explained():
-            program = self._running.start(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            with closing(Input(program)) as fed:
-                for piece in content:
-                    watch.feed(piece)
-                    fed.write(piece)
-                watch.finish()
-                fed.finish()
+            self._running.feed(words, _watched(content))
         self._is_whole = True
 
     def finish(self) -> list[str]:
@@ -103,14 +85,8 @@ class FolderSink:
             raise BadOptions("the snapshot has no backup of a server", hint="leave out include and exclude")
         words = [self._server.program("mariadb-backup"), "--no-defaults", "--prepare"]
         with explained():
-            self._running.start([*words, f"--target-dir={os.fsdecode(self._made)}"], stdout=subprocess.DEVNULL).wait()
-        try:
-            if os.geteuid() == 0:
-                give(self._made, *self._about.owner)
-            check_empty(self._to)
-            os.replace(self._made, self._to)
-        except OSError as error:
-            raise of_system(error) from error
+            self._running.run([*words, f"--target-dir={os.fsdecode(self._made)}"])
+        self._folder.put(self._made, *self._about.owner)
         return []
 
     def interrupt(self) -> None:
@@ -119,10 +95,15 @@ class FolderSink:
 
     def close(self) -> None:
         self._running.end()
-        self._held.close()
+        self._folder.close()
 
-    def _remove(self) -> None:
-        shutil.rmtree(self._beside, ignore_errors=True)
+
+def _watched(content: Iterator[bytes]) -> Iterator[bytes]:
+    watch = StreamWatch()
+    for piece in content:
+        watch.feed(piece)
+        yield piece
+    watch.finish()
 
 
 class StreamWatch:
@@ -154,25 +135,35 @@ class StreamWatch:
             raise Damaged("the backup of the server ends before its end")
 
     def _wanted(self) -> int:
-        """How long the head is, as far as is known."""
+        """How long the head is, as far as is known. Raises :class:`Damaged`."""
         if len(self._head) < CHUNK.size:
             return CHUNK.size
-        _, _, kind, length = CHUNK.unpack_from(self._head)
-        return int(CHUNK.size + length + (BODY.size if kind == DATA_TYPE else 0))
+        magic, _, kind, length = CHUNK.unpack_from(self._head)
+        if magic != MAGIC or kind not in TAILS:
+            raise Damaged("the backup of the server is no stream that is known")
+        wanted = CHUNK.size + _checked(length) + TAILS[kind]
+        if kind == RENAME_TYPE and len(self._head) >= wanted:
+            wanted += _checked(*LENGTH.unpack_from(self._head, wanted - LENGTH.size))
+        return wanted
 
     def _look(self) -> None:
         """At the head, once there is all of it."""
-        if len(self._head) < CHUNK.size:
-            return
-        magic, _, kind, length = CHUNK.unpack_from(self._head)
-        if magic != MAGIC or kind not in (DATA_TYPE, END_TYPE) or not 0 < length <= LONGEST_PATH:
-            raise Damaged("the backup of the server is no stream that is known")
         if len(self._head) < self._wanted():
             return
-        _check_path(bytes(self._head[CHUNK.size : CHUNK.size + length]))
-        if kind == DATA_TYPE:
-            self._left = BODY.unpack_from(self._head, CHUNK.size + length)[0]
+        _, _, kind, length = CHUNK.unpack_from(self._head)
+        end = CHUNK.size + length
+        _check_path(bytes(self._head[CHUNK.size : end]))
+        if kind == RENAME_TYPE:
+            _check_path(bytes(self._head[end + LENGTH.size :]))
+        elif kind == DATA_TYPE:
+            self._left = BODY.unpack_from(self._head, end)[0]
         self._head.clear()
+
+
+def _checked(length: int) -> int:
+    if not 0 < length <= LONGEST_PATH:
+        raise Damaged("the backup of the server names a file by no name that can be")
+    return length
 
 
 def _check_path(path: bytes) -> None:

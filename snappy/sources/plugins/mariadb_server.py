@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,18 +24,21 @@ from snappy.errors import (
     NoSpace,
     ProgramFailed,
     ProgramMissing,
+    SnappyError,
     SourceDenied,
     SourceError,
     SourceMissing,
     SourceUnavailable,
 )
 from snappy.sources import programs
-from snappy.sources.programs import Output
 from snappy.sources.site import Site
 
 CONNECT_SECONDS = 10
 OLDEST = (10, 5)
 OPTION_FILE = "client.cnf"
+VERIFIED = "ssl-verify-server-cert\n"
+WITHOUT_TLS = "skip-ssl\n"
+"""Else programs from version 11.4 on talk to no server that does not offer TLS."""
 VERSION = re.compile(r"(\d+)\.(\d+)\.\d+\S*-MariaDB")
 
 Value = str | int | float | bytes | None
@@ -58,9 +62,10 @@ class MariaDbSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Session:
     """Each statement is a transaction of its own. Raises as :func:`explained`."""
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        found = VERSION.search(str(self.value("SELECT VERSION()")))
+    def __init__(self, connection: Any, again: Callable[[], Any]) -> None:
+        self._connection, self._again = connection, again
+        self.said_version = str(self.value("SELECT VERSION()"))
+        found = VERSION.search(self.said_version)
         if not found:
             raise BadOptions("the server is no MariaDB", hint="the plug-in `command` can run another server's programs")
         self.version = int(found[1]), int(found[2])
@@ -85,6 +90,15 @@ class Session:
         """The first of each row."""
         return [str(row[0]) for row in self.rows(statement, *values)]
 
+    def end_statement(self) -> None:
+        """Have the server end what it does for this session, which may wait for what others have locked. From any
+        thread; does not wait."""
+        threading.Thread(target=self._end_statement, name="killing", daemon=True).start()
+
+    def _end_statement(self) -> None:
+        with suppress(SnappyError), closing(self._again()) as other, other.cursor() as cursor, explained():
+            cursor.execute(f"KILL QUERY {self._connection.thread_id()}")
+
     def close(self) -> None:
         """What it has locked is free afterwards."""
         with explained():
@@ -102,11 +116,21 @@ class Server:
     def connect(self, *, lock_seconds: int) -> Session:
         """A session that waits so long for what others have locked. Raises :class:`SourceUnavailable` and
         :class:`SourceDenied`."""
+        made = self._connected()
+        try:
+            session = Session(made, self._connected)
+            session.rows("SET SESSION lock_wait_timeout = %s, wait_timeout = 604800", lock_seconds)
+        except BaseException:
+            made.close()
+            raise
+        return session
+
+    def _connected(self) -> Any:
         client, given = _pymysql(), self._settings
         where: dict[str, Any] = {"unix_socket": given.socket} if given.socket else {"host": given.host}
         tls = {name: getattr(given, name) or None for name in ("ssl_ca", "ssl_cert", "ssl_key")}
         with explained():
-            made = client.connect(
+            return client.connect(
                 **where,
                 **({**tls, "ssl_verify_cert": True, "ssl_verify_identity": True} if given.ssl_ca else {}),
                 port=given.port,
@@ -116,13 +140,6 @@ class Server:
                 connect_timeout=CONNECT_SECONDS,
                 autocommit=True,
             )
-        try:
-            session = Session(made)
-            session.rows("SET SESSION lock_wait_timeout = %s, wait_timeout = 604800", lock_seconds)
-        except BaseException:
-            made.close()
-            raise
-        return session
 
     def option_file(self, folder: Path) -> str:
         """The argument that must be a program's first; the file is put into ``folder``, which is the job's."""
@@ -135,9 +152,7 @@ class Server:
             words |= {"ssl-ca": given.ssl_ca, "ssl-cert": given.ssl_cert, "ssl-key": given.ssl_key}
         lines = [f"{name}={_quoted(str(value))}\n" for name, value in words.items() if value]
         path = folder / OPTION_FILE
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write("[client]\n" + "".join(lines) + ("ssl-verify-server-cert\n" if given.ssl_ca else ""))
+        programs.write_private(path, "[client]\n" + "".join(lines) + (VERIFIED if given.ssl_ca else WITHOUT_TLS))
         return f"--defaults-file={path}"
 
     def program(self, name: str) -> str:
@@ -156,14 +171,6 @@ class Server:
 
     def _password(self) -> str:
         return secrets.read(self._settings.password) if self._settings.password else ""
-
-
-class ExplainedOutput(Output):
-    """An :class:`Output` of a program that talks with a server: raises as :func:`explained`."""
-
-    def readinto(self, buffer: Any) -> int:
-        with explained():
-            return super().readinto(buffer)
 
 
 def identifier(name: str) -> str:

@@ -9,8 +9,7 @@ the next one removes it.
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from typing import Annotated
 from urllib.parse import unquote
@@ -20,13 +19,12 @@ from msgspec import Meta
 
 from snappy import log
 from snappy.decoding import from_json
-from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing
+from snappy.errors import SourceError
 from snappy.repository.entries import Node
-from snappy.repository.paths import shown
-from snappy.sources.databases import Names, whole
+from snappy.sources.databases import DatabasesSink, Named, Names, Renamed, Renames, whole
+from snappy.sources.made_up import recognized
 from snappy.sources.plugins.mariadb_accounts import Accounts, Making
 from snappy.sources.plugins.mariadb_server import Server, Session, explained, identifier
-from snappy.sources.programs import Input, Running
 from snappy.sources.site import Site
 
 PLUGIN = "mariadb"
@@ -53,12 +51,8 @@ _log = log.get(__name__)
 class MariaDbRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which databases are restored, and what they are called there."""
 
-    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
-        "default"
-    )
-    databases: Annotated[
-        dict[str, str], Meta(description='which, and under what names: {"old": "new"}; none: all, under their own')
-    ] = {}
+    server: Named = "default"
+    databases: Renamed = {}
     overwrite: Annotated[
         bool, Meta(description="replace databases of these names, once all is whole; empty ones always make way")
     ] = False
@@ -91,14 +85,13 @@ class Made(msgspec.Struct):
     programs: bytes = b""
 
 
-class DatabaseSink:
+class DatabaseSink(DatabasesSink):
     """See :class:`snappy.repository.entries.StreamSink`. Nothing has its name before :meth:`finish`."""
 
     def __init__(self, server: Server, options: MariaDbRestore, site: Site) -> None:
-        _check(options)
+        renames = Renames(options.databases, lambda name: name.lower() in OWN)
+        super().__init__(site.name, server.name, renames, overwrite=options.overwrite)
         self._server, self._options = server, options
-        self._running = Running()
-        self._names = Names(site.name)
         self._about: dict[str, Found] = {}
         self._made: dict[str, Made] = {}
         self._programs: dict[str, bytes] = {}
@@ -109,67 +102,48 @@ class DatabaseSink:
             self._session.rows("SET SESSION foreign_key_checks = 0")  # databases may lean on each other
             self._session.value("SELECT GET_LOCK(%s, 0)", self._names.session)
             _drop_left(self._session, self._names)
-            for new in options.databases.values():
-                self._check_free(new)
+            self._check_free(renames.wanted)
             self._held = held.pop_all()
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
-        layout = LAYOUT.fullmatch(shown(path))
-        if layout is None:
-            raise BadOptions(
-                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
-                hint="restore it with the plug-in that it came from, or with `files`",
-            )
-        if layout[1] == ABOUT:
+        file, database, part = recognized(path, LAYOUT, PLUGIN).groups()
+        if file == ABOUT:
             self._about = from_json(whole(content), About).databases
-        elif layout[1] == USERS:
+        elif file == USERS:
             if self._options.users:
                 accounts = from_json(whole(content), Accounts)
                 self._accounts = Making(self._session, accounts, altering=self._options.overwrite)
-        elif layout[1] == SCRIPT:
+        elif file == SCRIPT:
             pass  # says the same
-        elif layout[3] == "programs":
-            if self._options.programs and self._new_name(unquote(layout[2])) is not None:
-                self._programs[unquote(layout[2])] = whole(content)
+        elif part == "programs":
+            if self._options.programs and self._renames.new_name(unquote(database)) is not None:
+                self._programs[unquote(database)] = whole(content)
         else:
-            return self._receive_tables(unquote(layout[2]), content)
+            return self._receive_tables(unquote(database), content)
         return []
 
-    def _new_name(self, old: str) -> str | None:
-        return self._options.databases.get(old) if self._options.databases else old
-
     def _receive_tables(self, old: str, content: Iterator[bytes]) -> list[str]:
-        new = self._new_name(old)
+        new = self._renames.new_name(old)
         if new is None:
             return []
-        self._check_free(new)
+        self._check_free([new])
         made = Made(self._names.unfinished(), new, self._about.get(old, Found()), self._programs.pop(old, b""))
         self._made[old] = made
         _make(self._session, made.name, made.about)
         self._feed(made.name, content)
         return [] if old in self._about else [f"without {ABOUT} the character set of {old} is not known"]
 
-    def _feed(self, database: str, content: Iterator[bytes]) -> None:
+    def _feed(self, database: str, content: Iterable[bytes]) -> None:
         """Have the client read it all; it obeys no commands of its own in it, but for one that separates statements.
         Raises as :func:`explained`, and what ``content`` raises."""
-        words = [self._option_file, "--batch", "--binary-mode", "--loose-sandbox", "--skip-print-query-on-error"]
-        words += ["--max-allowed-packet=1G"]
-        words.append(f"--database={database}")
+        words = [self._option_file, "--batch", "--binary-mode", "--loose-sandbox", "--loose-skip-print-query-on-error"]
+        words += ["--max-allowed-packet=1G", f"--database={database}"]
         with explained():
-            program = self._running.start(
-                [self._server.program("mariadb"), *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-            )
-            with closing(Input(program)) as fed:
-                for piece in content:
-                    fed.write(piece)
-                fed.finish()
+            self._running.feed([self._server.program("mariadb"), *words], content)
 
     def finish(self) -> list[str]:
-        lost = sorted(set(self._options.databases) - set(self._made))
-        if lost:
-            raise SourceMissing(f"the snapshot has no dump of {', '.join(lost)}", hint="`snappy ls` shows what it has")
-        for made in self._made.values():
-            self._check_free(made.new)
+        self._renames.check_found(self._made)
+        self._check_free(made.new for made in self._made.values())
         if self._accounts:
             self._accounts.carry_out()
         for old in list(self._made):
@@ -181,13 +155,13 @@ class DatabaseSink:
     def _put(self, made: Made) -> None:
         """Where nothing stands there, or it is to be replaced. What cannot follow its tables takes them along into
         nothing: but not where they have replaced others."""
-        is_new = self._is_empty(made.new)
+        is_new = self._is_free(made.new)
         _drop(self._session, made.new)
         _make(self._session, made.new, made.about)
         _move(self._session, made.name, made.new)
         _drop(self._session, made.name)
         try:
-            self._feed(made.new, iter((made.programs,)))
+            self._feed(made.new, [made.programs])
         except SourceError as error:
             if is_new:
                 _drop(self._session, made.new)
@@ -199,34 +173,16 @@ class DatabaseSink:
             raise
 
     def interrupt(self) -> None:
-        """End the programs. A statement that waits for what somebody has locked gives up by itself."""
-        self._running.end()
-
-    def close(self) -> None:
-        self._running.end()
-        with self._held:
-            if self._made:
-                self._give_up()
+        """End the programs, and what waits for what others have locked."""
+        super().interrupt()
+        self._session.end_statement()
 
     def _give_up(self) -> None:
         made, self._made = self._made, {}
-        try:
-            for each in made.values():
-                _drop(self._session, each.name)
-        except SnappyError as error:
-            _log.warning("unfinished databases stay until the next restore", reason=error.message)
+        for each in made.values():
+            _drop(self._session, each.name)
 
-    def _check_free(self, new: str) -> None:
-        """Raise :class:`BadOptions` when the restore would replace what it may not."""
-        if self._options.overwrite or self._is_empty(new):
-            return
-        raise BadOptions(
-            f"the server {self._server.name} has a database {new!r}, and there is something in it",
-            hint='restore it under another name, databases: {"old": "new"}, or with overwrite',
-        )
-
-    def _is_empty(self, database: str) -> bool:
-        """Whether there is nothing in it, or no such database."""
+    def _is_free(self, database: str) -> bool:
         return bool(self._session.value(EMPTY, database, database, database))
 
 
@@ -262,11 +218,3 @@ def _drop_left(session: Session, names: Names) -> None:
             _log.info("removed what a dead restore left", database=name)
         except SourceError as error:
             _log.warning("what a dead restore left stays", database=name, reason=error.message)
-
-
-def _check(options: MariaDbRestore) -> None:
-    names = list(options.databases.values())
-    if len(set(names)) < len(names):
-        raise BadOptions("two databases cannot be restored under one name")
-    if not {name.lower() for name in names}.isdisjoint(OWN):
-        raise BadOptions("a database of the server itself cannot be restored", hint="restore it under another name")

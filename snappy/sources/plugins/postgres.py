@@ -7,31 +7,20 @@ Dumps are not compressed: the repository does that, once it knows which parts ar
 
 from __future__ import annotations
 
-import asyncio
-import io
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from functools import partial
-from typing import Annotated, Any, BinaryIO, ClassVar, NamedTuple, cast
+from typing import Annotated, Any, BinaryIO, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from snappy.errors import BadOptions, SourceMissing
 from snappy.repository.entries import Entry
-from snappy.repository.format import MIB
-from snappy.sources.databases import claim, file_name, is_unfinished
-from snappy.sources.made_up import folders_above, stream
-from snappy.sources.plugins.postgres_server import (
-    ExplainedOutput,
-    PostgresSettings,
-    Server,
-    explained,
-    missing,
-)
+from snappy.sources.databases import Choice, Named, ServerSource, claims, file_name
+from snappy.sources.made_up import about, buffered, folders_above, small, stream
+from snappy.sources.plugins.postgres_server import PostgresSettings, Server, explained, missing
 from snappy.sources.plugins.postgres_sink import ABOUT, DUMP, FOLDER, GLOBALS, PLUGIN, DatabaseSink, PostgresRestore
-from snappy.sources.programs import Running
+from snappy.sources.programs import Output
 from snappy.sources.site import Site
 
 PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore", "vacuumdb")
@@ -59,9 +48,7 @@ DATABASES = """
 class PostgresOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What of a server is backed up."""
 
-    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
-        "default"
-    )
+    server: Named = "default"
     databases: Annotated[Names, Meta(description="their names; none: all but templates")] = ()
     exclude: Annotated[Names, Meta(description="databases that are left out")] = ()
     exclude_table_data: Annotated[
@@ -86,10 +73,9 @@ class Frozen(NamedTuple):
     """The exported snapshot of each, open as long as the session that holds it."""
     about: bytes
     may_read_passwords: bool
-    held: ExitStack
 
 
-class PostgresSource:
+class PostgresSource(ServerSource[Frozen]):
     """Backs up databases while they are written to."""
 
     name: ClassVar[str] = PLUGIN
@@ -98,68 +84,36 @@ class PostgresSource:
     Settings: ClassVar[type[msgspec.Struct]] = PostgresSettings
 
     def __init__(self, options: PostgresOptions, site: Site) -> None:
+        super().__init__()
         self._options, self._site = options, site
         self._server = Server(PLUGIN, site, options.server)
-        self._running = Running()
-        if set(options.databases) & set(options.exclude):
-            raise BadOptions("a database is both among `databases` and in `exclude`")
+        self._choice = Choice(options.databases, options.exclude, whole=options.globals)
 
     def claims(self) -> list[str]:
-        """Each database that is named, or else the server; and the server for what concerns all of it."""
-        names = [*self._options.databases, *([""] if self._with_globals else [])]
-        return sorted({claim(self.name, self._server.name, name) for name in names or ("",)})
-
-    @property
-    def _with_globals(self) -> bool:
-        wanted = self._options.globals
-        return not self._options.databases if wanted is None else wanted
+        """Each database that is named, or else the server; and the server for roles and tablespaces."""
+        return self._choice.claims(self.name, self._server.name)
 
     @classmethod
     def missing(cls) -> list[str]:
         """What this machine lacks for it, a sentence each."""
         return missing(PROGRAMS)
 
-    def snap(self) -> AbstractAsyncContextManager[Frozen]:
-        """A snapshot of each database, held by a session of its own. Raises :class:`SourceMissing`,
-        :class:`snappy.errors.SourceDenied` and :class:`snappy.errors.SourceUnavailable`."""
-        return self._snap()
-
-    @asynccontextmanager
-    async def _snap(self) -> AsyncIterator[Frozen]:
-        frozen = await asyncio.to_thread(self._freeze)
-        try:
-            yield frozen
-        finally:
-            self._running.end()
-            await asyncio.to_thread(frozen.held.close)
-
-    def _freeze(self) -> Frozen:
-        with ExitStack() as held:
-            folder = held.enter_context(self._site.work_folder(self.name))
-            with closing(self._server.connect()) as session:
-                version = session.info.server_version
-                self._server.check_program("pg_dump", version)
-                found = self._chosen({row[0]["datname"]: row[0] for row in session.execute(DATABASES)})
-                reads = session.execute("SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')").fetchone()
-            snapshots = {name: self._hold(name, held) for name in found}
-            return Frozen(
-                environment=self._server.environment(folder),
-                databases=found,
-                snapshots=snapshots,
-                about=_about(version, found),
-                may_read_passwords=bool(reads and reads[0]),
-                held=held.pop_all(),
-            )
-
-    def _chosen(self, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        wanted = self._options.databases or tuple(name for name in found if not is_unfinished(name))
-        for name in wanted:
-            if name not in found:
-                raise SourceMissing(
-                    f"the server {self._server.name} has no database {name!r}",
-                    hint=f"it has: {', '.join(found) or 'none'}",
-                )
-        return {name: found[name] for name in wanted if name not in self._options.exclude}
+    def _freeze(self, held: ExitStack) -> Frozen:
+        """A snapshot of each database, held by a session of its own."""
+        folder = held.enter_context(self._site.work_folder(self.name))
+        with closing(self._server.connect()) as session:
+            version = session.info.server_version
+            self._server.check_program("pg_dump", version)
+            known = {row[0]["datname"]: row[0] for row in session.execute(DATABASES)}
+            reads = session.execute("SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')").fetchone()
+        found = {name: known[name] for name in self._choice.of(self._server.name, known)}
+        return Frozen(
+            environment=self._server.environment(folder),
+            databases=found,
+            snapshots={name: self._hold(name, held) for name in found},
+            about=about(version, consistency=CONSISTENCY, databases=found),
+            may_read_passwords=bool(reads and reads[0]),
+        )
 
     def _hold(self, database: str, held: ExitStack) -> str:
         """The name of a snapshot that lives until ``held`` is closed."""
@@ -177,10 +131,10 @@ class PostgresSource:
     def export(self, frozen: Frozen) -> Iterator[Entry]:
         """The dumps, by the names of their files; each is begun when it is asked for."""
         folder = FOLDER.format(self._server.name)
-        about = f"{folder}/{ABOUT}".encode()
-        yield from folders_above(about)
-        yield stream(about, lambda: io.BytesIO(frozen.about), size=len(frozen.about))
-        if self._with_globals:
+        said = f"{folder}/{ABOUT}".encode()
+        yield from folders_above(said)
+        yield small(said, frozen.about)
+        if self._choice.whole:
             yield self._globals(f"{folder}/{GLOBALS}".encode(), frozen)
         dumps = {f"{folder}/{DUMP.format(file_name(name))}".encode(): name for name in frozen.databases}
         yield from list(folders_above(min(dumps, default=b"/")))[-1:]
@@ -205,31 +159,14 @@ class PostgresSource:
         return self._output(arguments, frozen.environment | {"PGDATABASE": database})
 
     def _output(self, arguments: list[str], environment: dict[str, str]) -> BinaryIO:
-        program = self._running.start(arguments, environment=environment)
-        return cast(BinaryIO, io.BufferedReader(ExplainedOutput(program), MIB))
-
-    def interrupt(self) -> None:
-        """End the dumps."""
-        self._running.end()
+        return buffered(Output(self._running.start(arguments, environment=environment), explained))
 
     @classmethod
     def restore_claims(cls, options: PostgresRestore, site: Site) -> list[str]:
         """Each database that is named, or else the server; the server too where roles are made."""
-        names = tuple(options.databases.values())
-        whole = options.globals or not names
-        return sorted({claim(cls.name, options.server, name) for name in (*names, *([""] if whole else []))})
+        return claims(cls.name, options.server, options.databases.values(), whole=options.globals)
 
     @classmethod
     def import_(cls, options: PostgresRestore, claims: Any, site: Site) -> DatabaseSink:
         """What makes databases anew."""
         return DatabaseSink(Server(PLUGIN, site, options.server), options, site)
-
-
-def _about(version: int, databases: dict[str, dict[str, Any]]) -> bytes:
-    said = {
-        "server_version": version,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "consistency": CONSISTENCY,
-        "databases": databases,
-    }
-    return msgspec.json.format(msgspec.json.encode(said), indent=2)

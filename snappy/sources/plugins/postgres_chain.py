@@ -15,8 +15,8 @@ import msgspec
 
 from snappy.decoding import from_msgpack
 from snappy.errors import SourceError
-from snappy.sources.plugins.postgres_server import ExplainedOutput
-from snappy.sources.programs import Program
+from snappy.sources.plugins.postgres_server import explained
+from snappy.sources.programs import Output, Program
 
 BLOCK = 512
 MANIFEST = b"backup_manifest"
@@ -84,11 +84,11 @@ class _ChainLost(SourceError, code="source", retryable=True):
     """A chain cannot go on."""
 
 
-class BackupOutput(ExplainedOutput):
+class BackupOutput(Output):
     """What pg_basebackup writes, a tar archive: counted, and with the manifest that is in it set aside."""
 
     def __init__(self, program: Program) -> None:
-        super().__init__(program)
+        super().__init__(program, explained)
         self.size = 0
         self.is_whole = False
         self._archive = ManifestFinder()

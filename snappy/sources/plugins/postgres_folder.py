@@ -9,12 +9,9 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import stat
-import subprocess
 import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Annotated, Any
 
 import msgspec
@@ -24,9 +21,10 @@ from snappy.errors import BadOptions, Damaged, UnsafePath
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import join, shown
-from snappy.sources.data_folders import UNFINISHED, check_empty, give, new_folder, of_system
+from snappy.sources.data_folders import Goal, NewFolder, of_system
 from snappy.sources.local_metadata import by_number
 from snappy.sources.local_sink import LocalSink
+from snappy.sources.made_up import recognized
 from snappy.sources.plugins.postgres_server import Server, explained
 from snappy.sources.programs import Running
 
@@ -41,7 +39,7 @@ VERSION = b"/PG_VERSION"
 class PhysicalRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the data folder goes."""
 
-    to: Annotated[str, Meta(description="the absolute path of the folder, which is empty or not there")]
+    to: Goal
     server: Annotated[str, Meta(description="whose settings say where PostgreSQL's programs are")] = "default"
     verify: Annotated[bool, Meta(description="compare all of it with the manifest that the server wrote")] = True
 
@@ -50,32 +48,21 @@ class FolderSink:
     """See :class:`snappy.repository.entries.StreamSink`. ``to`` is absolute, its symlinks resolved."""
 
     def __init__(self, server: Server, options: PhysicalRestore, to: bytes) -> None:
-        self._server, self._options, self._to = server, options, to
-        self._beside = to + UNFINISHED
+        self._server, self._options = server, options
         self._running = Running()
         self._archives: list[str] = []
         self._owner = (-1, -1)
-        check_empty(to)
-        with ExitStack() as held:
-            held.callback(self._remove)
-            self._lock = new_folder(self._beside)
-            held.callback(os.close, self._lock)
-            self._held = held.pop_all()
+        self._folder = NewFolder(to)
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
-        layout = LAYOUT.fullmatch(shown(path))
-        if layout is None:
-            raise BadOptions(
-                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
-                hint="restore it with the plug-in that it came from, or with `files`",
-            )
-        if layout[1] is None:
+        number = recognized(path, LAYOUT, PLUGIN)[1]
+        if number is None:
             _read_out(content)
             return []
-        if int(layout[1]) != len(self._archives):
+        if int(number) != len(self._archives):
             raise BadOptions("a chain of backups can only be restored as a whole", hint="leave out include and exclude")
-        self._archives.append(layout[1])
-        place = os.path.join(self._beside, os.fsencode(layout[1]))
+        self._archives.append(number)
+        place = os.path.join(self._folder.path, os.fsencode(number))
         try:
             remarks = self._unpack(place, content)
             _read_out(content)  # an archive ends before its last block does
@@ -112,29 +99,22 @@ class FolderSink:
         if not self._archives:
             raise BadOptions("the snapshot has no archive of a server", hint="leave out include and exclude")
         made = self._combined()
-        try:
-            if os.geteuid() == 0:
-                give(made, *self._owner)
-            os.chmod(made, 0o700)
-            if self._options.verify:
-                self._run("pg_verifybackup", "--quiet", os.fsdecode(made))
-            check_empty(self._to)
-            os.replace(made, self._to)
-        except OSError as error:
-            raise of_system(error) from error
+        if self._options.verify:
+            self._run("pg_verifybackup", "--quiet", os.fsdecode(made))
+        self._folder.put(made, *self._owner)
         return []
 
     def _combined(self) -> bytes:
-        folders = [os.path.join(self._beside, name.encode()) for name in self._archives]
+        folders = [os.path.join(self._folder.path, name.encode()) for name in self._archives]
         if len(folders) == 1:
             return folders[0]
-        made = os.path.join(self._beside, DONE)
+        made = os.path.join(self._folder.path, DONE)
         self._run("pg_combinebackup", f"--output={os.fsdecode(made)}", *map(os.fsdecode, folders))
         return made
 
     def _run(self, program: str, *words: str) -> None:
         with explained():
-            self._running.start([self._server.program(program), *words], stdout=subprocess.DEVNULL).wait()
+            self._running.run([self._server.program(program), *words])
 
     def interrupt(self) -> None:
         """End the programs, and the unpacking."""
@@ -142,10 +122,7 @@ class FolderSink:
 
     def close(self) -> None:
         self._running.end()
-        self._held.close()
-
-    def _remove(self) -> None:
-        shutil.rmtree(self._beside, ignore_errors=True)
+        self._folder.close()
 
 
 def _read_out(content: Iterator[bytes]) -> None:

@@ -8,15 +8,14 @@ pg_basebackup makes them, and ``about.json``.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -25,20 +24,19 @@ from snappy import log
 from snappy.config import NAME
 from snappy.errors import BadOptions, SourceDenied
 from snappy.repository.entries import Entry
-from snappy.repository.format import MIB
-from snappy.sources.databases import claim
-from snappy.sources.made_up import folders_above, stream
-from snappy.sources.places import Local, parse_place
+from snappy.sources.databases import Named, ServerSource, claim
+from snappy.sources.made_up import about, buffered, folders_above, small, stream
+from snappy.sources.places import folder_claim
 from snappy.sources.plugins.postgres_chain import BackupOutput, Chain, KeptChain, Member
 from snappy.sources.plugins.postgres_folder import FOLDER, PLUGIN, FolderSink, PhysicalRestore
 from snappy.sources.plugins.postgres_server import PostgresSettings, Server, explained, missing
-from snappy.sources.programs import Running
 from snappy.sources.site import Site
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 PROGRAMS = ("pg_basebackup", "pg_verifybackup")
+CONSISTENCY = "the whole server as of the end of the last archive, once it has gone through the log in it"
 INCREMENTAL = 170000
 SYSTEM = "SELECT system_identifier FROM pg_control_system()"
 SPACES = "SELECT spcname FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')"
@@ -53,9 +51,7 @@ _log = log.get(__name__)
 class PhysicalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a server is backed up."""
 
-    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
-        "default"
-    )
+    server: Named = "default"
     incremental: Annotated[
         int, Meta(ge=0, le=99, description="how many backups of what changed may follow a full one; needs version 17")
     ] = 0
@@ -72,12 +68,11 @@ class Frozen:
     since: str
     """The file of the manifest that the backup begins at; empty where it is full."""
     about: bytes
-    held: ExitStack
     outputs: list[BackupOutput] = field(default_factory=list)
     begun_ns: int = field(default_factory=time.time_ns)
 
 
-class PhysicalSource:
+class PhysicalSource(ServerSource[Frozen]):
     """Backs up a server while it is written to."""
 
     name: ClassVar[str] = PLUGIN
@@ -86,10 +81,10 @@ class PhysicalSource:
     Settings: ClassVar[type[msgspec.Struct]] = PostgresSettings
 
     def __init__(self, options: PhysicalOptions, site: Site) -> None:
+        super().__init__()
         self._options, self._site = options, site
         self._server = Server(PLUGIN, site, options.server)
         self._kept = KeptChain(site.kept_file(PLUGIN, f"{options.server}-{options.chain}"))
-        self._running = Running()
 
     def claims(self) -> list[str]:
         """The server."""
@@ -100,39 +95,31 @@ class PhysicalSource:
         """What this machine lacks for it, a sentence each."""
         return missing(PROGRAMS)
 
-    def snap(self) -> AbstractAsyncContextManager[Frozen]:
-        """The server keeps its log from now on. Nothing else is frozen: the log makes one moment of what was read."""
-        return self._snap()
-
     @asynccontextmanager
-    async def _snap(self) -> AsyncIterator[Frozen]:
-        frozen = await asyncio.to_thread(self._freeze)
-        try:
+    async def snap(self) -> AsyncIterator[Frozen]:
+        """See :class:`ServerSource`. The next backup may go on from one that comes to its end."""
+        async with super().snap() as frozen:
             yield frozen
             await asyncio.to_thread(self._keep, frozen)
-        finally:
-            self._running.end()
-            await asyncio.to_thread(frozen.held.close)
 
-    def _freeze(self) -> Frozen:
-        with ExitStack() as held:
-            folder = held.enter_context(self._site.work_folder(self.name))
-            session = held.enter_context(closing(self._server.connect()))
-            version = session.info.server_version
-            self._server.check_program("pg_basebackup", version)
-            with explained():
-                self._check_possible(session)
-                session.execute(HOLD_LOG, (f"snappy_{secrets.token_hex(8)}",))
-                chain = self._chain(session)
-            since = folder / "manifest"
-            since.write_bytes(chain.manifest)
-            return Frozen(
-                environment=self._server.environment(folder),
-                chain=chain,
-                since=str(since) if chain.members else "",
-                about=_about(version, chain),
-                held=held.pop_all(),
-            )
+    def _freeze(self, held: ExitStack) -> Frozen:
+        """The server keeps its log from now on. Nothing else is frozen: the log makes one moment of what was read."""
+        folder = held.enter_context(self._site.work_folder(self.name))
+        session = held.enter_context(closing(self._server.connect()))
+        version = session.info.server_version
+        self._server.check_program("pg_basebackup", version)
+        with explained():
+            self._check_possible(session)
+            session.execute(HOLD_LOG, (f"snappy_{secrets.token_hex(8)}",))
+            chain = self._chain(session)
+        since = folder / "manifest"
+        since.write_bytes(chain.manifest)
+        return Frozen(
+            environment=self._server.environment(folder),
+            chain=chain,
+            since=str(since) if chain.members else "",
+            about=_about(version, chain),
+        )
 
     def _check_possible(self, session: Connection[Any]) -> None:
         spaces = [str(row[0]) for row in session.execute(SPACES)]
@@ -162,7 +149,7 @@ class PhysicalSource:
             )
         new = Member(chain.next_name(), 0, frozen.begun_ns)
         yield _dated(stream(f"{folder}/{new.name}".encode(), partial(self._open, frozen)), new)
-        yield stream(f"{folder}/about.json".encode(), lambda: io.BytesIO(frozen.about), size=len(frozen.about))
+        yield small(f"{folder}/about.json".encode(), frozen.about)
 
     def _lost(self, member: Member) -> BinaryIO:
         raise self._kept.lost(member)
@@ -173,7 +160,7 @@ class PhysicalSource:
         arguments += [f"--incremental={frozen.since}"] if frozen.since else []
         output = BackupOutput(self._running.start(arguments, environment=frozen.environment))
         frozen.outputs.append(output)
-        return cast(BinaryIO, io.BufferedReader(output, MIB))
+        return buffered(output)
 
     def _keep(self, frozen: Frozen) -> None:
         """The snapshot is there: the next backup may go on from it."""
@@ -181,19 +168,15 @@ class PhysicalSource:
             return
         output, chain = frozen.outputs[-1], frozen.chain
         made = Member(chain.next_name(), output.size, frozen.begun_ns)
-        self._kept.save(Chain(chain.system, (*chain.members, made), output.manifest))
-
-    def interrupt(self) -> None:
-        """End the backup."""
-        self._running.end()
+        try:
+            self._kept.save(Chain(chain.system, (*chain.members, made), output.manifest))
+        except OSError as error:
+            _log.warning("the next backup goes on from where this one did", reason=error.strerror)
 
     @classmethod
     def restore_claims(cls, options: PhysicalRestore, site: Site) -> list[str]:
         """The folder."""
-        place = parse_place(options.to)
-        if not isinstance(place, Local):
-            raise BadOptions(f"{options.to} is no local folder")
-        return [os.path.realpath(place.claim)]
+        return [folder_claim(options.to)]
 
     @classmethod
     def import_(cls, options: PhysicalRestore, claims: Sequence[str], site: Site) -> FolderSink:
@@ -213,11 +196,5 @@ def _value(session: Connection[Any], query: str) -> Any:
 
 
 def _about(version: int, chain: Chain) -> bytes:
-    said = {
-        "server_version": version,
-        "system_identifier": chain.system,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "archives": [*(member.name for member in chain.members), chain.next_name()],
-        "consistency": "the whole server as of the end of the last archive, once it has gone through the log in it",
-    }
-    return msgspec.json.format(msgspec.json.encode(said), indent=2)
+    archives = [*(member.name for member in chain.members), chain.next_name()]
+    return about(version, system_identifier=chain.system, archives=archives, consistency=CONSISTENCY)

@@ -31,7 +31,6 @@ from snappy.errors import (
     SourceUnavailable,
 )
 from snappy.sources import programs
-from snappy.sources.programs import Output
 from snappy.sources.site import Site
 
 if TYPE_CHECKING:
@@ -152,14 +151,6 @@ class Server:
             )
 
 
-class ExplainedOutput(Output):
-    """An :class:`Output` of a program that talks with a server: raises as :func:`explained`."""
-
-    def readinto(self, buffer: Any) -> int:
-        with explained():
-            return super().readinto(buffer)
-
-
 @contextmanager
 def explained() -> Iterator[None]:
     """What psycopg raises, and what programs say of the server, becomes an error that says what to do."""
@@ -245,12 +236,10 @@ def _psycopg() -> Any:
 
 def _write_password(path: Path, password: str) -> None:
     """As libpq's password file, for any server."""
-    if "\n" in password:
+    if "\n" in password or "\r" in password:
         raise BadOptions("the password of a PostgreSQL role cannot hold a line break")
     escaped = re.sub(r"([\\:])", r"\\\1", password)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(handle, "w", encoding="utf-8") as file:
-        file.write(f"*:*:*:*:{escaped}\n")
+    programs.write_private(path, f"*:*:*:*:{escaped}\n")
 
 
 def found_program(name: str) -> str | None:

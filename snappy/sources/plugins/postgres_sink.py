@@ -8,7 +8,6 @@ session speaks for any more; the next one removes it.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Annotated, Any
@@ -17,13 +16,10 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta
 
-from snappy import log
 from snappy.decoding import from_json
-from snappy.errors import BadOptions, SnappyError, SourceMissing
 from snappy.repository.entries import Node
-from snappy.repository.format import MIB
-from snappy.repository.paths import shown
-from snappy.sources.databases import Names, whole
+from snappy.sources.databases import DatabasesSink, Named, Renamed, Renames, whole
+from snappy.sources.made_up import recognized
 from snappy.sources.plugins.postgres_database import (
     Database,
     column,
@@ -34,7 +30,6 @@ from snappy.sources.plugins.postgres_database import (
     replace_all,
 )
 from snappy.sources.plugins.postgres_server import Server, explained
-from snappy.sources.programs import Input, Running
 from snappy.sources.site import Site
 
 PLUGIN = "postgres"
@@ -46,23 +41,17 @@ LAYOUT = re.compile(r"/postgres/[^/]+/(?:(cluster/about\.json|cluster/globals\.s
 
 ANOTHER = "template1"
 """Where a session can be while the database that it would be in is replaced."""
+TEMPLATES = ("template0", ANOTHER)
 META = re.compile(rb"^\\(?:un)?restrict .*$", re.MULTILINE)
 STATEMENT = re.compile(rb"""(?:\s|--.*\n)*((?:[^;'"]|'(?:[^']|'')*'|"(?:[^"]|"")*")*;)""")
 """Spaces and comments, and up to a semicolon that no quotation marks enclose."""
-MOST_WHOLE = 64 * MIB
-
-_log = log.get(__name__)
 
 
 class PostgresRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which databases are restored, and what they are called there."""
 
-    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
-        "default"
-    )
-    databases: Annotated[
-        dict[str, str], Meta(description='which, and under what names: {"old": "new"}; none: all, under their own')
-    ] = {}
+    server: Named = "default"
+    databases: Renamed = {}
     overwrite: Annotated[
         bool, Meta(description="replace databases of these names, ending their sessions; empty ones always make way")
     ] = False
@@ -77,14 +66,13 @@ class PostgresRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
-class DatabaseSink:
+class DatabaseSink(DatabasesSink):
     """See :class:`snappy.repository.entries.StreamSink`. Nothing has its name before :meth:`finish`."""
 
     def __init__(self, server: Server, options: PostgresRestore, site: Site) -> None:
-        _check(options)
+        renames = Renames(options.databases, TEMPLATES.__contains__)
+        super().__init__(site.name, server.name, renames, overwrite=options.overwrite)
         self._server, self._options = server, options
-        self._running = Running()
-        self._names = Names(site.name)
         self._about: dict[str, Any] = {}
         self._made: dict[str, str] = {}
         """The names that databases will have, by those that they have."""
@@ -96,32 +84,26 @@ class DatabaseSink:
             server.check_program("pg_restore", self._session.info.server_version)
             with explained():
                 drop_left(self._session, self._names)
-            for new in options.databases.values():
-                self._check_free(new)
+            self._check_free(renames.wanted)
             self._held = held.pop_all()
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
-        layout = LAYOUT.fullmatch(shown(path))
-        if layout is None:
-            raise BadOptions(
-                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
-                hint="restore it with the plug-in that it came from, or with `files`",
-            )
-        if layout[1] == ABOUT:
+        file, database = recognized(path, LAYOUT, PLUGIN).groups()
+        if file == ABOUT:
             self._about = from_json(whole(content)).get("databases", {})
-        elif layout[1] == GLOBALS:
+        elif file == GLOBALS:
             if self._options.globals:
                 self._make_globals(whole(content))
         else:
-            return self._receive_dump(unquote(layout[2]), content)
+            return self._receive_dump(unquote(database), content)
         return []
 
     def _receive_dump(self, old: str, content: Iterator[bytes]) -> list[str]:
-        new = self._options.databases.get(old) if self._options.databases else old
+        new = self._renames.new_name(old)
         if new is None:
             return []
         self._found.add(old)
-        self._check_free(new)
+        self._check_free([new])
         about = self._about.get(old) or {}
         database = Database(self._names.unfinished(), about, locales=self._options.locales)
         self._made[database.name] = new
@@ -139,12 +121,14 @@ class DatabaseSink:
         """Not in one transaction, which needs a lock for each table at once: what fails goes away as a whole."""
         choices = {"--no-owner": self._options.owners, "--no-privileges": self._options.privileges}
         arguments = [self._server.program("pg_restore"), "--exit-on-error", "--no-password", f"--dbname={database}"]
-        self._feed([*arguments, *(word for word, kept in choices.items() if not kept)], content)
+        arguments += [word for word, kept in choices.items() if not kept]
+        with explained():
+            self._running.feed(arguments, content, environment=self._environment)
 
     def _analyze(self, database: str) -> None:
         arguments = [self._server.program("vacuumdb"), "--analyze-only", "--quiet", "--no-password", database]
         with explained():
-            self._running.start(arguments, environment=self._environment, stdout=subprocess.DEVNULL).wait()
+            self._running.run(arguments, environment=self._environment)
 
     def _make_globals(self, script: bytes) -> None:
         """As far as they are not there. What is left of the script can be repeated at will."""
@@ -157,23 +141,9 @@ class DatabaseSink:
                 if not statement.startswith(known):
                     self._session.execute(statement)
 
-    def _feed(self, arguments: list[str], content: Iterator[bytes]) -> None:
-        """Have a program read it all. Raises as :func:`explained`, and what ``content`` raises."""
-        with explained():
-            program = self._running.start(
-                arguments, environment=self._environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-            )
-            with closing(Input(program)) as fed:
-                for piece in content:
-                    fed.write(piece)
-                fed.finish()
-
     def finish(self) -> list[str]:
-        lost = sorted(set(self._options.databases) - self._found)
-        if lost:
-            raise SourceMissing(f"the snapshot has no dump of {', '.join(lost)}", hint="`snappy ls` shows what it has")
-        for new in self._made.values():
-            self._check_free(new)
+        self._renames.check_found(self._found)
+        self._check_free(self._made.values())
         beside = ANOTHER if self._server.database in self._made.values() else ""
         with closing(self._server.connect(beside, application=self._names.session)) as session, explained():
             self._session.close()
@@ -181,37 +151,19 @@ class DatabaseSink:
             self._made = {}
         return []
 
-    def interrupt(self) -> None:
-        """End the programs."""
-        self._running.end()
-
-    def close(self) -> None:
-        self._running.end()
-        with self._held:
-            if self._made:
-                self._give_up()
-
     def _give_up(self) -> None:
         made, self._made = self._made, {}
-        try:
+        if made:
             with closing(self._server.connect()) as session, explained():
                 for name in made:
                     drop(session, name)
-        except SnappyError as error:
-            _log.warning("unfinished databases stay until the next restore", reason=error.message)
 
-    def _check_free(self, new: str) -> None:
-        """Raise :class:`BadOptions` when the restore would replace what it may not."""
+    def _is_free(self, database: str) -> bool:
         with explained():
-            if self._options.overwrite or new not in databases(self._session):
-                return
-        with closing(self._server.connect(new)) as session, explained():
-            if is_empty(session):
-                return
-        raise BadOptions(
-            f"the server {self._server.name} has a database {new!r}, and there is something in it",
-            hint='restore it under another name, databases: {"old": "new"}, or with overwrite',
-        )
+            if database not in databases(self._session):
+                return True
+        with closing(self._server.connect(database)) as session, explained():
+            return is_empty(session)
 
 
 def statements(script: bytes) -> Iterator[bytes]:
@@ -219,14 +171,6 @@ def statements(script: bytes) -> Iterator[bytes]:
     somebody has put into a name."""
     for found in STATEMENT.finditer(META.sub(b"", script)):
         yield found[1]
-
-
-def _check(options: PostgresRestore) -> None:
-    names = list(options.databases.values())
-    if len(set(names)) < len(names):
-        raise BadOptions("two databases cannot be restored under one name")
-    if not {"template0", ANOTHER}.isdisjoint(names):
-        raise BadOptions("a template cannot be restored", hint="restore it under another name")
 
 
 def _beginnings(roles: set[str], spaces: set[str], *, altering: bool) -> tuple[bytes, ...]:

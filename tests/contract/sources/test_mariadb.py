@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from snappy.errors import BadOptions, Damaged, JobCancelled, SourceDenied, SourceError, SourceMissing, SourceUnavailable
-from snappy.repository import repo
 from snappy.repository.entries import Node
-from snappy.repository.keys import ScryptCost
 from snappy.sources import programs
 from snappy.sources.databases import Names
 from snappy.sources.plugins.mariadb import MariaDbSource
 from snappy.sources.plugins.mariadb_sink import DatabaseSink, MariaDbRestore
-from tests.support.mariadb import ACCOUNTS, EACH, Ledger, MariaDb, secret
-from tests.support.plugin_jobs import Jobs
+from tests.support.database_server import ACCOUNTS, EACH, secret
+from tests.support.mariadb import Ledger, MariaDb
+from tests.support.plugin_jobs import Jobs, with_cheap_keys
 
 pytestmark = pytest.mark.mariadb
 
@@ -59,10 +58,7 @@ def _emptied(server: MariaDb) -> None:
 
 @pytest.fixture(autouse=True)
 def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password is derived in no time."""
-    create = repo.configuration.create
-    cost = ScryptCost(n=2, r=1, p=1)
-    monkeypatch.setattr(repo.configuration, "create", lambda store, key, random, _: create(store, key, random, cost))
+    with_cheap_keys(monkeypatch)
 
 
 @pytest.fixture

@@ -19,11 +19,10 @@ from snappy.errors import (
     SourceMissing,
     SourceUnavailable,
 )
-from snappy.repository import repo
-from snappy.repository.keys import ScryptCost
 from snappy.sources import programs
 from snappy.sources.databases import Names
-from tests.support.plugin_jobs import Jobs
+from tests.support.database_server import secret
+from tests.support.plugin_jobs import Jobs, with_cheap_keys
 from tests.support.postgres import Ledger, Postgres, newer, packaged
 
 pytestmark = pytest.mark.postgres
@@ -44,23 +43,12 @@ def _emptied(server: Postgres) -> None:
 
 @pytest.fixture(autouse=True)
 def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password is derived in no time."""
-    create = repo.configuration.create
-    cost = ScryptCost(n=2, r=1, p=1)
-    monkeypatch.setattr(repo.configuration, "create", lambda store, key, random, _: create(store, key, random, cost))
-
-
-def secret(folder: Path, text: str) -> dict[str, str]:
-    file = folder / f"secret-{text[:4]}"
-    file.write_text(text + "\n")
-    file.chmod(0o600)
-    return {"file": str(file)}
+    with_cheap_keys(monkeypatch)
 
 
 @pytest.fixture
 def jobs(tmp_path: Path, server: Postgres) -> Jobs:
-    password = secret(tmp_path, server.password)
-    return Jobs(tmp_path, "postgres", {"main": server.settings | {"password": password}})
+    return Jobs(tmp_path, "postgres", server.named(tmp_path))
 
 
 async def test_what_a_dump_does_not_say_of_its_database_comes_back_too(server: Postgres, jobs: Jobs) -> None:
@@ -156,7 +144,7 @@ async def test_a_role_that_may_only_read_backs_up_all_but_passwords(server: Post
     Ledger(server, "bank").make(1000)
     grants = [f"GRANT SELECT ON ALL {kind} IN SCHEMA public TO keeper" for kind in ("TABLES", "SEQUENCES")]
     server.do(*grants, database="bank")
-    settings = server.settings | {"user": "keeper", "password": secret(tmp_path, "held")}
+    settings = server.settings | {"user": "keeper", "password": secret(tmp_path / "keeper", "held")}
     jobs = Jobs(tmp_path, "postgres", {"main": settings})
     made = await jobs.backup(server="main", globals=True, databases=["bank"])
     assert [warning.path.rsplit("/")[-1] for warning in made.warnings] == ["globals.sql"]
@@ -182,7 +170,7 @@ async def test_what_is_wrong_is_said(
     server: Postgres, tmp_path: Path, settings: dict[str, Any], options: dict[str, Any], error: type[SnappyError]
 ) -> None:
     given = server.settings | {"password": server.password} | settings
-    jobs = Jobs(tmp_path, "postgres", {"main": given | {"password": secret(tmp_path, given["password"])}})
+    jobs = Jobs(tmp_path, "postgres", {"main": given | {"password": secret(tmp_path / "secret", given["password"])}})
     with pytest.raises(error) as raised:
         await jobs.backup(**({"server": "main"} | options))
     assert server.password not in raised.value.message
@@ -238,7 +226,7 @@ async def test_who_has_no_snappy_restores_with_postgresqls_own_programs(
     dump = tmp_path / "out/postgres/main/databases/bank.dump"
     server.do('CREATE DATABASE "by hand"')
     environment = {"PGPASSWORD": server.password, "PGDATABASE": "by hand"}
-    words = ["--host=127.0.0.1", f"--port={server.port}", f"--username={server.admin}", "--dbname=by hand"]
+    words = ["--host=127.0.0.1", f"--port={server.port}", f"--username={server.account}", "--dbname=by hand"]
     programs.run([str(server.bin / "pg_restore"), *words, str(dump)], environment=environment)
     other.check()
     assert other.content() == ledger.content()
@@ -256,7 +244,7 @@ async def test_versions_that_do_not_fit_are_named_and_an_older_dump_goes_into_a_
     server: Postgres, tmp_path: Path
 ) -> None:
     with newer() as newest, Postgres.running(newest) as later:
-        own = {one: {"password": secret(tmp_path, one.password)} for one in (server, later)}
+        own = {one: {"password": secret(tmp_path / f"{one.port}", one.password)} for one in (server, later)}
         jobs = Jobs(
             tmp_path,
             "postgres",

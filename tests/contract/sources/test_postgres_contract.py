@@ -2,70 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
+from tests.support.database_grounds import DatabasesGround
 from tests.support.postgres import Ledger, Postgres, newer, packaged
-from tests.support.source_contract import Ground, Refused, SourceContract
-
-
-class PostgresGround:
-    plugin = "postgres"
-    changes_share = 0.1
-    works_in_folder = False
-
-    def __init__(self, server: Postgres, folder: Path) -> None:
-        self._server, self._folder = server, folder
-        self._ledgers = [Ledger(server, "bank"), Ledger(server, "bank of yesterday")]
-
-    def settings(self) -> dict[str, dict[str, Any]]:
-        return self._server.named(self._folder)
-
-    def options(self) -> dict[str, Any]:
-        return {"server": "main", "databases": ["bank"]}
-
-    def restore_options(self, other: bool) -> dict[str, Any]:
-        return {"server": "main", "databases": {"bank": self._ledgers[other].database}}
-
-    def restore_into(self, folder: Path) -> dict[str, Any] | None:
-        return None
-
-    def fill(self, size: int) -> None:
-        self._ledgers[0].make(size)
-
-    def change(self, share: float) -> None:
-        self._ledgers[0].change(share)
-
-    def writing(self) -> AbstractContextManager[Callable[[], int]]:
-        return self._ledgers[0].writing()
-
-    def wipe(self) -> None:
-        self._server.drop_all()
-
-    def check(self, other: bool) -> None:
-        self._ledgers[other].check()
-
-    def content(self, other: bool) -> Any:
-        return self._ledgers[other].content()
-
-    def leftovers(self) -> list[str]:
-        return self._server.leftovers()
-
-    def refused(self) -> Sequence[Refused]:
-        return [
-            Refused("a wrong password", "source-denied", self.options() | {"server": "stranger"}),
-            Refused("a server that is down", "source-unavailable", self.options() | {"server": "down"}),
-            Refused("no such database", "source-missing", {"server": "main", "databases": ["no"]}),
-            Refused("it stands there", "bad-options", self.restore_options(False), "restore"),
-            Refused("no such dump", "source-missing", {"server": "main", "databases": {"no": "more"}}, "restore"),
-            Refused(
-                "a wrong password", "source-denied", self.restore_options(True) | {"server": "stranger"}, "restore"
-            ),
-        ]
+from tests.support.source_contract import Ground, SourceContract
 
 
 @pytest.fixture(
@@ -77,7 +20,7 @@ class PostgresGround:
 )
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     with request.param() as programs, Postgres.running(programs) as server:
-        yield PostgresGround(server, tmp_path_factory.mktemp("postgres"))
+        yield DatabasesGround("postgres", server, tmp_path_factory.mktemp("postgres"), Ledger, works_in_folder=False)
 
 
 class TestPostgres(SourceContract):

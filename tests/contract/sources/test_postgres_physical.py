@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from snappy.errors import BadOptions, JobCancelled, SourceDenied
-from snappy.repository import repo
-from snappy.repository.keys import ScryptCost
-from tests.support.plugin_jobs import Jobs
+from tests.support.database_server import secret
+from tests.support.plugin_jobs import Jobs, with_cheap_keys
 from tests.support.postgres import Ledger, Postgres, newer, packaged
 
 MIB = 1 << 20
@@ -21,10 +20,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password is derived in no time."""
-    create = repo.configuration.create
-    cost = ScryptCost(n=2, r=1, p=1)
-    monkeypatch.setattr(repo.configuration, "create", lambda store, key, random, _: create(store, key, random, cost))
+    with_cheap_keys(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +36,7 @@ def newer_server() -> Iterator[Postgres]:
 
 
 def jobs_of(server: Postgres, folder: Path, **more: Any) -> Jobs:
-    file = folder / "password"
-    file.write_text(server.password)
-    file.chmod(0o600)
-    settings = server.settings | {"password": {"file": str(file)}} | more
+    settings = server.settings | {"password": secret(folder / "password", server.password)} | more
     return Jobs(folder, "postgres-physical", {"main": settings})
 
 

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from snappy.errors import ProgramFailed, ProgramMissing
 from snappy.repository.format import MIB
-from snappy.sources.programs import Input, Output, Program, lacking, run
+from snappy.sources.programs import Input, Output, Program, Running, lacking, run
 
 
 def shell(script: str, **more: int | None) -> Program:
@@ -99,6 +100,43 @@ def test_a_program_whose_feeder_is_killed_never_sees_an_end(tmp_path: Path) -> N
     time.sleep(0.1)
     assert (tmp_path / "got").exists()
     assert not (tmp_path / "whole").exists()
+
+
+def test_a_program_is_fed_all_or_sees_no_end(tmp_path: Path) -> None:
+    words = ["/bin/sh", "-c", f"cat > {tmp_path}/got; touch {tmp_path}/whole"]
+
+    def broken() -> Iterator[bytes]:
+        yield b"some"
+        raise OSError("the rest is lost")
+
+    with pytest.raises(OSError, match="lost"):
+        Running().feed(words, broken())
+    assert not (tmp_path / "whole").exists()
+    Running().feed(words, [b"one", b"two"])
+    assert (tmp_path / "got").read_bytes() == b"onetwo"
+
+
+RUNNING = """
+import sys
+from snappy.sources.programs import Running
+Running().run(["/bin/sh", "-c", sys.argv[1]])
+"""
+
+
+def test_a_program_does_not_outlive_who_runs_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "id")
+    script = f"echo $$ > {tmp_path}/id; exec sleep 60"
+    with subprocess.Popen([sys.executable, "-c", RUNNING, script]) as runner:
+        program = int((tmp_path / "id").read_text())
+        time.sleep(0.2)  # the guard comes after the program
+        runner.kill()
+    _await_end(program)
+
+
+def test_what_a_program_says_in_one_endless_line_is_not_kept() -> None:
+    with pytest.raises(ProgramFailed) as raised:
+        Running().run(["/bin/sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 3"])
+    assert len(raised.value.message) < 3000
 
 
 def test_a_program_that_stops_reading_is_an_error() -> None:

@@ -24,7 +24,6 @@ from snappy.errors import (
     SourceUnavailable,
     UnsafePath,
 )
-from snappy.sources.databases import Names, is_unfinished
 from snappy.sources.plugins.mariadb_accounts import script
 from snappy.sources.plugins.mariadb_dumps import Chained, Spooled
 from snappy.sources.plugins.mariadb_folder import StreamWatch
@@ -71,6 +70,11 @@ def test_a_password_is_in_a_file_that_only_the_program_reads(tmp_path: Path) -> 
     path = Path(argument.removeprefix("--defaults-file="))
     assert path.stat().st_mode & 0o777 == 0o600
     assert 'password="a"b\\\\c#d"\n' in path.read_text()
+
+
+def test_without_authorities_no_program_asks_for_tls(tmp_path: Path) -> None:
+    _server(tmp_path, "a").option_file(tmp_path)
+    assert "skip-ssl" in (tmp_path / "client.cnf").read_text().splitlines()
 
 
 def test_a_password_of_two_lines_would_be_another_setting(tmp_path: Path) -> None:
@@ -142,17 +146,30 @@ def test_a_dump_that_failed_has_no_end(tmp_path: Path) -> None:
     assert not (tmp_path / "dump").exists()
 
 
-def test_what_is_being_restored_is_no_database_yet() -> None:
-    assert is_unfinished(Names("edge-1").unfinished())
-    assert not is_unfinished("snappy_restore_mine")
-
-
 def _chunk(path: bytes, data: bytes | None) -> bytes:
     head = struct.pack("<8sBcI", b"XBSTCK01", 0, b"E" if data is None else b"P", len(path)) + path
     return head if data is None else head + struct.pack("<QQI", len(data), 0, 0) + data
 
 
-STREAM = _chunk(b"a/b", bytes(100)) + _chunk(b"a/b", None) + _chunk(b"c", b"") + _chunk(b"c", None)
+def _told(kind: bytes, path: bytes, rest: bytes = b"") -> bytes:
+    return struct.pack("<8sBcI", b"XBSTCK01", 0, kind, len(path)) + path + rest
+
+
+def _renamed(path: bytes, to: bytes) -> bytes:
+    return _told(b"R", path, struct.pack("<I", len(to)) + to)
+
+
+STREAM = b"".join([
+    _chunk(b"a/b", bytes(100)),
+    _told(b"S", b"a/b", bytes(8)),
+    _chunk(b"a/b", bytes(3)),
+    _chunk(b"a/b", None),
+    _renamed(b"a/b", b"a/long name"),
+    _chunk(b"c", b""),
+    _chunk(b"c", None),
+    _told(b"D", b"c"),
+])  # fmt: skip
+"""With all that is said of files that were changed while they were read."""
 
 
 @pytest.mark.parametrize("step", [1, 7, 64, 1000])
@@ -163,7 +180,7 @@ def test_a_stream_passes_in_pieces(step: int) -> None:
     watch.finish()
 
 
-@pytest.mark.parametrize("end", [5, 20, 60, len(STREAM) - 1])
+@pytest.mark.parametrize("end", [5, 20, 60, 145, 160, len(STREAM) - 70, len(STREAM) - 1])
 def test_a_stream_that_ends_early_is_noticed(end: int) -> None:
     watch = StreamWatch()
     watch.feed(STREAM[:end])
@@ -173,10 +190,12 @@ def test_a_stream_that_ends_early_is_noticed(end: int) -> None:
 
 @pytest.mark.parametrize("path", [b"../x", b"/etc/x", b"a/../../x", b"a\0b"])
 def test_a_stream_that_names_a_place_elsewhere_is_refused(path: bytes) -> None:
-    with pytest.raises(UnsafePath):
-        StreamWatch().feed(_chunk(path, b"x"))
+    for chunk in (_chunk(path, b"x"), _told(b"D", path), _renamed(path, b"a"), _renamed(b"a", path)):
+        with pytest.raises(UnsafePath):
+            StreamWatch().feed(chunk)
 
 
-def test_what_is_no_stream_is_refused() -> None:
+@pytest.mark.parametrize("wrong", [bytes(100), _told(b"X", b"a"), _told(b"D", bytes(5000)), _renamed(b"a", b"")])
+def test_what_is_no_stream_is_refused(wrong: bytes) -> None:
     with pytest.raises(Damaged):
-        StreamWatch().feed(bytes(100))
+        StreamWatch().feed(wrong)

@@ -18,7 +18,6 @@ from snappy.errors import (
     SourceMissing,
     SourceUnavailable,
 )
-from snappy.sources.databases import Names, file_name
 from snappy.sources.plugins.postgres_chain import Chain, KeptChain, ManifestFinder, Member
 from snappy.sources.plugins.postgres_server import explained
 from snappy.sources.plugins.postgres_sink import statements
@@ -99,17 +98,3 @@ def test_a_chain_goes_on_for_its_server_and_until_it_is_long_enough(tmp_path: Pa
     assert kept.load(1, 5).next_name() == "000-full.tar"
     (tmp_path / "main.kept").write_bytes(b"torn")
     assert kept.load(1, 5) == Chain(1)
-
-
-def test_names_of_databases_tell_whose_they_are() -> None:
-    ours, others = Names("edge-1"), Names("edge-2")
-    for name in (ours.unfinished(), ours.replaced()):
-        assert len(name) < 64
-        assert Names("edge-1").session_of(name) == ours.session
-        assert others.session_of(name) == ""
-    assert len(Names("x" * 63).replaced()) < 64
-    assert ours.session_of("snappy_restore_mine") == ""
-
-
-def test_names_of_files_hold_no_slash_and_can_be_read_back() -> None:
-    assert file_name("a/b c%") == "a%2Fb c%25"
