@@ -51,7 +51,7 @@ class SourceSite:
 
     async def started(self, kind: str, *, submitter: str = "alice", **command: Any) -> JobRecord:
         """A new job of the plug-in."""
-        (plugin,) = self._settings.plugins
+        plugin = next(iter(self._settings.plugins))
         names = {"source": "site", "target": "vault", "plugin": plugin}
         return await self._clients[submitter].submit(kind, names | command)
 
@@ -188,13 +188,14 @@ async def running(
     work: Path | None = None,
     hooks: dict[str, Hook] | None = None,
     program: Sequence[str] = OURS,
+    beside: Mapping[str, dict[str, dict[str, Any]]] | None = None,
 ) -> AsyncIterator[SourceSite]:
     """A stack in ``folder``, its plug-ins at work in ``work``. The source service is ``program``, where that is not
-    ours."""
+    ours. ``beside`` has the settings of further plug-ins."""
     source = SourceService(
         keys={"default": Secret(file=str(secret(folder / "password", "right")))},
         allow={"alice": EVERYTHING, STRANGER: ELSEWHERE},
-        plugins={plugin: settings},
+        plugins={plugin: settings, **(beside or {})},
         work=str(work or folder / "work"),
         hooks=hooks or {},
     )

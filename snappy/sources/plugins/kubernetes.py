@@ -12,14 +12,14 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from datetime import datetime
 from functools import partial, reduce
 from pathlib import Path
-from typing import Annotated, BinaryIO, ClassVar, NamedTuple
+from typing import Annotated, Any, BinaryIO, ClassVar, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
 
 from snappy.errors import BadOptions, NoSpace, SourceMissing, SourceUnavailable
-from snappy.repository.entries import Entry, Node, StreamSink
+from snappy.repository.entries import Entry, Exported, Node, StreamSink
 from snappy.repository.paths import ROOT, join, split
 from snappy.sources.made_up import folder_node
 from snappy.sources.plugins.kubernetes_api import PLUGIN, Api, Kind, KubernetesSettings, Object, Refused
@@ -32,6 +32,8 @@ from snappy.sources.plugins.kubernetes_objects import (
     names_kind,
 )
 from snappy.sources.plugins.kubernetes_sink import DEFINITION, KubernetesSink
+from snappy.sources.plugins.kubernetes_volumes import Bound, Volumes, bound
+from snappy.sources.plugins.rbd import CHAIN
 from snappy.sources.site import Site
 
 GONE = 410
@@ -54,6 +56,13 @@ class KubernetesOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         Meta(description="what lies in no namespace, too; default: where no namespace and no label is named"),
     ] = None
     owned: Annotated[bool, Meta(description="also what a controller makes, as the pods of a deployment")] = False
+    volumes: Annotated[
+        str, Meta(description="also the RBD images of claims, of the Ceph cluster that the settings of `rbd` name so")
+    ] = ""
+    chain: Annotated[str, Meta(pattern=CHAIN, description="of the images, as of the plug-in `rbd`")] = "main"
+    exclude_volumes: Annotated[
+        Names, Meta(description="claims whose volumes are not wanted, as patterns: shop/cache, shop/*")
+    ] = ()
 
 
 class KubernetesRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +78,15 @@ class KubernetesRestore(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     dry_run: Annotated[bool, Meta(description="only try, and say what differs")] = False
 
 
+class _Object(NamedTuple):
+    """One of the cluster, as it is kept."""
+
+    path: bytes
+    made_ns: int
+    claim: Bound | None
+    manifest: Object
+
+
 class _Manifest(NamedTuple):
     """Where one lies in the file that holds them all."""
 
@@ -77,13 +95,16 @@ class _Manifest(NamedTuple):
     size: int
     made_ns: int
     digest: bytes
+    claim: Bound | None = None
+    warning: str = ""
 
 
 class Frozen(NamedTuple):
-    """All manifests, in the order of their paths."""
+    """All manifests, in the order of their paths, and the images of volumes, with what they are frozen to."""
 
     file: Path
     manifests: list[_Manifest]
+    images: list[Any]
 
 
 class KubernetesSource:
@@ -102,33 +123,41 @@ class KubernetesSource:
         self._top = reduce(join, (b"kubernetes", os.fsencode(options.server)), ROOT)
         whole = not (options.namespaces or options.labels)
         self._cluster = whole if options.cluster is None else options.cluster
+        self._volumes = Volumes(site, options.volumes, options.chain, options.exclude_volumes)
 
     def claims(self) -> list[str]:
-        """``kubernetes://<server>/<namespace>``, or the server."""
-        return _claims(self._options.server, () if self._cluster else self._options.namespaces)
+        """``kubernetes://<server>/<namespace>``, or the server; for volumes ``rbd+pvc://<cluster>/<namespace>``, or the
+        Ceph cluster."""
+        namespaces = self._options.namespaces
+        objects = _claims(self._options.server, () if self._cluster else namespaces)
+        return objects + self._volumes.claims(namespaces)
 
     def interrupt(self) -> None:
         self._api.interrupt()
+        self._volumes.together().interrupt()
 
     def snap(self) -> AbstractAsyncContextManager[Frozen]:
-        """Read everything as it is now. Raises :class:`SourceMissing` for a namespace that there is not."""
+        """Read everything as it is now, then freeze the images of volumes. Raises :class:`SourceMissing` for a
+        namespace that there is not, and as ``rbd`` does."""
         return self._snap()
 
     @asynccontextmanager
     async def _snap(self) -> AsyncIterator[Frozen]:
         held = ExitStack()
         try:
-            yield await asyncio.to_thread(self._read_all, held)
+            file, manifests = await asyncio.to_thread(self._read_all, held)
+            async with self._volumes.together().snap() as images:
+                yield Frozen(file, manifests, images)
         finally:
             await asyncio.to_thread(held.close)
 
-    def _read_all(self, held: ExitStack) -> Frozen:
+    def _read_all(self, held: ExitStack) -> tuple[Path, list[_Manifest]]:
         folder = held.enter_context(self._site.work_folder(PLUGIN))
         held.callback(self._api.close)
         file = folder / "manifests"
         for _ in range(TRIES):
             try:
-                return Frozen(file, self._read_once(file))
+                return file, [self._with_volume(one) for one in self._read_once(file)]
             except OSError as error:
                 raise NoSpace(
                     f"no room to work in {folder}: {error.strerror}", hint="see `work` of the service"
@@ -140,12 +169,15 @@ class KubernetesSource:
             "the cluster forgets its revisions before all objects are read", hint="raise --etcd-compaction-interval"
         )
 
+    def _with_volume(self, one: _Manifest) -> _Manifest:
+        return one._replace(warning=self._volumes.add(self._api, one.claim)) if one.claim else one
+
     def _read_once(self, file: Path) -> list[_Manifest]:
         revision, found = self._api.revision(), []
         with file.open("wb") as out:
-            for path, made, manifest in self._manifests(revision):
+            for path, made, claim, manifest in self._objects(revision):
                 data = _encoded(manifest)
-                found.append(_Manifest(path, out.tell(), len(data), made, hashlib.sha256(data).digest()))
+                found.append(_Manifest(path, out.tell(), len(data), made, hashlib.sha256(data).digest(), claim))
                 out.write(data)
             data = _encoded({"version": self._api.version(), "revision": revision, "objects": len(found)})
             path = join(self._top, b"about.json")
@@ -153,14 +185,13 @@ class KubernetesSource:
             out.write(data)
         return sorted(found, key=lambda one: split(one.path))
 
-    def _manifests(self, revision: str) -> Iterator[tuple[bytes, int, Object]]:
-        """With their paths and when they were made."""
+    def _objects(self, revision: str) -> Iterator[_Object]:
         kinds, custom = self._kinds(), set()
         for kind in kinds:
             for one in self._objects_of(kind, revision):
                 if self._is_kept(one):
                     custom.add(f"{kind.plural}.{kind.group}")
-                    yield self._manifest(kind, one)
+                    yield self._object(kind, one)
         if not self._cluster:
             yield from self._needed(kinds, custom, revision)
 
@@ -193,7 +224,7 @@ class KubernetesSource:
             return False
         return not is_made_by_cluster(one) and (self._options.owned or not is_controlled(one))
 
-    def _needed(self, kinds: list[Kind], found: set[str], revision: str) -> Iterator[tuple[bytes, int, Object]]:
+    def _needed(self, kinds: list[Kind], found: set[str], revision: str) -> Iterator[_Object]:
         """Namespaces, and the definitions of kinds, without which objects cannot be applied."""
         there = set()
         for kind in self._definitions:
@@ -202,30 +233,25 @@ class KubernetesSource:
                 there.add(name)
                 wanted = found if kind.kind == DEFINITION else set(self._options.namespaces)
                 if name in wanted or (kind.kind == "Namespace" and not wanted and self._is_kept(one)):
-                    yield self._manifest(kind, one)
+                    yield self._object(kind, one)
         for name in self._options.namespaces:
             if name not in there:
                 raise SourceMissing(f"the cluster has no namespace {name}", hint="`kubectl get namespaces` lists them")
 
-    def _manifest(self, kind: Kind, one: Object) -> tuple[bytes, int, Object]:
+    def _object(self, kind: Kind, one: Object) -> _Object:
         about = one["metadata"]
         made = datetime.fromisoformat(about["creationTimestamp"].replace("Z", "+00:00"))
         space = about.get("namespace", "")
         above = ("namespaces", space) if space else ("cluster",)
         names = (*above, kind.name, f"{about['name']}.json")
-        return reduce(join, map(os.fsencode, names), self._top), int(made.timestamp()) * 10**9, cleaned(one)
+        path = reduce(join, map(os.fsencode, names), self._top)
+        return _Object(path, int(made.timestamp()) * 10**9, bound(one), cleaned(one))
 
-    def export(self, frozen: Frozen) -> Iterator[Entry]:
-        """The manifests. One that did not change is not taken for another."""
-        known: set[bytes] = set()
-        for one in frozen.manifests:
-            names = split(one.path)[:-1]
-            for count in range(1, len(names) + 1):
-                folder = reduce(join, names[:count], ROOT)
-                if folder not in known:
-                    known.add(folder)
-                    yield Entry(path=folder, node=folder_node(names[count - 1]))
-            yield Entry(path=one.path, node=_node(one), open=partial(_open, frozen.file, one))
+    def export(self, frozen: Frozen) -> Iterator[Exported]:
+        """The manifests, then the images, as ``rbd`` has them. A manifest that did not change is not taken for
+        another."""
+        yield from _entries(frozen)
+        yield from self._volumes.together().export(frozen.images)
 
     @classmethod
     def restore_claims(cls, options: KubernetesRestore, site: Site) -> list[str]:
@@ -245,6 +271,18 @@ class KubernetesSource:
             overwrite=options.overwrite,
             dry_run=options.dry_run,
         )
+
+
+def _entries(frozen: Frozen) -> Iterator[Entry]:
+    known: set[bytes] = set()
+    for one in frozen.manifests:
+        names = split(one.path)[:-1]
+        for count in range(1, len(names) + 1):
+            folder = reduce(join, names[:count], ROOT)
+            if folder not in known:
+                known.add(folder)
+                yield Entry(path=folder, node=folder_node(names[count - 1]))
+        yield Entry(path=one.path, node=_node(one), open=partial(_open, frozen.file, one), warning=one.warning)
 
 
 def _restores_cluster(options: KubernetesRestore) -> bool:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from snappy.errors import SourceError, SourceMissing
 from snappy.repository.entries import Node
-from snappy.sources.plugins.kubernetes_api import Api, Kind, Object, Refused
+from snappy.repository.paths import split
+from snappy.sources.plugins.kubernetes_api import PLUGIN, Api, Kind, Object, Refused
 from snappy.sources.plugins.kubernetes_objects import moved, names_kind, rank
 
 IN_MEMORY = 1 << 20
@@ -52,11 +53,15 @@ class KubernetesSink:
         self._manifests = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives until close
         self._places: list[_Place] = []
         self._kinds: dict[tuple[str, str], Kind] = {}
+        self._has_manifests = False
 
     def interrupt(self) -> None:
         self._api.interrupt()
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
+        if split(path)[0] != PLUGIN.encode():
+            return []  # what another source has, such as the images of volumes
+        self._has_manifests = True
         data = b"".join(content)
         if not path.endswith(b".json") or path.endswith(b"/about.json"):
             return []
@@ -88,6 +93,10 @@ class KubernetesSink:
 
     def finish(self) -> list[str]:
         """Raises :class:`SourceError` for what is there and differs, before anything is changed."""
+        if not self._has_manifests:
+            raise SourceError(
+                "the snapshot has no manifests of Kubernetes", hint="restore one that the plug-in kubernetes made"
+            )
         self._places.sort()
         self._learn()
         self._try_all()

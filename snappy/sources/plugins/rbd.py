@@ -26,12 +26,13 @@ from snappy.sources.made_up import folders_above, stream
 from snappy.sources.plugins.rbd_cluster import ImageName, RbdSettings, module, pool, telling
 from snappy.sources.plugins.rbd_disk import SHAPE, RbdDisk, shape_of
 from snappy.sources.plugins.rbd_moments import Moments, extents
-from snappy.sources.plugins.rbd_volumes import VolumeClaim
+from snappy.sources.plugins.rbd_volumes import KnownClaim, VolumeClaim
 from snappy.sources.site import Site
 
 SUFFIX = b".img"
+CHAIN = "^[a-z0-9]{1,32}$"
 
-Wanted = ImageName | VolumeClaim
+Wanted = ImageName | VolumeClaim | KnownClaim
 
 _log = log.get(__name__)
 
@@ -51,7 +52,7 @@ class RbdOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chain: Annotated[
         str,
         Meta(
-            pattern="^[a-z0-9]{1,32}$",
+            pattern=CHAIN,
             description="each chain of backups keeps a snapshot of the image, from which its next one begins: "
             "backups to another target are another chain",
         ),
@@ -212,9 +213,9 @@ class RbdSource:
     RestoreOptions: ClassVar[type[msgspec.Struct]] = RbdRestore
     Settings: ClassVar[type[msgspec.Struct]] = RbdSettings
 
-    def __init__(self, options: RbdOptions, site: Site) -> None:
+    def __init__(self, options: RbdOptions, site: Site, known: KnownClaim | None = None) -> None:
         self._settings: RbdSettings = site.settings(self.name, RbdSettings, options.cluster)
-        self._wanted = _wanted(options)
+        self._wanted = known or _wanted(options)
         self._service, self._chain = site.name, options.chain
         self._over = threading.Event()
 

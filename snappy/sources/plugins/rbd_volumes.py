@@ -88,6 +88,26 @@ class VolumeClaim(NamedTuple):
         return image_of(_read(settings, f"api/v1/persistentvolumes/{volume}", Volume), volume, self.cluster)
 
 
+class KnownClaim(NamedTuple):
+    """A claim whose image is known already."""
+
+    of: VolumeClaim
+    image: ImageName
+
+    @property
+    def claim(self) -> str:
+        return self.of.claim
+
+    @property
+    def parts(self) -> list[str]:
+        """Of its path in a snapshot."""
+        return self.of.parts
+
+    def found(self, settings: RbdSettings) -> ImageName:
+        """Its image."""
+        return self.image
+
+
 def image_of(volume: Volume, name: str, cluster: str) -> ImageName:
     """The image that a volume of that name is. Raises :class:`SourceError` for one of another kind."""
     rbd, csi = volume.spec.rbd, volume.spec.csi

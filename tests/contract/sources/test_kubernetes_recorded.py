@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from snappy.errors import SourceError
-from snappy.repository.entries import Node
+from snappy.errors import BadOptions, ProgramMissing, SourceError, SourceMissing
+from snappy.repository.entries import Entry, Node
 from snappy.sources.plugins.kubernetes import KubernetesOptions, KubernetesRestore, KubernetesSource
 from snappy.sources.site import Site
 from tests.support import fake_kubernetes
@@ -106,10 +107,52 @@ async def test_what_is_no_manifest_and_what_the_cluster_does_not_know_is_said(
     options = KubernetesRestore(server="main")
     node = Node(name=b"x.json", type="file")
     sink = KubernetesSource.import_(options, ["kubernetes://main"], site)
+    assert sink.receive(b"/srv/x.json", node, iter([b"[]"])) == []
+    with pytest.raises(SourceError, match=r"has no manifests"):
+        sink.finish()
     with pytest.raises(SourceError, match=r"is no manifest"):
-        sink.receive(b"/x.json", node, iter([b"[]"]))
+        sink.receive(b"/kubernetes/x.json", node, iter([b"[]"]))
     text = b'{"apiVersion": "no.org/v1", "kind": "Crate", "metadata": {"name": "one", "namespace": "data"}}'
-    sink.receive(b"/x.json", node, iter([text]))
+    sink.receive(b"/kubernetes/x.json", node, iter([text]))
     with pytest.raises(SourceError, match=r"the cluster has no Crate of no.org/v1"):
         sink.finish()
     sink.close()
+
+
+async def test_what_is_on_volumes_comes_too_or_is_missed_by_name(ground: KubernetesGround, tmp_path: Path) -> None:
+    ground.wipe()
+    claims, volumes = f"/api/v1/namespaces/{DATA}/persistentvolumeclaims", "/api/v1/persistentvolumes"
+    made = {"disk": {"rbd": {"image": "one"}}, "shared": {"nfs": {"path": "/"}}, "gone": None, "waiting": None}
+    for name, spec in made.items():
+        volume = {} if name == "waiting" else {"volumeName": f"pv-{name}"}
+        ground.server.ask("POST", claims, {"metadata": {"name": name}, "spec": volume})
+        if spec:
+            ground.server.ask("POST", volumes, {"metadata": {"name": f"pv-{name}"}, "spec": spec})
+    ceph = {"main": {"conf": str(tmp_path / "none")}}
+    site = Site("site", {"kubernetes": ground.settings(), "rbd": ceph}, str(tmp_path))
+
+    async def missed(**options: Any) -> dict[str, str]:
+        asked = KubernetesOptions(server="main", namespaces=(DATA,), **options)
+        source = KubernetesSource(asked, site)
+        assert source.claims() == ["kubernetes://main/data", *(["rbd+pvc://main/data"] if asked.volumes else [])]
+        async with source.snap() as frozen:
+            found = [one for one in source.export(frozen) if isinstance(one, Entry)]
+        return {one.path.decode().rpartition("/")[2]: one.warning for one in found if one.warning}
+
+    assert set(await missed()) == {"disk.json", "shared.json", "gone.json"}
+    assert await missed(exclude_volumes=("data/*",)) == {}
+    told = await missed(volumes="main", exclude_volumes=("data/disk",))
+    assert {name: text.rpartition(": ")[2] for name, text in told.items()} == {
+        "shared.json": "the volume pv-shared is no RBD image",
+        "gone.json": "the volume pv-gone is gone",
+    }
+    with pytest.raises((SourceMissing, ProgramMissing)):  # the image is asked for, and there is no Ceph
+        await missed(volumes="main")
+    with pytest.raises(BadOptions, match="no rbd named 'other'"):
+        KubernetesSource(KubernetesOptions(server="main", volumes="other"), site)
+    assert KubernetesSource(KubernetesOptions(server="main", volumes="main"), site).claims() == [
+        "kubernetes://main",
+        "rbd+pvc://main",
+    ]
+    for path in (claims, volumes):
+        ground.server.ask("DELETE", path)
