@@ -17,7 +17,10 @@ import hypothesis
 import pytest
 import structlog
 
+from snappy.repository import configuration, key_ring
+from snappy.repository.keys import DEFAULT_COST, create_key
 from tests.support import tools
+from tests.support.engine import CHEAP
 
 LEFT_OUT = pytest.StashKey[list[str]]()
 SECONDS: Counter[str] = Counter()
@@ -63,6 +66,20 @@ def pytest_testnodedown(node: Any) -> None:
     """All worker processes leave out the same; one that crashed says nothing."""
     if lines := getattr(node, "workeroutput", {}).get("left_out"):
         node.config.stash[LEFT_OUT] = lines
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_without_a_cost() -> Iterator[None]:
+    """A key that this process makes takes a second less to be made and opened, by restic as well, unless a test says
+    what it is to cost. What other processes make has the real cost."""
+
+    def cheap(*given: Any, cost: Any, **more: Any) -> Any:
+        return create_key(*given, cost=CHEAP if cost == DEFAULT_COST else cost, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (configuration, key_ring):
+            patch.setattr(module, "create_key", cheap)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -168,11 +168,13 @@ def _entries(
     """What the source yields, without what a scout has passed, where one is worth it."""
     backwards = source.backwards(frozen) if isinstance(source, base.Divisible) and not command.force else None
     sent = scout.send(repository, parent, backwards, shop.workers) if parent and backwards else None
-    if sent is None or not isinstance(source, base.Divisible):
-        yield source.export(frozen)
-        return
-    with sent:
-        yield source.export_rest(frozen, sent.passed)
+    with ExitStack() as over:
+        if sent is None or not isinstance(source, base.Divisible):
+            entries = source.export(frozen)
+        else:
+            entries = source.export_rest(frozen, over.enter_context(sent).passed)
+        over.callback(base.end, entries)
+        yield entries
 
 
 def _journal(repository: Repository, hold: Hold) -> Journal:

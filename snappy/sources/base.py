@@ -23,7 +23,7 @@ describes. A job says the name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -116,6 +116,13 @@ class Dependent(Protocol):
     @classmethod
     def missing(cls) -> list[str]:
         """What this machine lacks for it, a sentence each with what to do."""
+
+
+def end(entries: Iterator[Exported]) -> None:
+    """No more of them are wanted. A walk that is given up has folders open, so that nobody can unmount what they lie
+    in; an error that came amid it may refer to it for as long as nobody looks for cycles."""
+    if isinstance(entries, Generator):
+        entries.close()
 
 
 def missing_of(plugin: type[Source]) -> list[str]:

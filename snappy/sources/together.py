@@ -37,7 +37,12 @@ class Together:
 
     def export(self, frozen: list[Any]) -> Iterator[Exported]:
         """All entries, merged. Raises :class:`SourceError` for a file that two of them have."""
-        return merged([source.export(each) for source, each in zip(self._sources, frozen, strict=True)])
+        streams = [source.export(each) for source, each in zip(self._sources, frozen, strict=True)]
+        try:
+            yield from merged(streams)
+        finally:
+            for stream in streams:
+                base.end(stream)
 
     def sizes(self, frozen: list[Any]) -> Iterator[int]:
         """Of all, if all can say."""

@@ -6,15 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from snappy.errors import JobCancelled
 from snappy.jobs.kinds import BackupCommand, RestoreCommand
 from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
-from snappy.repository import repo
-from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.store import Store
 from snappy.sources.site import Site
@@ -22,14 +19,6 @@ from snappy.sources.tasks import prepare
 from snappy.sources.workshop import Workshop
 
 NAMES: dict[str, Any] = {"source": "site", "target": "vault"}
-
-
-def with_cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The password of a new repository is derived in no time."""
-    create, cheap = repo.configuration.create, ScryptCost(n=2, r=1, p=1)
-    monkeypatch.setattr(
-        repo.configuration, "create", lambda store, password, random, _: create(store, password, random, cheap)
-    )
 
 
 class Hold:

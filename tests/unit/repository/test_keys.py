@@ -55,6 +55,12 @@ def test_the_file_says_who_made_it_and_hides_the_key() -> None:
     assert b"ZWVlZWVl" not in data
 
 
+def test_by_default_a_password_takes_long_to_guess() -> None:
+    store = memory_store()
+    document = json.loads(store.load(FileType.KEY, create_key(store, "one", MASTER).name))
+    assert (document["N"], document["r"], document["p"]) == (1 << 15, 8, 5)
+
+
 def test_no_key_at_all_is_a_wrong_password() -> None:
     with pytest.raises(WrongPassword):
         find_keys(memory_store(), "one")

@@ -20,15 +20,10 @@ from snappy.sources.files import FilesOptions, FilesSource
 from snappy.sources.site import Site
 from tests.support.background import repeated
 from tests.support.disks import BTRFS, EXT4, Disk, disk
-from tests.support.plugin_jobs import Jobs, with_cheap_keys
+from tests.support.plugin_jobs import Jobs
 
 pytestmark = [pytest.mark.btrfs, pytest.mark.loop]
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_cheap_keys(monkeypatch)
 
 
 @pytest.fixture(scope="module")

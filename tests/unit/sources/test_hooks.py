@@ -25,12 +25,7 @@ from snappy.sources.hooks import undo_left
 from snappy.sources.site import Site
 from snappy.sources.tasks import prepare
 from snappy.sources.workshop import Workshop
-from tests.support.plugin_jobs import NAMES, Hold, with_cheap_keys
-
-
-@pytest.fixture(autouse=True)
-def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_cheap_keys(monkeypatch)
+from tests.support.plugin_jobs import NAMES, Hold
 
 
 def said(*words: str) -> list[str]:

@@ -10,7 +10,6 @@ import pytest
 from snappy.errors import KeyInUse, KeyNotFound, UnknownKey, WrongPassword
 from snappy.jobs.result_words import Keys
 from snappy.jobs.upkeep import KeyCommand
-from snappy.repository.keys import ScryptCost, create_key
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
@@ -23,11 +22,7 @@ PASSWORDS = {"default": PASSWORD, "next": "second"}
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Store:
-    def cheap(*given: Any, cost: ScryptCost, **more: Any) -> Any:
-        return create_key(*given, cost=CHEAP, **more)
-
-    monkeypatch.setattr("snappy.repository.key_ring.create_key", cheap)
+def store() -> Store:
     made = memory_store()
     new_repository(made)
     return made

@@ -36,11 +36,9 @@ from snappy.jobs.command import Command
 from snappy.jobs.kinds import BackupCommand, InitCommand, RestoreCommand
 from snappy.jobs.messages import JobRecord, Result
 from snappy.jobs.states import State
-from snappy.repository import repo
 from snappy.repository.entries import Entry, Problem
 from snappy.repository.format import MIB, BlobType
 from snappy.repository.journal import Journal
-from snappy.repository.keys import ScryptCost
 from snappy.repository.progress import Progress
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
@@ -66,17 +64,6 @@ class Hold:
 
     def check(self) -> None:
         """Go on."""
-
-
-@pytest.fixture(autouse=True)
-def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password is derived in no time."""
-    create = repo.configuration.create
-
-    def cheap(store: Any, password: str, random: Any, _cost: ScryptCost) -> Any:
-        return create(store, password, random, ScryptCost(n=2, r=1, p=1))
-
-    monkeypatch.setattr(repo.configuration, "create", cheap)
 
 
 def memory() -> MemoryFileSystem:

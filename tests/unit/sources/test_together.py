@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snappy.config import Allow
-from snappy.errors import BadOptions, Denied, InvalidCommand, SourceError
+from snappy.errors import BadOptions, Denied, InvalidCommand, JobCancelled, SourceError
 from snappy.jobs.kinds import BackupCommand, Part, parse_command
 from snappy.jobs.messages import Beat
 from snappy.jobs.protection import of_backup
@@ -31,12 +31,9 @@ from snappy.sources.plugins.null import NullSource
 from snappy.sources.site import NOWHERE
 from snappy.sources.tasks import asked, prepare
 from snappy.sources.together import Together, merged
-from tests.support.plugin_jobs import NAMES, Jobs, with_cheap_keys
+from tests.support.plugin_jobs import NAMES, Jobs
 
-
-@pytest.fixture(autouse=True)
-def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_cheap_keys(monkeypatch)
+MIB = 1 << 20
 
 
 class Fake:
@@ -247,3 +244,15 @@ def test_what_is_merged_comes_in_the_order_of_one_walk(
     expected = [entry.path for entry in each_entry(walk(one | other, 1))]
     found = each_entry(merged([walk(one, together), walk(other, together)]))
     assert [entry.path for entry in found] == expected
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+async def test_what_is_given_up_has_no_folder_open(jobs: Jobs, tmp_path: Path, names: str) -> None:
+    for folder in [tmp_path / name / str(number) for name in names for number in range(40)]:
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(os.urandom(MIB // 2))
+    parts = [Part("files", {"paths": [str(tmp_path / name)]}) for name in names]
+    with pytest.raises(JobCancelled) as caught:  # which refers to all that was at work
+        await jobs.done(BackupCommand(**NAMES, sources=parts, init=True), end_after=MIB)
+    held = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert [place for place in held if place.startswith(str(tmp_path))] == [], caught
