@@ -9,7 +9,8 @@ def _descendants(kind: type[SnappyError]) -> list[type[SnappyError]]:
     return [kind, *(found for child in kind.__subclasses__() for found in _descendants(child))]
 
 
-BY_CODE: dict[str, type[SnappyError]] = {kind.code: kind for kind in _descendants(SnappyError)}
+# A plug-in's own error may have the code of one that all know.
+BY_CODE: dict[str, type[SnappyError]] = {kind.code: kind for kind in reversed(_descendants(SnappyError))}
 
 
 def from_code(code: str, message: str, hint: str = "") -> SnappyError:
