@@ -86,19 +86,19 @@ class Member:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self._settings, self.token = settings, ""
-        self._answer: Answer | None = None
+        self._socket: socket.socket | None = None
 
     def ask(self, what: str, **words: Any) -> dict[str, Any]:
         """The answer to one question. Raises as :func:`explained`."""
         with closing(self.stream(what, **words)) as answer:
-            self._answer = answer
             found: dict[str, Any] = from_json(answer.rest())
         return found
 
     def interrupt(self) -> None:
-        """End the waiting for an answer. From any thread."""
-        if self._answer:
-            self._answer.interrupt()
+        """End the waiting for the answer to the last question. From any thread."""
+        if self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def stream(self, what: str, **words: Any) -> Answer:
         """An answer of several parts."""
@@ -106,6 +106,7 @@ class Member:
         with explained():
             try:
                 connection.connect()
+                self._socket = connection.sock
                 sent = {"Content-Type": "application/json"} | ({"Authorization": self.token} if self.token else {})
                 connection.request("POST", f"/v3/{what}", msgspec.json.encode(words), sent)
                 answer = Answer(connection)

@@ -1,8 +1,4 @@
-"""Restores of an etcd cluster: a data folder that a member starts on, or keys in a cluster that runs.
-
-While keys are restored, ``snappy-restore/<service>/<work folder>`` says below which prefix. One whose work folder is no
-more was left by a restore that died: the next one removes it, with all keys below that prefix, for there were none.
-"""
+"""Restores of an etcd cluster: a data folder that a member starts on, or keys in a cluster that runs."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import os
 import re
 import subprocess
 from abc import ABC, abstractmethod
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,15 +24,15 @@ from snappy.errors import (
     NoSpace,
     ProgramFailed,
     SnappyError,
-    SourceDenied,
     SourceMissing,
 )
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
 from snappy.sources.data_folders import NewFolder, of_system
-from snappy.sources.plugins.etcd_cluster import PLUGIN, Cluster, Member, in_base64, span
+from snappy.sources.plugins.etcd_cluster import PLUGIN, Cluster, Member, in_base64
 from snappy.sources.plugins.etcd_file import Key, SnapshotFile
+from snappy.sources.plugins.etcd_marks import BATCH_KEYS, OURS, Mark, Operation, around
 from snappy.sources.programs import Program
 from snappy.sources.site import Site
 
@@ -48,11 +43,9 @@ SNAPSHOT = "snapshot.db"
 DATA = "data"
 DIGEST = 32
 """Bytes of the SHA-256 at the end of a snapshot, of all before it."""
-OURS = b"snappy-restore/"
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-BATCH_KEYS = 100
 BATCH_BYTES = MIB // 2
-"""A cluster takes 128 changes and 1.5 MiB at a time, unless it is told otherwise."""
+"""A cluster takes 1.5 MiB at a time, unless it is told otherwise."""
 
 _log = log.get(__name__)
 
@@ -192,55 +185,49 @@ class KeySink(_FileSink):
         self._goal = options.goal.encode()
         self._is_over = self._is_begun = False
         self._member: Member | None = None
+        self._leases: dict[int, str] = {}
+        """Of the cluster, by those of the snapshot."""
         if self._goal.startswith(OURS):
             raise BadOptions(f"keys that begin with {OURS.decode()} are the plug-in's own")
+        self._mark = Mark(site.name, self._goal)
         with ExitStack() as held:
-            folder = held.enter_context(site.work_folder(PLUGIN))
-            super().__init__(folder)
-            whose = OURS + f"{site.name}/".encode()
-            self._mark = whose + folder.name.encode()
+            super().__init__(held.enter_context(site.work_folder(PLUGIN)))
             member = cluster.connect()
-            _remove_left(member, whose, folder.parent)
-            self._check_free(member)
+            self._mark.tidy(member)
+            if not self._mark.others(member):
+                self._check_free(member)
             self._held = held.pop_all()
 
     def _restore(self) -> None:
         self._member = member = self._cluster.connect()
         with SnapshotFile(self._path) as snapshot:
-            keys = (key for key in snapshot.keys(self._options.prefix.encode()) if not key.name.startswith(OURS))
+            self._is_begun = True
+            self._mark.make(member, self._check)
             self._check_free(member)
-            self._begin(member)
-            leases: dict[int, str] = {}
+            if self._options.overwrite:
+                self._mark.empty(member)
+            keys = (key for key in snapshot.keys(self._options.prefix.encode()) if not key.name.startswith(OURS))
             for batch in _batches(keys):
-                if self._is_over:
-                    raise AttemptOver
-                for number in {key.lease for key in batch if key.lease} - set(leases):
-                    granted = member.ask("lease/grant", TTL=str(max(1, snapshot.leases.get(number, 1))))
-                    leases[number] = granted["ID"]
-                self._put(member, batch, leases)
-        _delete(member, self._mark, self._mark + b"\0")
+                self._check()
+                self._grant(member, snapshot.leases.keys() & {key.lease for key in batch}, snapshot)
+                self._mark.change(member, [self._put(key) for key in batch])
+        self._mark.remove(member)
         self._is_begun = False
 
-    def _begin(self, member: Member) -> None:
-        member.ask("kv/put", key=in_base64(self._mark), value=in_base64(self._goal))
-        self._is_begun = True
-        if self._options.overwrite:
-            _empty(member, self._goal)
+    def _check(self) -> None:
+        if self._is_over:
+            raise AttemptOver
 
-    def _put(self, member: Member, batch: list[Key], leases: dict[int, str]) -> None:
-        """In one transaction."""
-        skipped = len(self._options.prefix.encode())
-        puts = [
-            {
-                "request_put": {
-                    "key": in_base64(self._goal + key.name[skipped:]),
-                    "value": in_base64(key.value),
-                    "lease": leases.get(key.lease, "0"),
-                }
-            }
-            for key in batch
-        ]
-        member.ask("kv/txn", success=puts)
+    def _grant(self, member: Member, leases: set[int], snapshot: SnapshotFile) -> None:
+        for number in leases - self._leases.keys():
+            granted = member.ask("lease/grant", TTL=str(max(1, snapshot.leases[number])))
+            self._leases[number] = granted["ID"]
+
+    def _put(self, key: Key) -> Operation:
+        """A key whose lease is not in the snapshot has none, as etcd itself takes it."""
+        name = self._goal + key.name[len(self._options.prefix.encode()) :]
+        lease = self._leases.get(key.lease, "0")
+        return {"request_put": {"key": in_base64(name), "value": in_base64(key.value), "lease": lease}}
 
     def interrupt(self) -> None:
         """Put no more."""
@@ -255,14 +242,17 @@ class KeySink(_FileSink):
 
     def _give_up(self) -> None:
         try:
-            _undo(self._cluster.connect(), self._mark, self._goal)
+            member = self._cluster.connect()
+            self._mark.give_up(member)
+            for lease in self._leases.values():
+                member.ask("lease/revoke", ID=lease)
         except SnappyError as error:
             _log.warning("unfinished keys stay until the next restore", reason=error.message)
 
     def _check_free(self, member: Member) -> None:
         if self._options.overwrite:
             return
-        for begin, end in _around(self._goal):
+        for begin, end in around(self._goal):
             if member.ask("kv/range", key=in_base64(begin), range_end=in_base64(end), limit="1").get("kvs"):
                 raise BadOptions(
                     f"the cluster {self._cluster.name} has keys that begin with {self._options.goal!r}",
@@ -279,43 +269,6 @@ def _explained() -> Iterator[None]:
         if "no space left" in error.message:
             raise NoSpace("no room to restore to", hint="free space where the data folder is to be") from error
         raise
-
-
-def _around(prefix: bytes) -> list[tuple[bytes, bytes]]:
-    """The spans of all keys that begin so, but for ours."""
-    begin, end = span(prefix)
-    if not prefix or OURS.startswith(prefix):
-        return [(begin, OURS), (span(OURS)[1], end)]
-    return [(begin, end)]
-
-
-def _empty(member: Member, prefix: bytes) -> None:
-    for begin, end in _around(prefix):
-        _delete(member, begin, end)
-
-
-def _delete(member: Member, begin: bytes, end: bytes) -> None:
-    member.ask("kv/deleterange", key=in_base64(begin), range_end=in_base64(end))
-
-
-def _undo(member: Member, mark: bytes, prefix: bytes) -> None:
-    """Remove what a restore put, and its mark. Who may not remove keys there has put none."""
-    try:
-        _empty(member, prefix)
-    except SourceDenied as error:
-        _log.warning("keys of an unfinished restore may not be removed", prefix=shown(prefix), reason=error.message)
-    _delete(member, mark, mark + b"\0")
-
-
-def _remove_left(member: Member, whose: bytes, work: Path) -> None:
-    """What restores of this service began that are no more."""
-    begin, end = span(whose)
-    found = member.ask("kv/range", key=in_base64(begin), range_end=in_base64(end))
-    for mark in found.get("kvs", []):
-        name = b64decode(mark["key"])
-        if not (work / os.fsdecode(name.removeprefix(whose))).exists():
-            _undo(member, name, b64decode(mark.get("value", "")))
-            _log.info("removed what a dead restore left", mark=shown(name))
 
 
 def _batches(keys: Iterator[Key]) -> Iterator[list[Key]]:

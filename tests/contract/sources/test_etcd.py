@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import BadOptions, Damaged, JobError, SourceDenied, SourceError, SourceUnavailable
+from snappy.errors import BadOptions, Damaged, JobError, SnappyError, SourceDenied, SourceError, SourceUnavailable
 from snappy.repository.entries import Node
+from snappy.sources.plugins import etcd_marks
 from snappy.sources.plugins.etcd import EtcdOptions, EtcdSource
 from snappy.sources.plugins.etcd_cluster import in_base64, span
 from snappy.sources.plugins.etcd_file import SnapshotFile
@@ -167,37 +169,131 @@ async def test_a_server_starts_on_a_data_folder(server: Etcd, site: Site) -> Non
 
 
 async def test_what_dead_restores_of_the_service_left_goes_and_nothing_else(server: Etcd, site: Site) -> None:
-    server.put(("snappy-restore/site/snappy-dead", b"half/"), ("half/a", b"1"), ("halfway", b"2"))
-    server.put(("snappy-restore/site2/snappy-dead", b"other/"), ("other/a", b"1"))
-    with site.work_folder("etcd") as alive:
-        server.put((f"snappy-restore/site/{alive.name}", b"alive/"), ("alive/a", b"1"))
-        sink_of(site, into="back/").close()
-        assert set(server.found()) == {
-            "halfway", "snappy-restore/site2/snappy-dead", "other/a", f"snappy-restore/site/{alive.name}", "alive/a",
-        }  # fmt: skip
+    lease = server.member().ask("lease/grant", TTL="60")["ID"]
+    server.put(("half/before", b"0"))
+    server.put(("snappy-restore/site/123", b"half/"), ("half/a", b"1"), ("half/changed", b"1"), ("halfway", b"2"))
+    server.put(("snappy-restore/site/123", b"half/"), *((f"half/{number}", b"1") for number in range(120)))
+    server.put(("half/changed", b"2"), ("half/later", b"3"))
+    server.put(("snappy-restore/site2/123", b"other/"), ("other/a", b"1"))
+    server.put((f"snappy-restore/site/{lease}", b"alive/"), ("alive/a", b"1"))
+    sink_of(site, into="back/").close()
+    assert set(server.found()) == {
+        "half/before", "half/changed", "half/later", "halfway",
+        "snappy-restore/site2/123", "other/a", f"snappy-restore/site/{lease}", "alive/a",
+    }  # fmt: skip
+
+
+async def test_two_restores_to_one_place_come_one_after_the_other(
+    server: Etcd, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(server, 300)
+    files, before = await backed_up(site), server.found()
+    first, second = (sink_of(site, overwrite=True, prefix="many/") for _ in range(2))
+    for sink in (first, second):
+        receive(sink, files)
+    begun, others_done, change = threading.Event(), threading.Event(), first._mark.change
+
+    def slow(member: Any, operations: Any) -> None:
+        change(member, operations)
+        begun.set()
+        while not others_done.wait(0.2):
+            change(member, [])
+
+    monkeypatch.setattr(first._mark, "change", slow)
+    working = threading.Thread(target=first.finish)
+    working.start()
+    assert begun.wait(10)
+    monkeypatch.setattr(etcd_marks, "LEASE_SECONDS", 1)  # so long others wait
+    with pytest.raises(SourceUnavailable, match="another restore"):
+        second.finish()
+    second.close()
+    met = {prefix: sink_of(site, overwrite=True, prefix=prefix) for prefix in ("", "many/1", "more/")}
+    assert [bool(sink._mark.others(server.member())) for sink in met.values()] == [True, True, False]
+    others_done.set()
+    working.join()
+    for sink in (first, *met.values()):
+        sink.close()
+    assert server.found() == before
+
+
+async def test_a_restore_that_was_taken_for_dead_puts_nothing_more(
+    server: Etcd, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(server, 1000)
+    files = await backed_up(site)
+    stalled = sink_of(site, into="back/")
+    receive(stalled, files)
+    change, times = stalled._mark.change, iter(range(100))
+
+    def lost(*given: Any) -> None:
+        change(*given)
+        if next(times) == 3:
+            server.member().ask("lease/revoke", ID=stalled._mark._lease.decode())
+            restore(files, site, prefix="many/1", into="back/many/")
+
+    monkeypatch.setattr(stalled._mark, "change", lost)
+    with pytest.raises(SourceUnavailable, match="took this one for dead"):
+        stalled.finish()
+    stalled.close()
+    assert {name[: len("back/many/")] for name in server.found("back/")} == {"back/many/"}
+    assert len(server.found("back/")) == len(server.found("many/1"))
+    assert server.leftovers() == []
+
+
+async def test_a_restore_waits_until_one_that_was_killed_is_known_to_be_dead(server: Etcd, site: Site) -> None:
+    server.put(("a", b"1"))
+    files = await backed_up(site)
+    lease = server.member().ask("lease/grant", TTL="3")["ID"]
+    server.put((f"snappy-restore/site/{lease}", b"back/"), ("back/half", b"1"))
+    restore(files, site, into="back/")
+    assert server.found("back/") == {"back/a": b"1"}
+
+
+async def test_a_restore_that_waits_can_be_ended(server: Etcd, site: Site) -> None:
+    server.put(("a", b"1"))
+    files = await backed_up(site)
+    lease = server.member().ask("lease/grant", TTL="60")["ID"]
+    server.put((f"snappy-restore/site/{lease}", b"back/"))
+    with closing(sink_of(site, into="back/")) as sink:
+        receive(sink, files)
+        threading.Timer(1, sink.interrupt).start()
+        began = time.monotonic()
+        with pytest.raises(SnappyError):
+            sink.finish()
+        assert time.monotonic() - began < 5
+    assert server.found("back/") == {}
+    assert server.leftovers() == [f"snappy-restore/site/{lease}"]
 
 
 async def test_a_restore_that_ends_amid_the_keys_leaves_none(
     server: Etcd, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(server, 1000)
+    lease = server.member().ask("lease/grant", TTL="4321")["ID"]
+    server.put(("leased", b"1"), lease=lease)
     files = await backed_up(site)
     sink = sink_of(site, into="back/")
     receive(sink, files)
-    put, times = sink._put, iter(range(100))
+    change, times = sink._mark.change, iter(range(100))
 
     def interrupted(*given: Any) -> None:
-        put(*given)
+        change(*given)
         if next(times) == 3:
             assert server.found("back/")
             threading.Thread(target=sink.interrupt).run()
 
-    monkeypatch.setattr(sink, "_put", interrupted)
+    monkeypatch.setattr(sink._mark, "change", interrupted)
     with pytest.raises(JobError):
         sink.finish()
     sink.close()
     assert server.found("back/") == {}
     assert server.leftovers() == []
+    leases = server.member().ask("lease/leases")["leases"]
+    assert [each["ID"] for each in leases if granted(server, each["ID"]) == "4321"] == [lease]
+
+
+def granted(server: Etcd, lease: str) -> str:
+    return str(server.member().ask("lease/timetolive", ID=lease).get("grantedTTL", ""))
 
 
 async def test_a_server_that_dies_amid_a_backup_ends_it(tmp_path: Path) -> None:

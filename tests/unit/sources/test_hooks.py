@@ -160,8 +160,9 @@ async def test_a_cancelled_backup_is_undone(tmp_path: Path) -> None:
 
 async def test_a_before_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     place = Place(tmp_path, slow=Hook(["sleep", "60"], said("after"), seconds=0.2))
-    with pytest.raises(ProgramFailed, match=r"sleep did not end within 0\.2 seconds"):
-        await place.backup("slow")
+    async with asyncio.timeout(20):
+        with pytest.raises(ProgramFailed, match=r"sleep did not end within 0\.2 seconds"):
+            await place.backup("slow")
     assert place.lines() == ["after"]
 
 
@@ -169,8 +170,9 @@ async def test_a_job_that_is_cancelled_does_not_wait_for_its_before(tmp_path: Pa
     place = Place(tmp_path, slow=Hook(["sleep", "60"], said("after"), seconds=60))
     hold = place.hold()
     asyncio.get_running_loop().call_later(0.3, hold.end)
-    with pytest.raises(JobCancelled):
-        await place.backup("slow", hold=hold)
+    async with asyncio.timeout(20):
+        with pytest.raises(JobCancelled):
+            await place.backup("slow", hold=hold)
     assert place.lines() == ["after"]
 
 
