@@ -1,8 +1,8 @@
 """A restore of streams into a NATS server: JetStream takes chunks, and says of each when it has it.
 
 A stream has its name while it is being restored, for JetStream cannot give it another one later; until all streams
-are whole, its metadata says under :data:`UNFINISHED` which service is at it. What a restore that died left is known by
-that.
+are whole, its metadata says under :data:`UNFINISHED` which service is at it, and a subject that the restore listens to
+as long as it lives. What one left that died is known by that.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from nats.aio.msg import Msg
 
 from snappy import log
 from snappy.decoding import from_json
-from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing
+from snappy.errors import BadOptions, SnappyError, SourceError, SourceMissing, SourceUnavailable
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
@@ -63,7 +64,14 @@ class JetstreamSink:
         """The configurations that streams will have, by their names."""
         self._uploads: list[str] = []
         """Where their chunks go."""
-        self._connection = Connection(site, options.server)
+        self._connection = connection = Connection(site, options.server)
+        self._inbox = connection.nc.new_inbox()
+        self._mark = f"{site.name} {self._inbox}"
+        try:
+            connection.call(connection.listen(self._inbox, _nothing))
+        except BaseException:
+            connection.close()
+            raise
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
         found = LAYOUT.fullmatch(path.decode(errors="replace"))
@@ -92,6 +100,8 @@ class JetstreamSink:
                     f"the snapshot has no stream {stream!r}", hint=f"it has: {', '.join(sorted(self._seen)) or 'none'}"
                 )
         for name, config in self._made.items():
+            if _marked(_standing(self._connection, name)) != self._mark:
+                raise SourceUnavailable(f"somebody removed the stream {name} before it was whole")
             self._connection.ask(f"STREAM.UPDATE.{name}", config)
         self._made.clear()
         return []
@@ -112,10 +122,12 @@ class JetstreamSink:
                 f"the snapshot has no backup.json of the stream {stream}", hint="choose its whole folder with --include"
             )
         config = about["config"] | {"name": name}
+        kept = {key: value for key, value in (config.get("metadata") or {}).items() if key != UNFINISHED}
+        config["metadata"] = kept
         if self._options.replicas:
             config["num_replicas"] = self._options.replicas
         self._make_way(name)
-        marked = config | {"metadata": (config.get("metadata") or {}) | {UNFINISHED: self._service}}
+        marked = config | {"metadata": kept | {UNFINISHED: self._mark}}
         self._made[name] = config
         answer = self._connection.ask(f"STREAM.RESTORE.{name}", {"config": marked, "state": about.get("state")})
         self._uploads.append(answer["deliver_subject"])
@@ -130,17 +142,17 @@ class JetstreamSink:
         standing = _standing(self._connection, name)
         if standing is None:
             return
-        if not self._options.overwrite and not self._is_ours(standing):
+        marked = _marked(standing)
+        service, _, inbox = marked.partition(" ")
+        if inbox and inbox != self._inbox and self._connection.is_heard(inbox):
+            raise SourceUnavailable(f"another restore makes the stream {name}", hint="wait until it has ended")
+        if not self._options.overwrite and not (marked and service == self._service):
             raise BadOptions(
                 f"the NATS server {self._connection.name} has a stream {name!r}",
                 hint="restore to another server or account, or with overwrite",
             )
-        _log.info("removing a stream", stream=name, unfinished=self._is_ours(standing))
+        _log.info("removing a stream", stream=name, unfinished=marked)
         self._connection.ask(f"STREAM.DELETE.{name}")
-
-    def _is_ours(self, standing: Answer) -> bool:
-        found: object = (standing["config"].get("metadata") or {}).get(UNFINISHED)
-        return found == self._service
 
     def _give_up(self) -> None:
         """Over a connection of its own, for the other one may be what failed. What stays the next restore removes."""
@@ -149,12 +161,20 @@ class JetstreamSink:
                 for subject in self._uploads:
                     connection.call(abandon(connection, subject))
                 for name in self._made:
-                    standing = _standing(connection, name)
-                    if standing and self._is_ours(standing):
+                    if _marked(_standing(connection, name)) == self._mark:
                         connection.ask(f"STREAM.DELETE.{name}")
         except SnappyError as error:
             _log.warning("what a restore left is not removed yet", streams=sorted(self._made), reason=error.message)
         self._made.clear()
+
+
+async def _nothing(_: Msg) -> None:
+    """Who asks learns enough: somebody listens."""
+
+
+def _marked(standing: Answer | None) -> str:
+    """By which restore, where the stream is unfinished."""
+    return str((standing["config"].get("metadata") or {}).get(UNFINISHED, "")) if standing else ""
 
 
 def _standing(connection: Connection, name: str) -> Answer | None:

@@ -35,6 +35,7 @@ API = "$JS.API"
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 FLUSH_SECONDS = 10
+HEARD_SECONDS = 1.0
 PING_SECONDS = 10
 NOT_FOUND = 10059
 
@@ -131,6 +132,21 @@ class Connection:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    def is_heard(self, subject: str) -> bool:
+        """Whether anybody listens there, who need not answer."""
+        return self.call(self._is_heard(subject))
+
+    async def _is_heard(self, subject: str) -> bool:
+        try:
+            await self.nc.request(subject, timeout=HEARD_SECONDS)
+        except NoRespondersError:
+            return False
+        except TimeoutError:
+            return True
+        except NatsError as error:
+            raise self._unanswered(subject) from error
+        return True
 
     async def listen(self, subject: str, heard: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Subscribe, in the loop, and know that the server did."""

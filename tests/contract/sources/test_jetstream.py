@@ -192,6 +192,58 @@ async def test_what_a_dead_restore_left_is_removed_by_its_service_alone(server: 
     assert UNFINISHED not in await run(server, metadata, "other")
 
 
+async def test_two_restores_to_one_place_leave_each_others_streams_alone(server: Jetstream, jobs: Jobs) -> None:
+    async def metadata(js: JetStreamContext) -> dict[str, str]:
+        return (await js.stream_info("NUMBERS")).config.metadata or {}
+
+    async def remove(js: JetStreamContext) -> None:
+        await js.delete_stream("NUMBERS")
+
+    def sink_with(files: Files) -> JetstreamSink:
+        sink = JetstreamSink(JetstreamRestore(server="other", overwrite=True), jobs.site)
+        try:
+            for path, data in files.items():
+                sink.receive(path, Node(name=path.rpartition(b"/")[2], type="file"), iter([data]))
+        except BaseException:
+            sink.close()
+            raise
+        return sink
+
+    await run(server, numbers)
+    files = await files_of(jobs)
+    first = await asyncio.to_thread(sink_with, files)
+    with pytest.raises(SourceUnavailable, match="another restore makes"):
+        await asyncio.to_thread(sink_with, files)
+    await asyncio.to_thread(first.finish)
+    await asyncio.to_thread(first.close)
+    assert UNFINISHED not in await run(server, metadata, "other")
+    dead = await asyncio.to_thread(sink_with, files)
+    await asyncio.to_thread(dead._connection.close)
+    last = await asyncio.to_thread(sink_with, files)
+    await asyncio.to_thread(dead.close)  # what it made is not there any more
+    await asyncio.to_thread(last.finish)
+    await asyncio.to_thread(last.close)
+    assert UNFINISHED not in await run(server, metadata, "other")
+    robbed = await asyncio.to_thread(sink_with, files)
+    await run(server, remove, "other")
+    with pytest.raises(SourceUnavailable, match="somebody removed"):
+        await asyncio.to_thread(robbed.finish)
+    await asyncio.to_thread(robbed.close)
+
+
+async def test_a_stream_that_was_backed_up_unfinished_is_not_so_for_ever(server: Jetstream, jobs: Jobs) -> None:
+    async def leave(js: JetStreamContext) -> None:
+        await js.add_stream(StreamConfig(name="NUMBERS", subjects=["numbers"], metadata={UNFINISHED: "x", "kept": "y"}))
+
+    async def metadata(js: JetStreamContext) -> dict[str, str]:
+        return (await js.stream_info("NUMBERS")).config.metadata or {}
+
+    await run(server, leave)
+    await asyncio.to_thread(restored, jobs, await files_of(jobs), server="other")
+    found = await run(server, metadata, "other")
+    assert (UNFINISHED in found, found["kept"]) == (False, "y")
+
+
 async def test_a_stream_that_is_removed_meanwhile_is_left_out(server: Jetstream, jobs: Jobs) -> None:
     async def remove(js: JetStreamContext) -> None:
         await js.delete_stream("NUMBERS")

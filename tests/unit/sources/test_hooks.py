@@ -298,6 +298,18 @@ async def test_two_jobs_never_wait_for_each_other(tmp_path: Path) -> None:
     assert place.lines() in (["b", "a", "a", "b"], ["a", "b", "b", "a"])
 
 
+async def test_that_a_hook_begins_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, written = Place(tmp_path, hook=Hook(said("before"), said("after"))), []
+
+    def sync(file: int) -> None:
+        if b"SNAPPY_JOB" in (found := os.pread(file, 1000, 0)):
+            written.append((found, place.lines()))
+
+    monkeypatch.setattr("snappy.sources.hooks.os.fsync", sync)
+    await place.backup("hook")
+    assert written == [(b'{"SNAPPY_JOB":"job-1","SNAPPY_SUBMITTER":"alice"}', [])]
+
+
 async def test_a_note_that_was_half_written_says_enough(tmp_path: Path) -> None:
     place = Place(tmp_path, hook=Hook(after=said("after")))
     (tmp_path / "work" / "hooks").mkdir(parents=True)
