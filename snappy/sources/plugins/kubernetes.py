@@ -22,7 +22,8 @@ from snappy.errors import BadOptions, NoSpace, SourceMissing, SourceUnavailable
 from snappy.repository.entries import Entry, Exported, Node, StreamSink
 from snappy.repository.paths import ROOT, join, split
 from snappy.sources.made_up import folder_node
-from snappy.sources.plugins.kubernetes_api import PLUGIN, Api, Kind, KubernetesSettings, Object, Refused
+from snappy.sources.plugins.kubernetes_access import KubernetesSettings
+from snappy.sources.plugins.kubernetes_api import PLUGIN, Api, Kind, Object, Refused
 from snappy.sources.plugins.kubernetes_objects import (
     CLUSTERS_OWN,
     DERIVED,

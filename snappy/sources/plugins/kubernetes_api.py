@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-import msgspec
-from msgspec import Meta
-
-from snappy import secrets
-from snappy.config import Secret
 from snappy.errors import AttemptOver, SourceDenied, SourceError, SourceMissing, SourceUnavailable
+from snappy.sources.plugins.kubernetes_access import KubernetesSettings, access
 from snappy.sources.site import Site
 
 PLUGIN = "kubernetes"
-ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 JSON_TYPE = "application/json"
 APPLY_TYPE = "application/apply-patch+yaml"
 MANAGER = "snappy"
@@ -32,18 +25,6 @@ PAGE = 250
 """Objects of one answer."""
 
 Object = dict[str, Any]
-
-
-class KubernetesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the API of a cluster is, and as whom to go there. In a pod nothing need be said."""
-
-    url: Annotated[str, Meta(description="of the API server")] = "https://kubernetes.default.svc"
-    service_account: Annotated[str, Meta(description="the folder with a pod's token and ca.crt")] = ACCOUNT
-    token: Annotated[Secret | None, Meta(description="where another token is found")] = None
-    ca: Annotated[str, Meta(description="the file of the authorities that may vouch for the server")] = ""
-    certificate: Annotated[str, Meta(description="the file of a client certificate, instead of a token")] = ""
-    key: Annotated[str, Meta(description="the file of that certificate's key")] = ""
-    timeout: Annotated[float, Meta(gt=0, description="seconds after which a silent server is given up")] = 60
 
 
 class Kind(NamedTuple):
@@ -82,7 +63,8 @@ class Api:
     :class:`SourceMissing` and :class:`Refused`."""
 
     def __init__(self, site: Site, server: str) -> None:
-        self._settings: KubernetesSettings = site.settings(PLUGIN, KubernetesSettings, server)
+        settings: KubernetesSettings = site.settings(PLUGIN, KubernetesSettings, server)
+        self._access, self._timeout = access(settings), settings.timeout
         self._connection: http.client.HTTPConnection | None = None
         self._over = threading.Event()
 
@@ -150,15 +132,15 @@ class Api:
     def _ask(self, method: str, path: str, query: Any, body: Object | None, content_type: str) -> Object:
         if self._over.is_set():
             raise AttemptOver("the attempt is over")
-        target = f"{path}?{urlencode(query)}" if query else path
+        target = urlsplit(self._access.url).path.rstrip("/") + (f"{path}?{urlencode(query)}" if query else path)
         data = None if body is None else json.dumps(body).encode()
         try:
             status, answer = self._send(method, target, data, content_type)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise SourceUnavailable(
-                f"the Kubernetes API at {self._settings.url} does not answer: {error or type(error).__name__}",
-                hint="see `url` and `ca` of the service's settings",
+                f"the Kubernetes API at {self._access.url} does not answer: {error or type(error).__name__}",
+                hint="see `url` and `ca` of the service's settings, or its kubeconfig",
             ) from error
         if status >= 300:
             raise _refusal(status, answer, f"{method} {path}")
@@ -167,7 +149,9 @@ class Api:
 
     def _send(self, method: str, target: str, data: bytes | None, content_type: str) -> tuple[int, bytes]:
         """Both requests may be said twice: a connection that was idle may be gone."""
-        headers = {"Accept": JSON_TYPE, "Content-Type": content_type, **self._authorization()}
+        headers = {"Accept": JSON_TYPE, "Content-Type": content_type}
+        if token := self._access.token():
+            headers["Authorization"] = f"Bearer {token}"
         for is_fresh in (self._connection is None, True):
             connection = self._connection or self._connect()
             try:
@@ -181,32 +165,15 @@ class Api:
         raise AssertionError
 
     def _connect(self) -> http.client.HTTPConnection:
-        parts, timeout = urlsplit(self._settings.url), self._settings.timeout
+        parts, timeout = urlsplit(self._access.url), self._timeout
         host = parts.hostname or ""
         if parts.scheme == "http":
             self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout)
         else:
-            self._connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=self._tls())
+            self._connection = http.client.HTTPSConnection(
+                host, parts.port, timeout=timeout, context=self._access.tls()
+            )
         return self._connection
-
-    def _tls(self) -> ssl.SSLContext:
-        mounted = Path(self._settings.service_account) / "ca.crt"
-        authority = self._settings.ca or (str(mounted) if mounted.exists() else None)
-        context = ssl.create_default_context(cafile=authority)
-        if self._settings.certificate:
-            context.load_cert_chain(self._settings.certificate, self._settings.key or None)
-        return context
-
-    def _authorization(self) -> dict[str, str]:
-        """A pod's token changes from time to time."""
-        mounted = Path(self._settings.service_account) / "token"
-        if self._settings.token:
-            token = secrets.read(self._settings.token)
-        elif mounted.exists():
-            token = mounted.read_text().strip()
-        else:
-            return {}
-        return {"Authorization": f"Bearer {token}"}
 
 
 def _refusal(status: int, answer: bytes, asked: str) -> SourceError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from snappy.errors import SourceDenied
+from snappy.sources.plugins.kubernetes import KubernetesOptions, KubernetesSource
+from snappy.sources.site import Site
 from tests.support import kubernetes, source_site
 from tests.support.kubernetes_ground import DATA, KubernetesGround
 from tests.support.source_contract import Ground, SourceContract
@@ -128,6 +132,29 @@ async def test_kinds_of_ones_own_are_defined_before_their_objects(ground: Kubern
         restored = await site.done("restore", options={"server": "main", "overwrite": True})
     assert restored.result
     assert ask("GET", f"{crates}/one")["spec"] == {"size": 7}
+
+
+async def test_a_kubeconfig_says_where_the_cluster_is_and_who_one_is(ground: KubernetesGround, tmp_path: Path) -> None:
+    ground.wipe()
+    folder = ground.server.folder
+    content = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in ("cert", "key")}
+    ways = [
+        {"client-certificate": "cert", "client-key": "key"},
+        {"client-certificate-data": content["cert"], "client-key-data": content["key"]},
+        {"token": kubernetes.TOKEN},
+        {"tokenFile": kubernetes.TOKEN},
+    ]
+    for user in ways:
+        settings = {"default": ground.server.kubeconfig(**user)}
+        source = KubernetesSource(
+            KubernetesOptions(namespaces=(DATA,)), Site("site", {"kubernetes": settings}, str(tmp_path))
+        )
+        async with source.snap() as frozen:
+            assert frozen.manifests, user
+    nobody = Site("site", {"kubernetes": {"default": ground.server.kubeconfig()}}, str(tmp_path))
+    with pytest.raises(SourceDenied):
+        async with KubernetesSource(KubernetesOptions(namespaces=(DATA,)), nobody).snap():
+            pass
 
 
 def _is_gone(ground: KubernetesGround, path: str) -> None:
