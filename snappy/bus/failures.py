@@ -97,6 +97,7 @@ _BY_STORE_CODE: dict[str, type[SnappyError]] = {
     "AccessDenied": RefusedFile,
     "InvalidAccessKeyId": RefusedFile,
     "SignatureDoesNotMatch": RefusedFile,
+    "InvalidStorageClass": StorageError,
     "BadDigest": Corrupt,
     "XAmzContentSHA256Mismatch": Corrupt,
     "InsufficientStorage": NoSpace,

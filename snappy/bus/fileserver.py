@@ -40,7 +40,8 @@ from snappy.bus.protocol import (
 from snappy.bus.throttle import LONGEST_WAIT, Throttles
 from snappy.bus.transfers import GetTransfer, PutTransfer, Transfer, answer_frame, given_again
 from snappy.errors import BusError, SnappyError, Unavailable
-from snappy.targets.policy import GuardedDraft, PolicyFileSystem
+from snappy.targets.guarded import GuardedDraft
+from snappy.targets.policy import PolicyFileSystem
 
 log = structlog.get_logger(module=__name__)
 

@@ -40,6 +40,7 @@ from snappy.bus.protocol import (
     Mode,
     PageAnswer,
     PathRequest,
+    RemovalAnswer,
 )
 from snappy.bus.remote import Grant, Patience, Remote
 from snappy.bus.uploads import WINDOW
@@ -241,12 +242,15 @@ class SnappyFileSystem(AsyncFileSystem):
         request = Copy(path=self._strip_protocol(path1), to=self._strip_protocol(path2))
         await self._remote.ask("cp", request, Answer)
 
-    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+    async def _rm_file(self, path: str, **kwargs: Any) -> float:
+        """The value: until when, in Unix seconds, the storage keeps what does not show any more; 0: it does not."""
         try:
-            await self._remote.ask("rm", PathRequest(path=self._strip_protocol(path)), Answer)
+            request = PathRequest(path=self._strip_protocol(path))
+            return (await self._remote.ask("rm", request, RemovalAnswer)).kept_until
         except NotFound as error:
             if not error.details.get("repeated"):
                 raise
+            return 0.0
 
     async def _rm(
         self,

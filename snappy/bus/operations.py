@@ -23,6 +23,7 @@ from snappy.bus.protocol import (
     PageAnswer,
     PathRequest,
     Put,
+    RemovalAnswer,
 )
 from snappy.targets.policy import PolicyFileSystem
 
@@ -89,14 +90,14 @@ class Operations:
         files.demand("l")
         return self._page(request, lambda: _found(files, request))
 
-    def remove(self, files: PolicyFileSystem, request: PathRequest) -> Answer:
+    def remove(self, files: PolicyFileSystem, request: PathRequest) -> RemovalAnswer:
         try:
-            files.rm_file(request.path)
+            return RemovalAnswer(kept_until=files.rm_file(request.path))
         except (IsADirectoryError, PermissionError, FileNotFoundError):
             if not files.isdir(request.path):
                 raise
             files.rmdir(request.path)
-        return Answer()
+            return RemovalAnswer()
 
     def make_directory(self, files: PolicyFileSystem, request: MakeDirectory) -> Answer:
         if request.exist_ok:

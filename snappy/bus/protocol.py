@@ -158,6 +158,13 @@ class ExistsAnswer(Answer, kw_only=True, frozen=True):
     exists: bool = False
 
 
+class RemovalAnswer(Answer, kw_only=True, frozen=True):
+    """``kept_until``: Unix seconds until which the storage keeps the object at most, though it does not show any more;
+    0: not at all."""
+
+    kept_until: float = 0.0
+
+
 class PageAnswer(Answer, kw_only=True, frozen=True):
     """``cursor`` is empty on the last page."""
 
@@ -196,7 +203,7 @@ OPERATIONS: dict[str, Operation] = {
     "exists": Operation(PathRequest, ExistsAnswer),
     "ls": Operation(List, PageAnswer),
     "find": Operation(Find, PageAnswer),
-    "rm": Operation(PathRequest, Answer),
+    "rm": Operation(PathRequest, RemovalAnswer),
     "mkdir": Operation(MakeDirectory, Answer),
     "cp": Operation(Copy, Answer),
     "put": Operation(Put, Answer),

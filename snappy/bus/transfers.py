@@ -36,7 +36,7 @@ from snappy.bus.protocol import (
 )
 from snappy.bus.throttle import Pace
 from snappy.errors import BusError, Corrupt, Garbled, SnappyError, Unavailable
-from snappy.targets.policy import GuardedDraft
+from snappy.targets.guarded import GuardedDraft
 
 log = structlog.get_logger(module=__name__)
 

@@ -159,6 +159,9 @@ def _tell_success(record: JobRecord, result: Result, as_json: bool) -> int:
         output.result(keyed.as_restic(result.keys), keyed.table(result.keys), as_json=as_json)
     else:
         output.result(record, summary(record.kind, result), as_json=as_json)
+    if result.kept_until:
+        until = output.moment(result.kept_until)
+        output.note(f"what was deleted shows no more, but the storage keeps it, up to {until} (object lock)")
     if missing := spread.missing(result.stored):
         output.note(f"warning: {missing}")
     _tell_findings(result)

@@ -44,7 +44,14 @@ def _probe(arguments: argparse.Namespace) -> int:
         raise translate(error, arguments.place) from error
     found = probe(files, arguments.size * MIB)
     output.result(msgspec.to_builtins(found), _told(found), as_json=arguments.json)
-    return 0 if found.will_do else StorageError.exit_code
+    return 0 if found.will_do else _exit_code(found)
+
+
+def _exit_code(found: Probe) -> int:
+    from snappy.error_codes import from_code
+
+    failed = next(each for each in found.findings if each.needed and not each.can)
+    return from_code(failed.code or StorageError.code, failed.remark).exit_code
 
 
 def _place(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -73,7 +80,8 @@ def _told(found: Probe) -> str:
         f"answers in {found.latency_seconds * 1000:.1f} ms, its clock's skew: {skew}"
     )
     verdict = "will do as a target" if found.will_do else "will not do as a target"
-    return "\n".join((output.table(("WHAT", "CAN", "REMARK"), rows), figures, verdict))
+    hints = [f"hint: {each.hint}" for each in found.findings if each.needed and each.hint][:1]
+    return "\n".join((output.table(("WHAT", "CAN", "REMARK"), rows), figures, verdict, *hints))
 
 
 def _word(can: bool, needed: bool) -> str:

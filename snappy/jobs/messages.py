@@ -130,6 +130,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     keys: Keys | None = None
     removed: int = 0
     """Snapshots; ``snapshots`` are left of those that were looked at."""
+    kept_until: float = 0.0
+    """Unix seconds until which the storage keeps what the job deleted, the longest; 0: it keeps nothing of it."""
     groups: list[SnapshotGroup] = []
     """Of the snapshots that a policy was put to, the first that fit into 128 KiB."""
     copied: int = 0

@@ -112,6 +112,8 @@ class Store:
         self.fence: Callable[[], None] = no_fence
         """Called at the last moment before an index file or a snapshot is written, or one, or a pack or a key, is
         deleted; raises to prevent that."""
+        self.kept_until = 0.0
+        """Unix seconds until which the storage keeps what was removed here, the longest; 0: it keeps nothing."""
 
     def save(self, kind: FileType, name: str, data: bytes | memoryview, *, create: bool = False) -> None:
         """Write a file. With ``create``, raises :class:`AlreadyExists` if another's file has that name.
@@ -178,7 +180,8 @@ class Store:
         if kind in FENCED_REMOVAL:
             self.fence()
         with _translated(f"{kind.value} {name[:8]}"):
-            self._fs.rm_file(self._path(kind, name))
+            kept_until: float | None = self._fs.rm_file(self._path(kind, name))
+        self.kept_until = max(self.kept_until, kept_until or 0.0)
 
     def recipe(self) -> StoreRecipe | None:
         """How another process opens the same files; None where only this one can."""

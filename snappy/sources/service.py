@@ -267,7 +267,8 @@ class SourceService:
                 workers=self._workers(),
                 passwords=self._passwords,
             )
-            return await task.work(shop)
+            result = await task.work(shop)
+            return msgspec.structs.replace(result, kept_until=shop.store.kept_until)
 
     @asynccontextmanager
     async def _origin(self, command: Command, hold: Hold) -> AsyncIterator[Origin | None]:

@@ -13,17 +13,21 @@ How that is done depends on the filesystem; :func:`draft` chooses.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any, BinaryIO, Protocol
 
 from fsspec import AbstractFileSystem
 
+from snappy import log
 from snappy.bus.failures import store_code
+from snappy.errors import NoSpace
 
 Bytes = bytes | bytearray | memoryview
 
@@ -37,8 +41,13 @@ READS_FILES = frozenset({"s3", "s3a", "swift"})
 """Filesystems whose ``pipe_file`` sends a file as it reads it; the others want all bytes at once."""
 ATOMIC_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "r2", "swift"})
 PART_SUFFIX = ".snappy-part"
+TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+"""What an object store calls it when ``If-None-Match`` found an object."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _memory_lock = threading.Lock()
+_log = log.get(__name__)
 
 
 class Draft(Protocol):
@@ -79,6 +88,19 @@ def without_parts(items: Iterable[Any]) -> list[Any]:
     return [item for item in items if not str(item["name"] if isinstance(item, dict) else item).endswith(PART_SUFFIX)]
 
 
+@contextmanager
+def _kept_aside() -> Iterator[None]:
+    """Raises NoSpace where it is not the storage that is full, but the folder that drafts wait in."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _log.error("the folder for temporary files is full", folder=tempfile.gettempdir())
+        hint = "make room in it, or set TMPDIR for the target's service to a larger one; its log names the folder"
+        raise NoSpace("the target's folder for temporary files is full", hint=hint) from error
+
+
 class Kept:
     """Keeps the bytes aside until the commit: in memory, and from :data:`SPOOL` bytes on in a temporary file."""
 
@@ -91,7 +113,8 @@ class Kept:
     def write(self, data: Bytes) -> None:
         self._size += len(data)
         if self._file is not None:
-            self._file.write(data)
+            with _kept_aside():
+                self._file.write(data)
             return
         # What cannot change any more need not be copied.
         self._pieces.append(data if memoryview(data).readonly else bytes(data))
@@ -105,17 +128,25 @@ class Kept:
         self._pieces = []
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            with suppress(OSError):  # where its folder is full it cannot be written to its end
+                file.close()
 
+    @_kept_aside()
     def _spill(self) -> None:
         self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self._file.writelines(self._pieces)
         self._pieces = []
 
+    @_kept_aside()
+    def _flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
     def _content(self) -> bytes:
         if self._file is None:
             self._pieces = [b"".join(self._pieces)]  # not kept twice while they are sent
             return bytes(self._pieces[0])
+        self._flush()
         self._file.seek(0)
         return self._file.read()
 
@@ -123,7 +154,7 @@ class Kept:
         """The same for who sends it as it reads it."""
         if self._file is None:
             return io.BytesIO(self._content())
-        self._file.flush()
+        self._flush()
         return Body(self._file.name)
 
 
@@ -157,31 +188,28 @@ class UploadDraft(Kept):
         try:
             self._upload(within)
         except OSError as error:
-            raise self._taken(error) from error
+            if self._exclusive and store_code(error) in TAKEN:
+                raise FileExistsError(self._path) from error
+            raise
         self.discard()
 
-    def _upload(self, within: float | None) -> None:
+    def options(self, within: float | None) -> dict[str, Any]:
+        """What the filesystem is told beside path and content."""
         mode: dict[str, Any] = {"mode": "create"} if self._exclusive else {}
         if within is not None and getattr(self._fs, "async_impl", False):
             mode["timeout"] = within  # fsspec's own: what is on its way then is cut off
-        if self._file is not None:
-            self._file.flush()
+        return mode
+
+    def _upload(self, within: float | None) -> None:
+        options = self.options(within)
+        self._flush()
         if self._file is not None and self._size >= SINGLE_PUT:
-            self._fs.put_file(self._file.name, self._path, chunksize=PART, max_concurrency=2, **mode)
+            self._fs.put_file(self._file.name, self._path, chunksize=PART, max_concurrency=2, **options)
         elif self._file is not None and READS_FILES.intersection(protocols(self._fs)):
             with Body(self._file.name) as body:
-                self._fs.pipe_file(self._path, body, chunksize=SINGLE_PUT, **mode)
+                self._fs.pipe_file(self._path, body, chunksize=SINGLE_PUT, **options)
         else:
-            self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **mode)
-
-    def _taken(self, error: OSError) -> OSError:
-        if self._exclusive and store_code(error) in (
-            "PreconditionFailed",
-            "ConditionalRequestConflict",
-            "412",
-        ):
-            return FileExistsError(self._path)
-        return error
+            self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **options)
 
 
 class RenamedDraft:

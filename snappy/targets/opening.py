@@ -15,8 +15,9 @@ from snappy.targets.local import DurableLocalFileSystem, sweep
 from snappy.targets.policy import APPEND_ONLY, PolicyFileSystem
 
 LOCAL = ("file", "local")
-S3 = ("s3", "s3a")
 OWN = {
+    "s3": ("s3", "BucketFileSystem"),
+    "s3a": ("s3", "BucketFileSystem"),
     "sftp": ("sftp", "SftpFileSystem"),
     "ssh": ("sftp", "SftpFileSystem"),
     "swift": ("swift", "SwiftFileSystem"),
@@ -24,15 +25,6 @@ OWN = {
     "webdavs": ("webdav", "WebDavFileSystem"),
 }
 """Filesystems of our own: the module, which is also the extra that brings what it needs, and the class."""
-
-S3_TIMEOUTS: dict[str, Any] = {
-    "connect_timeout": 5,
-    "read_timeout": 30,
-    "retries": {"max_attempts": 2, "mode": "standard"},
-    "max_pool_connections": 32,
-}
-"""Without these a hung endpoint holds an operation for minutes."""
-S3_ATTEMPTS = 3
 
 
 def open_target(url: str, options: dict[str, Any] | None = None, rights: str = APPEND_ONLY) -> PolicyFileSystem:
@@ -55,7 +47,7 @@ def open_storage(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem,
     elif protocol in OWN:
         fs = _own(protocol, url, options)
     else:
-        fs = _remote(protocol, _safe_options(protocol, options))
+        fs = _remote(protocol, options)
     return fs, fs._strip_protocol(url)
 
 
@@ -75,26 +67,7 @@ def _own(protocol: str, url: str, options: dict[str, Any]) -> AbstractFileSystem
 
 def _remote(protocol: str, options: dict[str, Any]) -> AbstractFileSystem:
     try:
-        if protocol in S3:
-            return _s3(options)
         fs: AbstractFileSystem = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:
         raise UsageError(f"no filesystem serves {protocol}:// here: {error}") from error
     return fs
-
-
-def _s3(options: dict[str, Any]) -> AbstractFileSystem:
-    ours = import_module("snappy.targets.s3_session")
-    if not options.keys() & {"session", "profile"}:
-        options = options | {"session": ours.session()}
-    fs: AbstractFileSystem = ours.S3(skip_instance_cache=True, **options)
-    fs.retries = S3_ATTEMPTS
-    return fs
-
-
-def _safe_options(protocol: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Other writers' objects must show at once, so nothing is remembered of a listing."""
-    if protocol not in S3:
-        return options
-    config = S3_TIMEOUTS | options.get("config_kwargs", {})
-    return {"use_listings_cache": False, **options, "config_kwargs": config}

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from snappy.bus.failures import to_wire
 from snappy.targets.policy import LETTERS, PolicyFileSystem
 
 SMALL = 1 << 10
@@ -25,12 +26,14 @@ SKEW_SECONDS = 2.0
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """``needed``: without it the place is no target."""
+    """``needed``: without it the place is no target. ``code`` and ``hint`` are those of the error that says so."""
 
     name: str
     can: bool
     needed: bool
     remark: str = ""
+    code: str = ""
+    hint: str = ""
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -70,19 +73,24 @@ class _Trial:
                     ("replace, seen whole", False, self._replace_whole),
                     ("clock", False, self._skew),
                     ("delete", False, self._delete),
+                    *self._asked_of_s3(),
                 ):
                     self._try(name, needed, attempt)
         self._try("nothing left", False, lambda: not self._left())
         return Probe(all(each.can for each in self._findings if each.needed), self._findings, **self._figures)
 
     def _try(self, name: str, needed: bool, attempt: Callable[[], bool]) -> bool:
-        remark = ""
         try:
-            can = attempt()
+            found = Finding(name, attempt(), needed)
         except Exception as error:  # whatever a filesystem raises is what was to be found out
-            can, remark = False, " ".join(f"{type(error).__name__}: {error}".split())[:REMARK]
-        self._findings.append(Finding(name, can, needed, remark))
-        return can
+            found = self._failed(name, needed, error)
+        self._findings.append(found)
+        return found.can
+
+    def _failed(self, name: str, needed: bool, error: Exception) -> Finding:
+        said = to_wire(error, self._folder)
+        remark = " ".join(f"{said.message} ({type(error).__name__}: {error})".split())[:REMARK]
+        return Finding(name, False, needed, remark, said.code, said.hint)
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}"
@@ -171,6 +179,12 @@ class _Trial:
         ahead = shown - after if shown > after else min(0.0, shown + 1 - before)
         self._figures["skew_seconds"] = ahead
         return abs(ahead) <= SKEW_SECONDS
+
+    def _asked_of_s3(self) -> list[tuple[str, bool, Callable[[], bool]]]:
+        fs = self._files.fs
+        if not hasattr(fs, "has_lock"):
+            return []
+        return [("object lock", fs.object_lock is not None, lambda: bool(fs.has_lock(self._files.root)))]
 
     def _delete(self) -> bool:
         self._files.rm_file(self._path("small"))

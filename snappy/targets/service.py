@@ -18,6 +18,7 @@ from snappy.bus.throttle import Throttles
 from snappy.errors import UsageError
 from snappy.jobs.heart import Heart
 from snappy.jobs.messages import Beat
+from snappy.targets.chores import keep as keep_chores
 from snappy.targets.opening import open_target
 
 _log = log.get(__name__)
@@ -64,6 +65,7 @@ class TargetService:
             self._bus, "snappy-target", __version__, description=f"target service {self.name}", metadata=metadata
         )
         await server.start()
+        chores = asyncio.create_task(keep_chores(files.fs, files.root))
         try:
             await micro.begin()
             heart = self._heart(server.replica)
@@ -71,6 +73,7 @@ class TargetService:
             self.ready.set()
             await heart.keep()
         finally:
+            chores.cancel()
             await server.close()
             await _stop(micro)
 

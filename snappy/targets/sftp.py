@@ -120,14 +120,18 @@ class SftpFileSystem(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
         try:
-            found = self.work(path, lambda client: client.readdir(path))
+            items = without_parts(self.listed(path))
         except OSError:
             if (item := self.info(path))["type"] == "directory":
                 raise
-            return [item] if detail else [path]
-        names = [(str(each.filename), each.attrs) for each in found if each.filename not in (".", "..")]
-        items = without_parts(_item(f"{path.rstrip('/')}/{name}", attributes) for name, attributes in names)
+            items = [item]
         return items if detail else [item["name"] for item in items]
+
+    def listed(self, folder: str) -> list[dict[str, Any]]:
+        """All that is in it, with what is on its way."""
+        found = self.work(folder, lambda client: client.readdir(folder))
+        names = [(str(each.filename), each.attrs) for each in found if each.filename not in (".", "..")]
+        return [_item(f"{folder.rstrip('/')}/{name}", attributes) for name, attributes in names]
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         path = self._strip_protocol(path)

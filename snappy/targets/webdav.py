@@ -102,15 +102,21 @@ class WebDavFileSystem(AbstractFileSystem):
         return self._found(path, 0)[0]
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        path = self._strip_protocol(path)
-        found = self._found(path, 1)
-        items = without_parts(item for item in found if item["name"] != path or item["type"] == "file")
+        items = without_parts(self.listed(self._strip_protocol(path)))
         return items if detail else [item["name"] for item in items]
+
+    def listed(self, folder: str) -> list[dict[str, Any]]:
+        """All that is in it, with what is on its way."""
+        found = self._found(folder, 1)
+        return [item for item in found if item["name"] != folder or item["type"] == "file"]
 
     def _found(self, path: str, depth: int) -> list[dict[str, Any]]:
         headers = {"Depth": str(depth), "Content-Type": "application/xml"}
         answer = self.work(self._done("PROPFIND", path, headers=headers, body=io.BytesIO(WANTED)))
-        return [_item(each) for each in ElementTree.fromstring(answer.content).iter("{DAV:}response")]
+        try:
+            return [_item(each) for each in ElementTree.fromstring(answer.content).iter("{DAV:}response")]
+        except (ElementTree.ParseError, ValueError) as error:
+            raise OSError(errno.EPROTO, "the server's listing is none of WebDAV", path) from error
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         path = self._strip_protocol(path)

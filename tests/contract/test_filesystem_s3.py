@@ -7,6 +7,7 @@ import gc
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from botocore.loaders import Loader
 
 from snappy import config
 from snappy.bus.connection import Bus
+from snappy.bus.failures import to_wire
 from snappy.bus.fileserver import FileServer
 from snappy.bus.filesystem import SnappyFileSystem
 from snappy.bus.grants import Grant
-from snappy.errors import AlreadyExists, AttemptOver
+from snappy.errors import AlreadyExists, AttemptOver, NoSpace
 from snappy.targets.drafts import SINGLE_PUT, SPOOL, Body
 from snappy.targets.opening import open_storage, open_target
 from snappy.targets.s3_session import SERVICES, session
+from tests.support.disks import disk
 from tests.support.natsserver import NatsServer
 from tests.support.weed import Weed
 from tests.support.wire_proxy import WireProxy, wire_proxy
@@ -97,6 +100,25 @@ def test_a_put_that_breaks_off_is_sent_whole_again(weed: Weed, bucket: str, tmp_
         assert isinstance(proxy, CutThrice)
         assert proxy.cuts == proxy.TIMES
     assert fsspec.filesystem("s3", skip_instance_cache=True, **weed.options).cat_file(f"{bucket}/x") == content
+
+
+@pytest.mark.loop
+def test_a_full_folder_for_temporary_files_is_said_and_harms_nothing(
+    weed: Weed, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, content = open_target(f"s3://{bucket}", weed.options), os.urandom(24 << 20)
+    with disk(tmp_path, 16 << 20) as small:
+        monkeypatch.setattr(tempfile, "tempdir", str(small.place))
+        room = small.room()
+        with pytest.raises(NoSpace, match="folder for temporary files") as caught:
+            files.pipe_file("keys/large", content)
+        assert "TMPDIR" in to_wire(caught.value).hint
+        assert small.room() > room - (1 << 20), "what was written of it is gone"
+        assert stored(weed, bucket) == {}
+        files.pipe_file("keys/large", content[: 8 << 20])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    files.pipe_file("keys/all", content)
+    assert stored(weed, bucket) == {"keys/large": 8 << 20, "keys/all": 24 << 20}
 
 
 async def test_of_many_that_create_one_wins(fs: SnappyFileSystem, weed: Weed, bucket: str) -> None:

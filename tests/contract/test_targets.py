@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,8 @@ from snappy.repository.format import BlobType
 from snappy.repository.pack_writer import Options
 from snappy.repository.repo import Repository
 from snappy.repository.store import FileType, Store
+from snappy.targets import chores
+from snappy.targets.drafts import PART_SUFFIX
 from snappy.targets.opening import open_target
 from snappy.targets.probing import probe
 from tests.support import sshd, target_grounds, tools
@@ -199,6 +202,25 @@ async def test_a_backup_whose_server_is_killed_and_comes_back(site: Arena, groun
     await site.succeeded(await site.restore("all", record["result"]["snapshot"]))
     assert site.expect_same("all") == 128 * MIB
     site.expect_sound(restic)
+
+
+@pytest.mark.parametrize("ground", [each for each in GROUNDS if each.id in ("sftp", "webdav")], indirect=True)
+def test_what_a_killed_target_left_half_written_is_removed_a_day_later(ground: TargetGround) -> None:
+    files = ground.open()
+    files.pipe_file("keys/whole", b"whole")
+    left = files.fs.draft(f"{files.root}/keys/half", exclusive=False)
+    left.write(LARGE)
+    left.settle()
+
+    def there() -> list[str]:
+        return sorted(str(item["name"]).rpartition("/")[2] for item in files.fs.listed(f"{files.root}/keys"))
+
+    part, whole = there()
+    assert (part.endswith(PART_SUFFIX), whole) == (True, "whole")
+    for later, parts in ((0.0, [part]), (chores.ABANDONED_SECONDS + 60, [])):
+        for chore in chores.chores(files.fs, files.root, clock=lambda later=later: time.time() + later):
+            assert f"{files.root}/keys/whole" in list(chore)
+        assert there() == [*parts, "whole"]
 
 
 @pytest.mark.sshd

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tests.support.fileservers import ALL_RIGHTS
 from tests.support.places import Place
 
 CREATES_AT_ONCE = "create only, of many at once"
+OBJECT_LOCK = "object lock"
 REPLACES_WHOLE = "replace, seen whole"
 
 
@@ -43,13 +43,14 @@ def on_sshd(folder: Path) -> Iterator[TargetGround]:
 
 @contextmanager
 def on_radosgw(_folder: Path) -> Iterator[TargetGround]:
-    with tempfile.TemporaryDirectory(prefix="rgw") as short, radosgw.running(Path(short) / "c") as gateway:
-        yield TargetGround(gateway.place(), {"secret": "another"}, gateway.stop, gateway.start)
+    with radosgw.in_short_folder() as gateway:
+        lacks = frozenset({OBJECT_LOCK})
+        yield TargetGround(gateway.place(), {"secret": "another"}, gateway.stop, gateway.start, lacks)
 
 
 @contextmanager
 def on_swift(_folder: Path) -> Iterator[TargetGround]:
-    with tempfile.TemporaryDirectory(prefix="rgw") as short, radosgw.running(Path(short) / "c") as gateway:
+    with radosgw.in_short_folder() as gateway:
         wrong, lacks = {"password": "another"}, frozenset({CREATES_AT_ONCE})
         yield TargetGround(gateway.swift_place(), wrong, gateway.stop, gateway.start, lacks)
 

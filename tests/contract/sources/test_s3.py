@@ -1,11 +1,11 @@
-"""The plug-in ``s3`` in the contract, and what objects have beside their content, against SeaweedFS."""
+"""The plug-in ``s3`` in the contract, and what objects have beside their content: on SeaweedFS and Ceph's radosgw."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ import pytest
 from snappy.sources.plugins.s3 import BLOCK, WHOLE
 from snappy.sources.plugins.s3_bucket import Bucket
 from snappy.sources.site import Site
-from tests.support import source_site
+from tests.support import radosgw, source_site
 from tests.support.background import repeated
+from tests.support.radosgw import Gateway
 from tests.support.source_contract import Ground, Refused, SourceContract
 from tests.support.weed import Weed
 
 pytestmark = pytest.mark.s3
+ON_RADOSGW = [pytest.mark.radosgw, pytest.mark.long]
 
 DATA, BACK = "data", "back"
 OBJECTS = 16
@@ -42,11 +44,11 @@ class S3Ground:
     changes_share = 0.2
     works_in_folder = False
 
-    def __init__(self, weed: Weed, folder: Path) -> None:
+    def __init__(self, server: Weed | Gateway, folder: Path) -> None:
         secret = folder / "secret"
-        secret.write_text(weed.secret_key)
+        secret.write_text(server.secret_key)
         secret.chmod(0o600)
-        right = {"endpoint": weed.endpoint, "key": weed.access_key, "secret": {"file": str(secret)}}
+        right = {"endpoint": server.endpoint, "key": server.access_key, "secret": {"file": str(secret)}}
         self._settings = {"main": right, "wrong": {**right, "key": "nobody"}}
         self._settings["down"] = {**right, "endpoint": "http://127.0.0.1:9"}
         self._random, self._size = random.Random(1), 0
@@ -137,9 +139,14 @@ class S3Ground:
         self.bucket(DATA).call("put_object", Key=key, Body=digest + data, **about)
 
 
-@pytest.fixture(scope="module")
-def ground(weed: Weed, tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    return S3Ground(weed, tmp_path_factory.mktemp("s3"))
+@pytest.fixture(scope="module", params=["seaweedfs", pytest.param("radosgw", marks=ON_RADOSGW)])
+def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    folder = tmp_path_factory.mktemp("s3")
+    if request.param == "seaweedfs":
+        yield S3Ground(request.getfixturevalue("weed"), folder)
+        return
+    with radosgw.in_short_folder() as gateway:
+        yield S3Ground(gateway, folder)
 
 
 class TestS3(SourceContract):

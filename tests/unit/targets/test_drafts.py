@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from snappy.bus.failures import to_wire
+from snappy.errors import NoSpace
 from snappy.targets import drafts
 from snappy.targets.drafts import PART_SUFFIX, RenamedDraft, UploadDraft, draft
 from snappy.targets.local import DurableLocalFileSystem
@@ -35,7 +38,8 @@ class ObjectStore(MemoryFileSystem):
 
 
 class StoreRefusal(Exception):
-    response = {"Error": {"Code": "PreconditionFailed"}}  # noqa: RUF012
+    def __init__(self, code: str = "PreconditionFailed") -> None:
+        self.response = {"Error": {"Code": code}}
 
 
 Made = tuple[AbstractFileSystem, str]
@@ -69,6 +73,28 @@ def test_nothing_shows_before_the_commit_and_all_after(place: Made) -> None:
     made.discard()
     assert visible(fs, root) == ["data/ab/x"]
     assert fs.cat_file(f"{root}/data/ab/x") == b"one two"
+
+
+def test_a_full_folder_for_temporary_files_is_told_from_a_full_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = ObjectStore()
+    full = Path("/dev/full").open("wb")  # noqa: SIM115
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda: full)
+    made = draft(fs, "/full/x", exclusive=False)
+    with pytest.raises(NoSpace, match="temporary files"):
+        made.write(bytes(drafts.SPOOL + 1))
+    made.discard()
+    assert not fs.exists("/full/x")
+
+
+def test_what_an_object_store_said_is_not_lost() -> None:
+    class Full(ObjectStore):
+        def pipe_file(self, path: str, value: bytes | drafts.Body, mode: str = "overwrite", **options: Any) -> None:
+            raise OSError("no more") from StoreRefusal("QuotaExceeded")
+
+    made = draft(Full(), "/full/x", exclusive=True)
+    with pytest.raises(OSError) as caught:
+        made.commit()
+    assert to_wire(caught.value).code == "no-space"
 
 
 def test_a_discarded_draft_leaves_nothing(place: Made) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from snappy.errors import UsageError
 from snappy.targets.local import DurableLocalFileSystem
-from snappy.targets.opening import S3_ATTEMPTS, S3_TIMEOUTS, open_storage, open_target
+from snappy.targets.opening import open_storage, open_target
+from snappy.targets.s3 import ATTEMPTS, TIMEOUTS
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "local://{}"])
@@ -30,8 +31,8 @@ def test_s3_remembers_no_listing_and_gives_up_in_time() -> None:
     fs, root = open_storage("s3://bucket/below", options)
     assert root == "bucket/below"
     assert fs.dircache.use_listings_cache is False
-    assert fs.retries == S3_ATTEMPTS
-    assert fs.config_kwargs == {**S3_TIMEOUTS, "read_timeout": 7}
+    assert fs.retries == ATTEMPTS
+    assert fs.config_kwargs == {**TIMEOUTS, "read_timeout": 7}
     assert open_storage("s3://bucket/below", options)[0] is not fs
 
 
