@@ -12,6 +12,7 @@ const CLAIMS = 4;
 
 export class Service {
   #hold = null;
+  #etag = "";
   #stop = new AbortController();
 
   constructor(bus, settings) {
@@ -41,9 +42,13 @@ export class Service {
   async #beat() {
     const { bus, replica, started, settings } = this;
     const keys = Object.keys(settings.keys ?? {});
-    const beat = { service: bus.user, replica, role: "source", version: "1.0", plugins: schemas(), keys, started };
+    const beat = { service: bus.user, replica, role: "source", version: "1.0", keys, started };
+    const ask = async (plugins) => await bus.ask(`hold.beat.${bus.user}.${replica}`, { beat: { ...beat, ...plugins } });
     try {
-      return await bus.ask(`hold.beat.${bus.user}.${replica}`, { beat });
+      let answer = this.#etag ? await ask({ etag: this.#etag }) : {};
+      if (!answer.etag) answer = await ask({ plugins: schemas() });
+      this.#etag = answer.etag;
+      return answer;
     } catch (error) {
       console.error(`no core heard us: ${error.message}`);
       return null;

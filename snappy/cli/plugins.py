@@ -74,9 +74,8 @@ async def _of_service(arguments: argparse.Namespace) -> dict[str, Schemas]:
     from snappy.cli import session
 
     async with session.for_questions(arguments) as client:
-        for beat in await client.services("source"):
-            if beat.service == arguments.source:
-                return beat.plugins
+        for beat in await client.services("source", arguments.source):
+            return beat.plugins
     raise UnknownService(f"no source service is named {arguments.source!r}")
 
 

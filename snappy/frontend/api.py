@@ -172,10 +172,17 @@ class Client:
             status = msgspec.structs.replace(status, sources=[*status.sources, *more])
         return status
 
-    async def services(self, role: str = "") -> Beats:
-        """The replicas that were seen, dead ones too: look at ``seen``. ``role`` is source, target or both."""
-        request = converted({"role": role}, ServicesRequest)
-        return _present((await self._call(verbs.SERVICES_LIST, request)).services)
+    async def services(self, role: str = "", service: str = "") -> Beats:
+        """The replicas that were seen, dead ones too: look at ``seen``. ``role`` is source, target or both. Of the
+        plug-ins the names; with the schemas of their options for one ``service`` alone."""
+        request = converted({"role": role, "service": service}, ServicesRequest)
+        found = _present((reply := await self._call(verbs.SERVICES_LIST, request)).services)
+        while reply.more and found:
+            last = found[-1]
+            after = f"{last.role}.{last.service}.{last.replica}"
+            reply = await self._call(verbs.SERVICES_LIST, msgspec.structs.replace(request, after=after))
+            found += _present(reply.services)
+        return found
 
     async def snapshots(self, service: str, target: str, key: str = "default") -> Documents:
         """All snapshots in the repository at ``target``, as the source service that holds its key sees them, the

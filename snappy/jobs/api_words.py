@@ -113,7 +113,12 @@ class BlobPiece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServicesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With ``service``, that one's alone, with the schemas of its plug-ins' options. ``after`` names a replica
+    (``source.site1.1f0c22ab``): those that follow it."""
+
     role: Literal["", "source", "target"] = ""
+    service: str = ""
+    after: str = ""
     v: int = VERSION
 
 

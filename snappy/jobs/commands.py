@@ -32,7 +32,7 @@ from snappy.jobs.calls import Calls
 from snappy.jobs.identity import job_id_of, new_job_id
 from snappy.jobs.kinds import COMMANDS, AnyCommand, parse_command
 from snappy.jobs.ledger import Ledger
-from snappy.jobs.messages import Beat, ErrorInfo, JobRecord
+from snappy.jobs.messages import ErrorInfo, JobRecord
 from snappy.jobs.place_words import TargetKey
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.rules import is_due, with_rules
@@ -135,7 +135,7 @@ class Reception:
         if not places.is_spread(record):
             return None
         named, now = places.places_of(record.command), self._clock()
-        return next((place for place in named if self._store.is_alive("target", place.target, now)), named[0])
+        return next((place for place in named if self._store.roster.is_alive("target", place.target, now)), named[0])
 
     async def checked(self, kind: str, submitter: str, body: bytes) -> AnyCommand:
         """The command, if the core has nothing against it. Raises Rejected or SourceError."""
@@ -145,15 +145,12 @@ class Reception:
         vetting.check_secrets(command)
         rights.check_deletion(kind, command, submitter, self._settings)
         try:
-            vetting.check_services(command, self._beats())
+            vetting.check_services(command, self._store.roster.beats)
         except UnknownService:
-            await self._store.beats.sync()
-            vetting.check_services(command, self._beats())
-        vetting.check_plugin(kind, command, self._beats())
+            await self._store.roster.sync()
+            vetting.check_services(command, self._store.roster.beats)
+        vetting.check_plugin(kind, command, self._store.roster.replicas("source", command.source))
         return command
-
-    def _beats(self) -> list[Beat]:
-        return [kept.value for kept in self._store.beats.kept.values()]
 
     async def _open(self, record: JobRecord, event: Event) -> JobRecord:
         if record.request and TOKEN.match(record.submitter):

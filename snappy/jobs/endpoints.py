@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -25,15 +26,18 @@ from snappy.jobs.api_words import (
     SubmitRequest,
 )
 from snappy.jobs.commands import Reception
-from snappy.jobs.messages import JobRecord
+from snappy.jobs.messages import Beat, JobRecord
 from snappy.jobs.repositories import Repositories
 from snappy.jobs.rights import is_keepers
+from snappy.jobs.roster import key_of
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.stopping import Stopper
 from snappy.jobs.store import JobStore, StoredJob
 from snappy.jobs.verbs import JOB_CANCEL, JOB_GET, JOB_LIST, JOB_SUBMIT, REPOSITORIES_LIST, SERVICES_LIST, Verb
 
 ENVELOPE_BYTES = 64 << 10
+
+Told = TypeVar("Told", bound=msgspec.Struct)
 
 
 class Endpoints:
@@ -100,9 +104,15 @@ class Endpoints:
 
     async def services(self, caller: str, request: msgspec.Struct) -> Reply:
         assert isinstance(request, ServicesRequest)
-        await self._store.beats.sync()
-        beats = [kept.value for _, kept in sorted(self._store.beats.kept.items())]
-        return Reply(services=[beat for beat in beats if request.role in ("", beat.role)])
+        await self._store.roster.sync()
+        beats = [beat for beat in self._store.roster.beats if key_of(beat) > request.after]
+        named = [beat for beat in beats if request.role in ("", beat.role) and request.service in ("", beat.service)]
+        told = self._that_fit(self._told(beat, whole=bool(request.service)) for beat in named)
+        return Reply(services=told, more=len(told) < len(named))
+
+    def _told(self, beat: Beat, *, whole: bool) -> Beat:
+        beat = self._store.roster.with_plugins(beat)
+        return beat if whole else msgspec.structs.replace(beat, plugins={name: {} for name in beat.plugins})
 
     async def repositories(self, caller: str, request: msgspec.Struct) -> Reply:
         return Reply(repositories=await self._repositories.all())
@@ -139,14 +149,14 @@ class Endpoints:
             and request.source in ("", record.source)
         )
 
-    def _that_fit(self, records: Iterable[JobRecord]) -> list[JobRecord]:
+    def _that_fit(self, told: Iterable[Told]) -> list[Told]:
         """The first of them that one message holds."""
         room, fitting = self._bus.nc.max_payload - ENVELOPE_BYTES, []
-        for record in records:
-            room -= len(msgspec.json.encode(record)) + 1
+        for each in told:
+            room -= len(msgspec.json.encode(each)) + 1
             if room < 0:
                 break
-            fitting.append(record)
+            fitting.append(each)
         return fitting
 
 

@@ -22,13 +22,14 @@ from snappy.jobs.backlog import Backlog
 from snappy.jobs.bucket import EXPECTED, Bucket
 from snappy.jobs.ledger import EXPECTED_SUBJECT, newest_event, timestamp
 from snappy.jobs.messages import JobRecord
+from snappy.jobs.mirror import Kept, Mirror
 from snappy.jobs.promises import Promises
 from snappy.jobs.protection import Promise, Protections
 from snappy.jobs.protection_words import Protection, ProtectionEvent
 from snappy.jobs.schedule_words import Schedule
 from snappy.jobs.schedules.book import ScheduleBook
 from snappy.jobs.states import FINAL, State
-from snappy.jobs.store import JobStore, Kept, Mirror
+from snappy.jobs.store import JobStore
 
 _log = log.get(__name__)
 

@@ -24,14 +24,25 @@ class Heart:
     def __init__(self, bus: Bus, beat: Beat) -> None:
         self._bus = bus
         self._subject = bus.subjects.hold("beat", beat.service, beat.replica)
-        self._body = msgspec.json.encode(HoldRequest(beat=beat))
+        self._beat = beat
+        self._etag = ""
 
     async def once(self) -> None:
         """One beat. Raises BusError when no core heard it, or what the core answered."""
-        body = await self._bus.request(self._subject, self._body, timeout=ANSWER_SECONDS)
+        if self._etag:
+            self._etag = await self._ask(msgspec.structs.replace(self._beat, plugins={}, etag=self._etag))
+        if not self._etag:
+            self._etag = await self._ask(self._beat)
+
+    async def _ask(self, beat: Beat) -> str:
+        """The etag of its plug-ins; empty where the core, or one of an older version, does not know them by one."""
+        body = await self._bus.request(
+            self._subject, msgspec.json.encode(HoldRequest(beat=beat)), timeout=ANSWER_SECONDS
+        )
         answer = read_answer(body, HoldAnswer)
         if answer.error:
             raise answer.error.to_error()
+        return answer.etag
 
     async def first(self) -> None:
         """Until a core heard one: the core makes what calls for a service wait in. Raises BusDenied."""

@@ -36,13 +36,14 @@ from snappy.jobs.ledger import Ledger
 from snappy.jobs.limits import Limits
 from snappy.jobs.line import Line
 from snappy.jobs.messages import Attempt, ErrorInfo, Hold, HoldAnswer, HoldRequest, JobRecord
+from snappy.jobs.mirror import Kept
 from snappy.jobs.places import at_place, out_of_any, place_of
 from snappy.jobs.refusals import Refusals
 from snappy.jobs.repositories import Repositories
 from snappy.jobs.rights import deletes_of, rights_of
 from snappy.jobs.rules import is_stopping
 from snappy.jobs.states import Event
-from snappy.jobs.store import JobStore, Kept, StoredJob
+from snappy.jobs.store import JobStore, StoredJob
 
 _log = log.get(__name__)
 
@@ -255,7 +256,7 @@ class HoldDesk:
 
     async def read(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
         """A grant to browse a target, without a job."""
-        if request.target not in self._store.services("target"):
+        if request.target not in self._store.roster.names("target"):
             raise UnknownService(f"no target service {request.target!r} was ever seen")
         deadline = self._clock() + READ_SECONDS
         grant = Grant("", 0, worker.service, request.target, RIGHTS_READ, deadline)
@@ -269,8 +270,7 @@ class HoldDesk:
         if beat.role == "source":
             await self._calls.prepare(beat.service)
         beat = msgspec.structs.replace(beat, seen=self._clock())
-        await self._store.beats.put(f"{beat.role}.{beat.service}.{beat.replica}", beat)
-        return HoldAnswer(clock=self._clock())
+        return HoldAnswer(clock=self._clock(), etag=await self._store.roster.heard(beat))
 
     def _granted(self, record: JobRecord, hold: Hold, locks: Sequence[str] = ()) -> HoldAnswer:
         grant = Grant(

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from snappy import config
 from snappy.bus.grants import CLOCK_MARGIN
 from snappy.jobs.messages import Hold, JobRecord
+from snappy.jobs.mirror import Kept
 from snappy.jobs.places import place_of
 from snappy.jobs.states import FINAL
-from snappy.jobs.store import JobStore, Kept
+from snappy.jobs.store import JobStore
 
 Group = tuple[str, str]
 """What is limited: its sort, and its name. A key is a source service's own."""

@@ -238,13 +238,15 @@ ALIVE_SECONDS = 20.0
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """A service says that it lives. ``plugins`` maps a name to the JSON schemas of its options."""
+    """A service says that it lives. ``plugins`` maps a name to the JSON schemas of its options; once the core has given
+    them an ``etag``, that stands for them: they are long, and a beat comes every five seconds."""
 
     service: str
     replica: str
     role: Literal["source", "target"]
     version: str
     plugins: dict[str, Any] = {}
+    etag: str = ""
     keys: list[str] = []
     started: float = 0.0
     seen: float = 0.0
@@ -320,7 +322,8 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class HoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """``job`` is set by a claim that got one; ``grant`` and ``deadline`` (Unix seconds) by claim, renew and read.
-    ``locks`` are the names of those asked for whose holder is gone."""
+    ``locks`` are the names of those asked for whose holder is gone. ``etag`` stands for the plug-ins of a beat; empty
+    where the beat has to tell them."""
 
     clock: float
     job: JobRecord | None = None
@@ -329,6 +332,7 @@ class HoldAnswer(msgspec.Struct, frozen=True, kw_only=True):
     grant: str = ""
     locks: list[str] = []
     cancel: bool = False
+    etag: str = ""
     error: ErrorInfo | None = None
     v: int = VERSION
 

@@ -19,8 +19,8 @@ from snappy.jobs.bucket import Bucket
 from snappy.jobs.kinds import read
 from snappy.jobs.ledger import timestamp
 from snappy.jobs.messages import ErrorInfo, JobRecord, Result
+from snappy.jobs.mirror import Kept
 from snappy.jobs.repository_words import RepositoryEvent, RepositoryState
-from snappy.jobs.store import Kept
 
 START = "repository."
 CHECK, DRILL = "check", "drill"

@@ -76,7 +76,7 @@ class Spreading:
         """Whether a copy that is behind would not find its target's service: then it is not even tried."""
         if not places.is_behind(record, self._settings.max_attempts):
             return False
-        return not self._store.is_alive("target", places.place_of(record).target, self._clock())
+        return not self._store.roster.is_alive("target", places.place_of(record).target, self._clock())
 
     async def _look(self, record: JobRecord, one: StoredAt) -> StoredAt:
         if one.state not in UNSETTLED:

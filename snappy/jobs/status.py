@@ -63,7 +63,7 @@ class StatusDesk:
     async def get(self, caller: str, request: msgspec.Struct) -> Reply:
         """Of the sources as many as one message holds."""
         assert isinstance(request, StatusRequest)
-        await self._store.beats.sync()
+        await self._store.roster.sync()
         view, promises = await self._freshness.view()
         known, now = [source for _, source in sorted(view.items())], self._clock()
         doing = self._doing(known)
@@ -90,7 +90,7 @@ class StatusDesk:
     def _absent(self, known: Iterable[Protection], now: float) -> list[Absence]:
         """The services that a source needs, and of which no replica was heard lately."""
         seen: dict[tuple[Role, str], float] = {}
-        for beat in (kept.value for kept in self._store.beats.kept.values()):
+        for beat in self._store.roster.beats:
             seen[beat.role, beat.service] = max(beat.seen, seen.get((beat.role, beat.service), 0.0))
         needed: set[tuple[Role, str]] = {("source", source.source) for source in known}
         needed |= {("target", source.target) for source in known}

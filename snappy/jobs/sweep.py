@@ -16,11 +16,12 @@ from snappy.jobs.calls import Calls
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.line import Line
 from snappy.jobs.messages import Hold, JobRecord
+from snappy.jobs.mirror import Kept
 from snappy.jobs.rules import is_stopping, overdue
 from snappy.jobs.spreading import Spreading
 from snappy.jobs.states import FINAL, State
 from snappy.jobs.stopping import Stopper
-from snappy.jobs.store import JobStore, Kept, StoredJob
+from snappy.jobs.store import JobStore, StoredJob
 
 _log = log.get(__name__)
 

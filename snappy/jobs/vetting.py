@@ -60,7 +60,8 @@ def check_services(command: AnyCommand, beats: Iterable[Beat]) -> None:
 
 
 def check_plugin(kind: str, command: AnyCommand, beats: Iterable[Beat]) -> None:
-    """Raises UnknownPlugin or BadOptions if no replica of the source service could take the command."""
+    """Raises UnknownPlugin or BadOptions if no replica of the source service could take the command; ``beats`` tell
+    their plug-ins."""
     offered = [beat.plugins for beat in beats if (beat.role, beat.service) == ("source", command.source)]
     if isinstance(command, BackupCommand):
         for number, part in enumerate(command.parts()):

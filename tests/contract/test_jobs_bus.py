@@ -22,9 +22,10 @@ from snappy.bus.pulling import Puller, again_soon
 from snappy.errors import BusUnavailable, WrongSequence
 from snappy.frontend.api import Client
 from snappy.jobs.bucket import Bucket
-from snappy.jobs.messages import Beat, Hold, HoldAnswer
+from snappy.jobs.messages import Hold, HoldAnswer
+from snappy.jobs.mirror import Mirror
 from snappy.jobs.states import State
-from snappy.jobs.store import JobStore, Mirror
+from snappy.jobs.store import JobStore
 from snappy.jobs.verbs import VERBS
 from tests.support.jobs import BACKUP, Stack, Worker
 from tests.support.natsserver import NatsServer
@@ -314,8 +315,7 @@ async def test_a_beat_is_kept_over_a_restart_of_core_and_server(stack: Stack, se
     await stack.stop_core()
     server.restart()
     await stack.start_core()
-    beats: list[Beat] = [kept.value for kept in stack.core.store.beats.kept.values()]
-    assert {beat.service for beat in beats} == {"site1", "vault"}
+    assert {beat.service for beat in stack.core.store.roster.beats} == {"site1", "vault"}
 
 
 async def test_a_message_id_stands_with_the_value(bus: Bus, bucket: Bucket) -> None:

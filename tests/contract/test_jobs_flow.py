@@ -11,6 +11,7 @@ import pytest
 from snappy.bus.grants import GrantChecker
 from snappy.errors import AttemptOver, JobError, JobNotFound
 from snappy.frontend.api import Client
+from snappy.jobs.roster import REMEMBERED_SECONDS
 from snappy.jobs.states import State
 from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Stack, Worker
 
@@ -485,6 +486,48 @@ async def test_events_by_request(stack: Stack, site: Worker, alice: Client) -> N
     async with asyncio.timeout(5):
         await following
     assert seen == ["io.snappy.backup.accepted", "io.snappy.backup.cancelled"]
+
+
+PLUGINS = {"tape": {"backup": {"type": "object", "properties": {"reel": {}}, "additionalProperties": False}}}
+NAMES: dict[str, Any] = {"tape": {}}
+
+
+async def test_plug_ins_are_told_once_and_known_to_all(stack: Stack, site: Worker, alice: Client) -> None:
+    other = await stack.worker("site2")
+    etag = (await site.beat(plugins=PLUGINS)).etag
+    assert etag
+    assert (await other.beat(plugins=PLUGINS)).etag == etag
+    assert (await site.beat(etag=etag)).etag == etag
+    assert (await site.beat(etag="unheard-of")).etag == ""
+    assert [beat.plugins for beat in await alice.services("source")] == [{}, NAMES], "site1 has not told its own"
+    assert (await site.beat(etag=etag)).etag == etag
+    assert [beat.plugins for beat in await alice.services("source", "site1")] == [PLUGINS]
+    wrong = {**BACKUP, "plugin": "tape", "options": {"cassette": 1}}
+    assert (await alice.submit("backup", wrong)).error.code == "bad-options"  # type: ignore[union-attr]
+    await stack.stop_core()
+    await stack.start_core()
+    assert (await site.beat(etag=etag)).etag == etag
+
+
+async def test_replicas_that_are_long_dead_are_forgotten_when_another_starts(
+    stack: Stack, site: Worker, alice: Client
+) -> None:
+    etag = (await site.beat(plugins=PLUGINS)).etag
+    stack.clock.now += REMEMBERED_SECONDS + 1
+    assert [beat.service for beat in await alice.services()] == ["site1", "vault"]
+    await stack.worker("site1", "r2")
+    assert [beat.replica for beat in await alice.services("source")] == ["r2"]
+    assert (await site.beat(etag=etag)).etag == "", "what nobody offered any more is gone too"
+    assert {beat.replica for beat in await alice.services("source")} == {"r1", "r2"}
+
+
+async def test_more_services_than_a_message_holds_are_listed(stack: Stack, site: Worker, alice: Client) -> None:
+    large = [f"key-{number}-{'x' * 1000}" for number in range(200)]
+    others = [Worker(site.bus, f"r{number}") for number in range(2, 10)]
+    for other in others:
+        await other.beat(keys=large)
+    found = await alice.services()
+    assert [beat.replica for beat in found if beat.role == "source"] == ["r1", *(other.replica for other in others)]
 
 
 async def test_services_are_listed(stack: Stack, site: Worker, alice: Client) -> None:

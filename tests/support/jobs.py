@@ -77,8 +77,8 @@ class Worker:
         answer = await self.bus.request(subject, msgspec.json.encode(HoldRequest(**fields)), timeout=5.0)
         return msgspec.json.decode(answer, type=HoldAnswer)
 
-    async def beat(self, role: Any = "source") -> HoldAnswer:
-        beat = Beat(service=self.service, replica=self.replica, role=role, version="0.0.1")
+    async def beat(self, role: Any = "source", **more: Any) -> HoldAnswer:
+        beat = Beat(service=self.service, replica=self.replica, role=role, version="0.0.1", **more)
         return await self.ask("beat", beat=beat)
 
     async def claim(self, nonce: str = "") -> HoldAnswer:

@@ -9,8 +9,8 @@ from snappy import log
 from snappy.bus.connection import Bus
 from snappy.jobs.bucket import Bucket, Entry
 from snappy.jobs.kinds import read
+from snappy.jobs.mirror import Kept
 from snappy.jobs.schedule_words import Schedule
-from snappy.jobs.store import Kept
 
 _log = log.get(__name__)
 

@@ -16,9 +16,10 @@ from snappy.errors import AttemptLost, Damaged, Interrupted, NotARepository, Sna
 from snappy.jobs.attempts import CATCH_UP_ATTEMPTS, LONGEST_BACKOFF, LONGEST_CATCH_UP_BACKOFF, Attempts
 from snappy.jobs.ledger import Ledger
 from snappy.jobs.messages import Attempt, Hold, JobRecord, Result
+from snappy.jobs.mirror import Kept
 from snappy.jobs.rules import LOST
 from snappy.jobs.states import Event, State, after
-from snappy.jobs.store import JobStore, Kept, StoredJob
+from snappy.jobs.store import JobStore, StoredJob
 
 NOW = 1000.0
 HOLD_SECONDS = 30.0

@@ -50,6 +50,17 @@ async def test_a_beat_goes_out_under_the_services_own_name() -> None:
     assert core.heard == [("snappy.hold.beat.site.r1", HoldRequest(beat=BEAT))]
 
 
+async def test_plug_ins_are_told_until_the_core_has_a_name_for_them() -> None:
+    told, brief = msgspec.structs.replace(BEAT, plugins={"files": {}}), msgspec.structs.replace(BEAT, etag="e1")
+    core = Core(HoldAnswer(clock=1.0), *[HoldAnswer(clock=1.0, etag="e1")] * 3, HoldAnswer(clock=1.0))
+    bus: Any = core
+    beating = Heart(bus, told)
+    for _ in range(5):
+        await beating.once()
+    beats = [request.beat for _, request in core.heard]
+    assert beats == [told, told, brief, brief, brief, told], "at once where the core does not know the name any more"
+
+
 async def test_the_first_waits_for_a_core() -> None:
     core = Core(BusUnavailable(), BusUnavailable(), HoldAnswer(clock=1.0))
     await heart(core).first()

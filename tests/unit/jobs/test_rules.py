@@ -15,8 +15,8 @@ from snappy.jobs import rules
 from snappy.jobs.kinds import BackupCommand
 from snappy.jobs.limits import Limits
 from snappy.jobs.messages import Attempt, Hold, JobRecord
+from snappy.jobs.mirror import Kept
 from snappy.jobs.states import State
-from snappy.jobs.store import Kept
 from snappy.jobs.upkeep import ForgetCommand
 
 NOW = 1_800_000_000.0

@@ -14,13 +14,14 @@ from snappy.errors import BusUnavailable, Unavailable, WrongSequence
 from snappy.jobs.attempts import Attempts
 from snappy.jobs.identity import new_job_id
 from snappy.jobs.kinds import BackupCommand
-from snappy.jobs.messages import Attempt, Beat, ErrorInfo, JobRecord, Result
+from snappy.jobs.messages import ALIVE_SECONDS, Attempt, Beat, ErrorInfo, JobRecord, Result
+from snappy.jobs.mirror import Kept
 from snappy.jobs.place_words import TargetKey
 from snappy.jobs.places import is_unsettled
 from snappy.jobs.result_words import SnapshotCopy
 from snappy.jobs.spreading import Spreading
 from snappy.jobs.states import FINAL, Event, State, after
-from snappy.jobs.store import ALIVE_SECONDS, JobStore, Kept, StoredJob
+from snappy.jobs.store import JobStore, StoredJob
 
 NOW = 1_800_000_000.0
 JOB = new_job_id(NOW)
@@ -41,7 +42,7 @@ class Memory:
         self.opened: list[str] = []
         self.told: list[tuple[str, Event]] = []
         self.beats: list[Beat] = []
-        self.records = self.holds = self
+        self.records = self.holds = self.roster = self
 
     def get(self, job: str) -> StoredJob | None:
         return self.kept.get(job)
