@@ -103,7 +103,15 @@ class S3Source:
         yield
 
     def export(self, frozen: None) -> Iterator[Entry]:
-        """What objects were, then what they are."""
+        """What objects were, then what they are. Raises :class:`snappy.errors.SourceUnavailable` where the server is
+        lost amid them."""
+        for entry in self._entries():
+            if entry.error:
+                self._bucket.require()
+            yield entry
+        self._bucket.require()
+
+    def _entries(self) -> Iterator[Entry]:
         yield from folders_above(join(self._top, b"x"))
         if self._options.versions:
             yield from self._history()

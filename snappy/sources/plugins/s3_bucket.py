@@ -90,6 +90,14 @@ class Bucket:
         """Raises :class:`SourceMissing`, :class:`SourceDenied` and :class:`SourceUnavailable`."""
         self.call("list_objects_v2", MaxKeys=1)
 
+    def require_versions(self) -> None:
+        """Raises :class:`BadOptions` where the bucket does not keep what is overwritten."""
+        if self.call("get_bucket_versioning").get("Status") != "Enabled":
+            raise BadOptions(
+                f"the bucket {self.name} keeps no versions",
+                hint="enable them, or restore without `versions`, or with `overwrite: true`",
+            )
+
     def call(self, operation: str, **arguments: Any) -> Answer:
         """One operation of S3. Raises as :meth:`require`."""
         with explained(self.name):

@@ -43,6 +43,7 @@ class S3Sink:
         key = os.fsdecode(b"/".join([self._prefix, *names] if self._prefix else names))
         self._await(key)
         if is_former:
+            self._check_kept()
             self._ours.add(key)
         if DELETED in node.xattrs:
             self._bucket.call("delete_object", Key=key)
@@ -51,6 +52,12 @@ class S3Sink:
         else:
             self._write_large(key, node, content)
         return []
+
+    def _check_kept(self) -> None:
+        """What stands in the place of a former version may be another's object, or what a restore that was lost wrote:
+        nothing is lost where the bucket keeps it as a version."""
+        if not self._ours and not self._overwrite:
+            self._bucket.require_versions()
 
     def _await(self, key: str) -> None:
         """Until nobody writes that object, and there is a writer to spare."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import time
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from snappy.sources.plugins.s3 import BLOCK, WHOLE
+from snappy.errors import SourceUnavailable
+from snappy.repository.entries import Entry
+from snappy.sources.plugins.s3 import BLOCK, TOGETHER, WHOLE, S3Options, S3Source
 from snappy.sources.plugins.s3_bucket import Bucket
 from snappy.sources.site import Site
 from tests.support import radosgw, source_site
@@ -210,3 +213,46 @@ async def test_former_versions_are_kept_and_can_be_written_again(emptied: S3Grou
     assert [one.key for one in back.former_versions("") if one.deleted] == ["gone"]
     with pytest.raises(FileNotFoundError):
         back.read("gone")
+
+
+async def test_former_versions_overwrite_nothing_in_a_bucket_that_keeps_none(emptied: S3Ground, tmp_path: Path) -> None:
+    emptied.bucket("kept").fs.call_s3("create_bucket", Bucket="kept")
+    data, back = emptied.bucket("kept"), emptied.bucket(BACK)
+    data.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"first", b"second"):
+        data.call("put_object", Key="x", Body=body)
+    back.call("put_object", Key="x", Body=b"another's")
+    async with source_site.running(tmp_path, "s3", emptied.settings()) as site:
+        await site.done("backup", options={"server": "main", "bucket": "kept", "versions": True}, init=True)
+        options = {**emptied.restore_options(True), "versions": True}
+        record = await site.ended("restore", options=options, attempts=1)
+        assert record.error
+        assert record.error.code == "bad-options"
+        assert back.read("x") == b"another's"
+        await site.done("restore", options={**options, "overwrite": True})
+    assert back.read("x") == b"second"
+
+
+@pytest.mark.long
+async def test_a_server_that_is_lost_amid_a_backup_ends_it(tmp_path: Path) -> None:
+    """Whether more was to be asked of it, or only what it had said was to be read."""
+    with Weed.running(tmp_path) as weed:
+        ground, found = S3Ground(weed, tmp_path), list[Entry]()
+        for number in range(3 * TOGETHER):
+            ground._write(f"many/{number:03}", 10, number)
+        ground._write("few/1", 10, 1)
+        many, few = (_exported(ground, prefix) for prefix in ("many", "few"))
+        for _ in range(TOGETHER):
+            found.append(await asyncio.to_thread(next, many))
+        assert (await asyncio.to_thread(next, few)).node.name == b"1"
+        weed.stop()
+        for entries in (many, few):
+            with pytest.raises(SourceUnavailable):
+                await asyncio.to_thread(found.extend, entries)
+    assert not any(entry.error for entry in found)
+
+
+def _exported(ground: S3Ground, prefix: str) -> Iterator[Entry]:
+    options = S3Options(server="main", bucket=DATA, prefix=prefix)
+    entries = S3Source(options, Site("site", {"s3": ground.settings()})).export(None)
+    return (entry for entry in entries if entry.node.type == "file")

@@ -15,7 +15,15 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from snappy.config import Hook
-from snappy.errors import BadOptions, JobCancelled, NotUndone, ProgramFailed, SourceError, SourceMissing
+from snappy.errors import (
+    BadOptions,
+    JobCancelled,
+    NotUndone,
+    ProgramFailed,
+    SourceError,
+    SourceMissing,
+    SourceUnavailable,
+)
 from snappy.jobs.kinds import BackupCommand
 from snappy.jobs.messages import Result
 from snappy.repository.progress import Progress
@@ -190,8 +198,9 @@ async def test_a_job_that_is_abandoned_is_undone_whole_before_anything_else_has_
     assert (tmp_path / "work" / "hooks" / "hook.kept").read_bytes() == b""
 
 
+@pytest.mark.parametrize("is_heard", [True, False])
 async def test_a_source_that_is_freezing_hears_that_the_job_is_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_heard: bool
 ) -> None:
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -199,6 +208,8 @@ async def test_a_source_that_is_freezing_hears_that_the_job_is_cancelled(
     @asynccontextmanager
     async def endless(self: FilesSource) -> AsyncIterator[Any]:
         await over.wait()
+        if is_heard:
+            raise SourceUnavailable("ended")
         yield {}
 
     monkeypatch.setattr(FilesSource, "_snap", endless)
@@ -207,7 +218,7 @@ async def test_a_source_that_is_freezing_hears_that_the_job_is_cancelled(
     hold = place.hold()
     loop.call_later(0.3, hold.end)
     async with asyncio.timeout(10):
-        with pytest.raises(JobCancelled):
+        with pytest.raises(SourceUnavailable if is_heard else JobCancelled):
             await place.backup("hook", hold=hold)
     assert place.lines() == ["before", "after cancelled"]
 
@@ -308,6 +319,16 @@ async def test_that_a_hook_begins_is_on_the_disk_before(tmp_path: Path, monkeypa
     monkeypatch.setattr("snappy.sources.hooks.os.fsync", sync)
     await place.backup("hook")
     assert written == [(b'{"SNAPPY_JOB":"job-1","SNAPPY_SUBMITTER":"alice"}', [])]
+
+
+async def test_a_note_says_nothing_of_the_job_before(tmp_path: Path) -> None:
+    place = Place(tmp_path, hook=Hook(after=["/bin/false"]))
+    note = tmp_path / "work" / "hooks" / "hook.kept"
+    note.parent.mkdir(parents=True)
+    note.write_text(f'{{"SNAPPY_JOB":"{"x" * 100}"}}')
+    with pytest.raises(NotUndone):
+        await place.backup("hook")
+    assert note.read_bytes() == b'{"SNAPPY_JOB":"job-1","SNAPPY_SUBMITTER":"alice"}'
 
 
 async def test_a_note_that_was_half_written_says_enough(tmp_path: Path) -> None:
