@@ -18,7 +18,7 @@ from snappy.sources.plugins.mariadb import MariaDbSource
 from snappy.sources.plugins.mariadb_sink import DatabaseSink, MariaDbRestore
 from tests.support.database_server import ACCOUNTS, EACH, secret
 from tests.support.mariadb import Ledger, MariaDb
-from tests.support.plugin_jobs import Jobs, with_cheap_keys
+from tests.support.plugin_jobs import Jobs
 
 pytestmark = pytest.mark.mariadb
 
@@ -54,11 +54,6 @@ def server() -> Iterator[MariaDb]:
 @pytest.fixture(autouse=True)
 def _emptied(server: MariaDb) -> None:
     server.drop_all()
-
-
-@pytest.fixture(autouse=True)
-def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_cheap_keys(monkeypatch)
 
 
 @pytest.fixture

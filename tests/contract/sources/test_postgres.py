@@ -22,7 +22,7 @@ from snappy.errors import (
 from snappy.sources import programs
 from snappy.sources.databases import Names
 from tests.support.database_server import secret
-from tests.support.plugin_jobs import Jobs, with_cheap_keys
+from tests.support.plugin_jobs import Jobs
 from tests.support.postgres import Ledger, Postgres, newer, packaged
 
 pytestmark = pytest.mark.postgres
@@ -39,11 +39,6 @@ def server() -> Iterator[Postgres]:
 @pytest.fixture(autouse=True)
 def _emptied(server: Postgres) -> None:
     server.drop_all()
-
-
-@pytest.fixture(autouse=True)
-def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_cheap_keys(monkeypatch)
 
 
 @pytest.fixture

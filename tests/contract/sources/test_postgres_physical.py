@@ -12,15 +12,10 @@ import pytest
 
 from snappy.errors import BadOptions, JobCancelled, SourceDenied
 from tests.support.database_server import secret
-from tests.support.plugin_jobs import Jobs, with_cheap_keys
+from tests.support.plugin_jobs import Jobs
 from tests.support.postgres import Ledger, Postgres, newer, packaged
 
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def _cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_cheap_keys(monkeypatch)
 
 
 @pytest.fixture(scope="module")
