@@ -22,6 +22,8 @@ from snappy.repository.keys import DEFAULT_COST, create_key
 from tests.support import tools
 from tests.support.engine import CHEAP
 
+pytest.register_assert_rewrite("tests.support.source_contract", "tests.support.source_site")
+
 LEFT_OUT = pytest.StashKey[list[str]]()
 SECONDS: Counter[str] = Counter()
 
