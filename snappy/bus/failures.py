@@ -98,6 +98,8 @@ _BY_STORE_CODE: dict[str, type[SnappyError]] = {
     "InvalidAccessKeyId": RefusedFile,
     "SignatureDoesNotMatch": RefusedFile,
     "InvalidStorageClass": StorageError,
+    "InvalidArgument": StorageError,
+    "InvalidRequest": StorageError,
     "BadDigest": Corrupt,
     "XAmzContentSHA256Mismatch": Corrupt,
     "InsufficientStorage": NoSpace,

@@ -184,6 +184,9 @@ class MemoryDraft(Kept):
 class UploadDraft(Kept):
     """For object stores: an upload shows when it is complete, and ``If-None-Match`` makes it exclusive."""
 
+    single_put = SINGLE_PUT
+    """From so many bytes on it is made in parts."""
+
     def commit(self, within: float | None = None) -> None:
         try:
             self._upload(within)
@@ -203,13 +206,13 @@ class UploadDraft(Kept):
     def _upload(self, within: float | None) -> None:
         options = self.options(within)
         self._flush()
-        if self._file is not None and self._size >= SINGLE_PUT:
+        if self._file is not None and self._size >= self.single_put:
             self._fs.put_file(self._file.name, self._path, chunksize=PART, max_concurrency=2, **options)
         elif self._file is not None and READS_FILES.intersection(protocols(self._fs)):
             with Body(self._file.name) as body:
-                self._fs.pipe_file(self._path, body, chunksize=SINGLE_PUT, **options)
+                self._fs.pipe_file(self._path, body, chunksize=self.single_put, **options)
         else:
-            self._fs.pipe_file(self._path, self._content(), chunksize=SINGLE_PUT, **options)
+            self._fs.pipe_file(self._path, self._content(), chunksize=self.single_put, **options)
 
 
 class RenamedDraft:

@@ -33,6 +33,9 @@ TIMEOUTS: dict[str, Any] = {
 """Without these a hung endpoint holds an operation for minutes."""
 ATTEMPTS = 3
 
+LARGEST_PUT = 5 << 30
+"""With object lock nothing is uploaded in parts: radosgw 16.2 retains no object that was."""
+
 DAY = 86_400.0
 ABANDONED_SECONDS = DAY
 """An upload in parts that began before is nobody's any more."""
@@ -163,6 +166,8 @@ class BucketDraft(UploadDraft):
     def __init__(self, fs: BucketFileSystem, path: str, exclusive: bool) -> None:
         super().__init__(fs, path, exclusive)
         self._bucket = fs
+        if fs.object_lock:
+            self.single_put = LARGEST_PUT
 
     def commit(self, within: float | None = None) -> None:
         if self._exclusive and not NAMED.search(self._path) and self._bucket.exists(self._path):

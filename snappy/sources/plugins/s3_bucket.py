@@ -128,7 +128,7 @@ class Bucket:
             if error.errno in NO_TAGS:
                 return {}
             raise
-        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+        return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", [])}
 
     def read(self, key: str, **which: Any) -> bytes:
         """An object's bytes, or those of a ``Range``. Raises ``OSError``; ``FileNotFoundError`` where it is gone."""
@@ -205,7 +205,9 @@ def request(xattrs: Mapping[bytes, bytes]) -> dict[str, Any]:
     asked: dict[str, Any] = {ASKED[name]: value for name, value in kept.items() if value}
     users = {name.removeprefix(USER).decode(): value for name, value in texts.items() if name.startswith(USER)}
     tags = {name.removeprefix(TAG).decode(): value for name, value in texts.items() if name.startswith(TAG)}
-    return asked | ({"Metadata": users} if users else {}) | ({"Tagging": urlencode(tags)} if tags else {})
+    return (
+        asked | ({"Metadata": users} if users else {}) | ({"Tagging": urlencode(tags, quote_via=quote)} if tags else {})
+    )
 
 
 @contextmanager

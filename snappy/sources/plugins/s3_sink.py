@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from urllib.parse import parse_qsl
 
 from snappy.errors import SourceError
 from snappy.repository.entries import Node
@@ -93,6 +94,12 @@ class S3Sink:
             raise
         with explained(self._bucket.name):
             file.close()
+        self._tag(key, node)
+
+    def _tag(self, key: str, node: Node) -> None:
+        """Once more: Ceph's radosgw forgets the tags of what is written in parts."""
+        if tags := parse_qsl(request(node.xattrs).get("Tagging", ""), keep_blank_values=True):
+            self._bucket.call("put_object_tagging", Key=key, Tagging={"TagSet": [_tag(*each) for each in tags]})
 
     def _standing(self, key: str) -> int | None:
         """Bytes of the object that must not be lost, if there is one."""
@@ -126,6 +133,10 @@ def _placed(path: bytes) -> tuple[bool, list[bytes]]:
         return False, names
     is_former = names[TOP - 1] == HISTORY
     return is_former, names[TOP:-1] if is_former else names[TOP:]
+
+
+def _tag(name: str, value: str) -> dict[str, str]:
+    return {"Key": name, "Value": value}
 
 
 def _in_the_way(bucket: Bucket, key: str) -> SourceError:

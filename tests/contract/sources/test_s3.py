@@ -48,6 +48,7 @@ class S3Ground:
     works_in_folder = False
 
     def __init__(self, server: Weed | Gateway, folder: Path) -> None:
+        self.tags_touch = isinstance(server, Gateway)  # a new tag is a new time of modification there
         secret = folder / "secret"
         secret.write_text(server.secret_key)
         secret.chmod(0o600)
@@ -174,7 +175,7 @@ async def test_headers_metadata_and_tags_come_back_and_show_when_they_alone_chan
         again = await site.done("backup", options=emptied.options())
         await site.done("restore", options={**emptied.restore_options(True), "prefix": "x/y"})
     assert again.result
-    assert again.result.files_unmodified == 3
+    assert again.result.files_unmodified == (2 if emptied.tags_touch else 3)
     back = {key.removeprefix("x/y/"): value for key, value in emptied.content(True).items()}
     assert back == emptied.content(False)
     text, about = back["a b/ü.txt"]
