@@ -5,24 +5,22 @@ The snapshot holds ``/etcd/<cluster>/about.json`` and ``snapshot.db`` beside it,
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import os
-import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Any, BinaryIO, ClassVar, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from typing import Annotated, Any, ClassVar, NamedTuple, cast
 
 import msgspec
 from msgspec import Meta
 
-from snappy.errors import BadOptions, SourceUnavailable
+from snappy.errors import SourceUnavailable
 from snappy.repository.entries import Entry
-from snappy.repository.format import MIB
-from snappy.sources.made_up import folders_above, stream
-from snappy.sources.places import Local, parse_place
+from snappy.sources.databases import ServerSource
+from snappy.sources.made_up import about, buffered, folders_above, small, stream
+from snappy.sources.places import folder_claim
 from snappy.sources.plugins.etcd_cluster import PLUGIN, Answer, Cluster, EtcdSettings, missing
 from snappy.sources.plugins.etcd_sink import DIGEST, FOLDER, EtcdRestore, FolderSink, KeySink
 from snappy.sources.site import Site
@@ -47,7 +45,7 @@ class Frozen(NamedTuple):
     size: int
 
 
-class EtcdSource:
+class EtcdSource(ServerSource[Frozen]):
     """Backs up a cluster while it is written to."""
 
     name: ClassVar[str] = PLUGIN
@@ -56,9 +54,9 @@ class EtcdSource:
     Settings: ClassVar[type[msgspec.Struct]] = EtcdSettings
 
     def __init__(self, options: EtcdOptions, site: Site) -> None:
+        super().__init__()
         self._cluster = Cluster(site, options.cluster)
         self._answer: Answer | None = None
-        self._is_over = False
 
     def claims(self) -> list[str]:
         """The cluster."""
@@ -69,38 +67,24 @@ class EtcdSource:
         """What this machine lacks for it, a sentence each."""
         return missing()
 
-    def snap(self) -> AbstractAsyncContextManager[Frozen]:
-        """The member begins to send its file. Raises :class:`SourceUnavailable` and
-        :class:`snappy.errors.SourceDenied`."""
-        return self._snap()
-
-    @asynccontextmanager
-    async def _snap(self) -> AsyncIterator[Frozen]:
-        try:
-            yield await asyncio.to_thread(self._freeze)
-        finally:
-            if self._answer:
-                self._answer.close()
-
-    def _freeze(self) -> Frozen:
-        """Two revisions enclose that of the file: its own is known to nobody before it is there."""
+    def _freeze(self, held: ExitStack) -> Frozen:
+        """The member begins to send its file. Two revisions enclose that of the file: its own is known to nobody before
+        it is there."""
         member = self._cluster.connect()
         before = member.ask("maintenance/status")
-        self._answer = answer = member.stream("maintenance/snapshot")
+        self._answer = answer = held.enter_context(closing(member.stream("maintenance/snapshot")))
+        self._running.check()
         first = answer.part()
-        if first is None or self._is_over:
+        if first is None:
             raise SourceUnavailable("the server sends no snapshot")
         after = member.ask("maintenance/status")
-        about = {
-            "server_version": before["version"],
-            "cluster_id": before["header"]["cluster_id"],
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "consistency": CONSISTENCY,
-            "revisions": [int(status["header"]["revision"]) for status in (before, after)],
-        }
-        return Frozen(
-            answer, first, msgspec.json.format(msgspec.json.encode(about), indent=2), int(before.get("dbSize", 0))
+        said = about(
+            before["version"],
+            cluster_id=before["header"]["cluster_id"],
+            consistency=CONSISTENCY,
+            revisions=[int(status["header"]["revision"]) for status in (before, after)],
         )
+        return Frozen(answer, first, said, int(before.get("dbSize", 0)))
 
     def sizes(self, frozen: Frozen) -> Iterator[int]:
         """That of the member's file."""
@@ -109,14 +93,14 @@ class EtcdSource:
     def export(self, frozen: Frozen) -> Iterator[Entry]:
         """What the cluster is, and what it has."""
         folder = FOLDER.format(self._cluster.name)
-        about = f"{folder}/about.json".encode()
-        yield from folders_above(about)
-        yield stream(about, lambda: io.BytesIO(frozen.about), size=len(frozen.about))
-        yield stream(f"{folder}/snapshot.db".encode(), lambda: _opened(frozen))
+        first = f"{folder}/about.json".encode()
+        yield from folders_above(first)
+        yield small(first, frozen.about)
+        yield stream(f"{folder}/snapshot.db".encode(), lambda: buffered(_Snapshot(frozen)))
 
     def interrupt(self) -> None:
         """Hang up."""
-        self._is_over = True
+        super().interrupt()
         if self._answer:
             self._answer.interrupt()
 
@@ -125,10 +109,7 @@ class EtcdSource:
         """The folder, or the cluster with the prefix that keys get."""
         if not options.to:
             return [options.claim]
-        place = parse_place(options.to)
-        if not isinstance(place, Local):
-            raise BadOptions(f"{options.to} is no local folder")
-        return [os.path.realpath(place.claim)]
+        return [folder_claim(options.to)]
 
     @classmethod
     def import_(cls, options: EtcdRestore, claims: Sequence[str], site: Site) -> FolderSink | KeySink:
@@ -168,7 +149,3 @@ class _Snapshot(io.RawIOBase):
     def _check(self) -> None:
         if self._digest.digest() != self._end:
             raise SourceUnavailable("the snapshot ended before it was whole", hint="the server's log says why")
-
-
-def _opened(frozen: Frozen) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_Snapshot(frozen), MIB))

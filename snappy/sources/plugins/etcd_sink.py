@@ -28,8 +28,8 @@ from snappy.errors import (
 )
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
-from snappy.repository.paths import shown
 from snappy.sources.data_folders import NewFolder, of_system
+from snappy.sources.made_up import recognized
 from snappy.sources.plugins.etcd_cluster import PLUGIN, Cluster, Member, in_base64
 from snappy.sources.plugins.etcd_file import Key, SnapshotFile
 from snappy.sources.plugins.etcd_marks import BATCH_KEYS, OURS, Mark, Operation, around
@@ -86,13 +86,10 @@ class _FileSink(ABC):
         self._is_whole = False
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
-        layout = LAYOUT.fullmatch(shown(path))
-        if layout is None or self._is_whole:
-            raise BadOptions(
-                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
-                hint="restore it with the plug-in that it came from, or with `files`",
-            )
-        if layout[1] == ABOUT:
+        file = recognized(path, LAYOUT, PLUGIN)[1]
+        if file != ABOUT and self._is_whole:
+            raise BadOptions(f"there is a second {file} in the snapshot", hint="choose one with --include")
+        if file == ABOUT:
             for _ in content:
                 pass
             return []

@@ -5,22 +5,18 @@ The snapshot holds ``/redis/<server>/about.json`` and ``/redis/<server>/dump.rdb
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Any, BinaryIO, ClassVar, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import msgspec
-from msgspec import Meta
 
-from snappy.errors import BadOptions, SourceUnavailable
 from snappy.repository.entries import Entry
-from snappy.repository.format import MIB
-from snappy.sources.made_up import folders_above, stream
-from snappy.sources.places import Local, parse_place
+from snappy.sources.databases import Named, ServerSource
+from snappy.sources.made_up import about, buffered, folders_above, small, stream
+from snappy.sources.places import folder_claim
 from snappy.sources.plugins.redis_server import PLUGIN, RedisSettings, Server, Session, facts, missing
 from snappy.sources.plugins.redis_sink import FOLDER, FolderSink, RedisRestore, ServerSink
 from snappy.sources.site import Site
@@ -33,9 +29,7 @@ MARK_BYTES = 40
 class RedisOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which server is backed up."""
 
-    server: Annotated[str, Meta(description="which server, by its name in the source service's configuration")] = (
-        "default"
-    )
+    server: Named = "default"
 
 
 class Frozen(NamedTuple):
@@ -47,7 +41,7 @@ class Frozen(NamedTuple):
     """About so many bytes will come."""
 
 
-class RedisSource:
+class RedisSource(ServerSource[Frozen]):
     """Backs up a server while it is written to."""
 
     name: ClassVar[str] = PLUGIN
@@ -56,9 +50,9 @@ class RedisSource:
     Settings: ClassVar[type[msgspec.Struct]] = RedisSettings
 
     def __init__(self, options: RedisOptions, site: Site) -> None:
+        super().__init__()
         self._server = Server(site, options.server)
         self._session: Session | None = None
-        self._is_over = False
 
     def claims(self) -> list[str]:
         """The server."""
@@ -69,29 +63,17 @@ class RedisSource:
         """What this machine lacks for it, a sentence each."""
         return missing()
 
-    def snap(self) -> AbstractAsyncContextManager[Frozen]:
-        """The server forks, as for a replica. Raises :class:`SourceDenied` and :class:`SourceUnavailable`."""
-        return self._snap()
-
-    @asynccontextmanager
-    async def _snap(self) -> AsyncIterator[Frozen]:
-        try:
-            yield await asyncio.to_thread(self._freeze)
-        finally:
-            if self._session:
-                self._session.close()
-
-    def _freeze(self) -> Frozen:
-        self._session = session = self._server.connect("snappy-backup")
-        if self._is_over:
-            raise SourceUnavailable("the backup was ended")
-        about = _described(session)
+    def _freeze(self, held: ExitStack) -> Frozen:
+        """The server forks, as for a replica."""
+        self._session = session = held.enter_context(closing(self._server.connect("snappy-backup")))
+        self._running.check()
+        said = _described(session)
         session.ask("REPLCONF", "capa", "eof")
-        if _is_new(about):
+        if _is_new(said):
             session.ask("REPLCONF", "rdb-only", "1")
-        begun = session.begin("PSYNC", "?", "-1").decode().split()
-        about |= {"replication_id": begun[1], "offset": int(begun[2])}
-        return Frozen(session, msgspec.json.format(msgspec.json.encode(about), indent=2), about["used_memory"])
+        _, replication, offset = session.begin("PSYNC", "?", "-1").decode().split()
+        said |= {"replication_id": replication, "offset": int(offset)}
+        return Frozen(session, about(said.pop("server_version"), **said), said["used_memory"])
 
     def sizes(self, frozen: Frozen) -> Iterator[int]:
         """What the server takes in memory, which is more than it sends."""
@@ -100,14 +82,14 @@ class RedisSource:
     def export(self, frozen: Frozen) -> Iterator[Entry]:
         """What the server is, and what it has."""
         folder = FOLDER.format(self._server.name)
-        about = f"{folder}/about.json".encode()
-        yield from folders_above(about)
-        yield stream(about, lambda: io.BytesIO(frozen.about), size=len(frozen.about))
+        first = f"{folder}/about.json".encode()
+        yield from folders_above(first)
+        yield small(first, frozen.about)
         yield stream(f"{folder}/dump.rdb".encode(), lambda: _dump(frozen.session))
 
     def interrupt(self) -> None:
         """Hang up: the server ends what it does for us."""
-        self._is_over = True
+        super().interrupt()
         if self._session:
             self._session.interrupt()
 
@@ -117,10 +99,7 @@ class RedisSource:
         if not options.to:
             server = f"{PLUGIN}://{options.server}"
             return sorted({f"{server}/{number}" for number in options.databases.values()}) or [server]
-        place = parse_place(options.to)
-        if not isinstance(place, Local):
-            raise BadOptions(f"{options.to} is no local folder")
-        return [os.path.realpath(place.claim)]
+        return [folder_claim(options.to)]
 
     @classmethod
     def import_(cls, options: RedisRestore, claims: Sequence[str], site: Site) -> FolderSink | ServerSink:
@@ -167,7 +146,7 @@ class _Dump(io.RawIOBase):
 
 
 def _dump(session: Session) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_Dump(session, session.line()), MIB))
+    return buffered(_Dump(session, session.line()))
 
 
 def _described(session: Session) -> dict[str, Any]:
@@ -176,7 +155,6 @@ def _described(session: Session) -> dict[str, Any]:
     keys = {name.removeprefix("db"): said for name, said in facts(session, "keyspace").items()}
     return {
         "server_version": server["redis_version"],
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "consistency": CONSISTENCY,
         "append_only": persistence.get("aof_enabled") == "1",
         "used_memory": int(facts(session, "memory")["used_memory"]),
@@ -184,6 +162,6 @@ def _described(session: Session) -> dict[str, Any]:
     }
 
 
-def _is_new(about: dict[str, Any]) -> bool:
+def _is_new(said: dict[str, Any]) -> bool:
     """Whether the server can be told that the replica wants nothing of what is written later."""
-    return int(about["server_version"].split(".")[0]) >= 7
+    return int(said["server_version"].split(".")[0]) >= 7

@@ -233,12 +233,12 @@ CLOSED = "the server's log says why; see its client-output-buffer-limit, repl-ti
 _MEANINGS: Sequence[tuple[str, type[SourceError | NoSpace], str | None]] = (
     (r"^(NOAUTH|WRONGPASS|NOPERM|DENIED)|invalid password|no password is set", SourceDenied, None),
     (
-        r"unknown command|can't run this command",
+        r"unknown command|can't run this command|ACL failure",
         SourceDenied,
         "docs/plugins.md says what the plug-in needs",
     ),
     (r"^NOMASTERLINK", SourceUnavailable, "it is a replica without its master: back up the master, or wait"),
-    (r"^(LOADING|BUSY|MASTERDOWN|TRYAGAIN)|max number of clients", SourceUnavailable, "wait, and try it again"),
+    (r"^(LOADING|BUSY|MASTERDOWN|TRYAGAIN)\b|max number of clients", SourceUnavailable, "wait, and try it again"),
     (r"^OOM", NoSpace, "raise the server's maxmemory"),
     (r"^MISCONF", SourceUnavailable, "the server cannot save its data, and takes none: its log says why"),
     (r"^READONLY", BadOptions, "it is a replica: restore to its master"),

@@ -24,8 +24,9 @@ from snappy import log
 from snappy.decoding import from_json
 from snappy.errors import AttemptOver, BadOptions, NoSpace, SnappyError, SourceError, SourceMissing, SourceUnavailable
 from snappy.repository.entries import Node
-from snappy.repository.format import MIB
 from snappy.repository.paths import ROOT, shown
+from snappy.sources.databases import whole
+from snappy.sources.made_up import recognized
 from snappy.sources.open_folders import OpenFolders
 from snappy.sources.plugins.redis_copy import DUMP, LOOK_SECONDS, Copy, Reader, pages, put_in_place
 from snappy.sources.plugins.redis_server import PLUGIN, Server, Session, facts
@@ -34,7 +35,6 @@ from snappy.sources.site import Site
 FOLDER = "/redis/{}"
 LAYOUT = re.compile(r"/redis/[^/]+/(about\.json|dump\.rdb)")
 ABOUT = "about.json"
-MOST_ABOUT = MIB
 
 OURS = "snappy-restore:"
 GIVING_UP = "snappy-giving-up"
@@ -74,14 +74,11 @@ class _DumpSink(ABC):
         self._is_whole = False
 
     def receive(self, path: bytes, node: Node, content: Iterator[bytes]) -> list[str]:
-        layout = LAYOUT.fullmatch(shown(path))
-        if layout is None or self._is_whole:
-            raise BadOptions(
-                f"{shown(path)} is nothing that the plug-in {PLUGIN} has backed up",
-                hint="restore it with the plug-in that it came from, or with `files`",
-            )
-        if layout[1] == ABOUT:
-            self._about = from_json(_whole(content))
+        file = recognized(path, LAYOUT, PLUGIN)[1]
+        if file != ABOUT and self._is_whole:
+            raise BadOptions(f"there is a second {file} in the snapshot", hint="choose one with --include")
+        if file == ABOUT:
+            self._about = from_json(whole(content))
             return []
         try:
             self._write(content)
@@ -291,16 +288,6 @@ def _remove(session: Session, number: int, name: str) -> None:
     session.ask("SELECT", number)
     for page in pages(session, f"{name}:"):
         session.ask("UNLINK", *page)
-
-
-def _whole(content: Iterator[bytes]) -> bytes:
-    """What is small. Raises :class:`SourceError` where it is not."""
-    found = bytearray()
-    for piece in content:
-        found += piece
-        if len(found) > MOST_ABOUT:
-            raise SourceError(f"{ABOUT} is larger than {MOST_ABOUT // MIB} MiB")
-    return bytes(found)
 
 
 def _exists(name: str, folder: int) -> bool:

@@ -3,6 +3,7 @@ do what, and what dead restores leave."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import BadOptions, Damaged, SnappyError, SourceDenied, SourceError, SourceUnavailable
+from snappy.errors import AttemptOver, BadOptions, Damaged, SnappyError, SourceDenied, SourceError, SourceUnavailable
 from snappy.repository.entries import Node
-from snappy.sources.plugins import redis_copy
+from snappy.sources.plugins import redis_copy, redis_sink
 from snappy.sources.plugins.redis import RedisOptions, RedisSource
 from snappy.sources.plugins.redis_copy import BATCH_BYTES
 from snappy.sources.plugins.redis_sink import RedisRestore
@@ -229,6 +230,24 @@ async def test_who_may_not_put_keys_in_place_removes_none(
     assert server.do(("MGET", "a", "b"), ("DBSIZE",)) == [[b"2", b"3"], 2]
 
 
+async def test_what_somebody_writes_at_the_last_moment_stays(
+    server: Redis, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.do(("SET", "a", 1))
+    files = await backed_up(site)
+    server.do(("FLUSHALL",))
+    put_in_place = redis_sink.put_in_place
+
+    def late(*given: Any, **more: Any) -> None:
+        server.do(("SET", "late", 1))
+        put_in_place(*given, **more)
+
+    monkeypatch.setattr(redis_sink, "put_in_place", late)
+    with pytest.raises(BadOptions, match="BUSYKEY"):
+        restore(files, site)
+    assert server.do(("KEYS", "*")) == [[b"late"]]
+
+
 async def test_half_of_what_was_restored_is_never_put_in_place(server: Redis, site: Site) -> None:
     """Who gives up waits until the server has done with what was asked before."""
     server.do(("SET", "a", 1))
@@ -259,6 +278,31 @@ async def test_functions_that_are_there_already_stay_and_others_of_the_name_too(
     assert server.do(("FCALL", "f", 0), ("DBSIZE",)) == [8, 0]
     restore(files, site, overwrite=True)
     assert server.do(("FCALL", "f", 0)) == [7]
+
+
+async def test_a_backup_that_waits_for_the_server_is_ended(server: Redis, site: Site) -> None:
+    server.do(("CONFIG", "SET", "repl-diskless-sync-delay", "30"))
+    try:
+        source, began = RedisSource(RedisOptions(server="main"), site), time.monotonic()
+        threading.Timer(1.0, source.interrupt).start()
+        with pytest.raises(SourceUnavailable):
+            async with source.snap():
+                pass
+        assert time.monotonic() - began < 9
+        with pytest.raises(AttemptOver):  # it was over before it began
+            async with source.snap():
+                pass
+    finally:
+        server.do(("CONFIG", "SET", "repl-diskless-sync-delay", "0"))
+
+
+@pytest.mark.needs_root
+async def test_a_dump_belongs_to_whom_its_folder_does(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    os.chown(tmp_path / "to", 65534, 65533)
+    restore(await backed_up(site), site, to=str(tmp_path / "to"))
+    found = (tmp_path / "to" / "dump.rdb").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65533, 0o600)
 
 
 async def test_one_restore_at_a_time_makes_a_folder(site: Site, tmp_path: Path) -> None:
