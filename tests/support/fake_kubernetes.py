@@ -39,6 +39,12 @@ class Store:
         self._revision = 1
         self._history: dict[Key, list[tuple[int, Object | None]]] = {}
         self._applied: dict[Key, set[tuple[str, ...]]] = {}
+        self.forgets = 0
+        """How many more lists are refused, because their revision is too old by now."""
+        self.down: set[str] = set()
+        """Paths of APIs whose server does not answer."""
+        self.asked: list[str] = []
+        """What was asked for, method and path."""
 
     def now(self, key: Key) -> Object | None:
         return self._history[key][-1][1] if key in self._history else None
@@ -82,7 +88,15 @@ class Store:
 
     def listed(self, api: str, plural: str, namespace: str, query: dict[str, str]) -> Object:
         revision, _, begin = query.get("continue", f"{query.get('resourceVersion') or self._revision}:0").partition(":")
-        every = [one for _, one in self.found(api, plural, namespace, int(revision))]
+        if self.forgets:
+            self.forgets -= 1
+            raise Refusal(410, "The provided resource version is too old")
+        name, _, value = query.get("labelSelector", "").partition("=")
+        every = [
+            one
+            for _, one in self.found(api, plural, namespace, int(revision))
+            if not name or one["metadata"].get("labels", {}).get(name) == value
+        ]
         first, limit = int(begin), int(query.get("limit", len(every) or 1))
         more = f"{revision}:{first + limit}" if first + limit < len(every) else ""
         items = [{name: value for name, value in one.items() if name not in ("kind", "apiVersion")} for one in every]
@@ -111,6 +125,8 @@ def _merged(there: Any, asked: Any) -> Any:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    """An answer goes in one piece: in two, the second waits for the client to acknowledge the first."""
     store: Store
 
     def do_GET(self) -> None:
@@ -139,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         try:
+            self.store.asked.append(f"{self.command} {parts.path}")
             self._require(parts.path)
             match = PLACE.fullmatch(parts.path)
             if parts.path in RECORDED:
@@ -161,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _require(self, path: str) -> None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if path in self.store.down:
+            raise Refusal(503, "service unavailable")
         if token not in (TOKEN, LIMITED):
             raise Refusal(401, "Unauthorized")
         if token == LIMITED and path not in RECORDED:
@@ -185,16 +204,25 @@ class _Handler(BaseHTTPRequestHandler):
         return {}
 
 
+class FakeKubernetes(KubernetesServer):
+    """Made by :func:`running`."""
+
+    def __init__(self, folder: Path, url: str, store: Store) -> None:
+        super().__init__(folder, url)
+        self.store = store
+
+
 @contextmanager
-def running(folder: Path) -> Iterator[KubernetesServer]:
+def running(folder: Path) -> Iterator[FakeKubernetes]:
     """On a free port of the loopback."""
-    handler = type("Handler", (_Handler,), {"store": Store()})
+    store = Store()
+    handler = type("Handler", (_Handler,), {"store": store})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield KubernetesServer(folder, f"http://127.0.0.1:{server.server_port}")
+        yield FakeKubernetes(folder, f"http://127.0.0.1:{server.server_port}", store)
     finally:
         server.shutdown()
         thread.join()
