@@ -3,6 +3,8 @@ to be made anew, accounts, and who stands in the way."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -14,7 +16,7 @@ from snappy.errors import BadOptions, Damaged, JobCancelled, SourceDenied, Sourc
 from snappy.repository.entries import Node
 from snappy.sources import programs
 from snappy.sources.databases import Names
-from snappy.sources.plugins.mariadb import MariaDbSource
+from snappy.sources.plugins.mariadb import MariaDbOptions, MariaDbSource
 from snappy.sources.plugins.mariadb_sink import DatabaseSink, MariaDbRestore
 from tests.support.database_server import ACCOUNTS, EACH, secret
 from tests.support.mariadb import Ledger, MariaDb
@@ -162,6 +164,19 @@ async def test_who_stands_in_the_way_is_waited_for_and_then_said(server: MariaDb
     assert raised.value.hint
     ledger.check()
     assert server.leftovers() == []
+
+
+async def test_who_waits_for_what_others_have_locked_ends_with_the_job(server: MariaDb, jobs: Jobs) -> None:
+    source = MariaDbSource(MariaDbOptions(server="main", lock_seconds=3600), jobs.site)
+    with closing(server.connect()) as session, session.cursor() as cursor:
+        cursor.execute("BACKUP STAGE START")
+        asyncio.get_running_loop().call_later(1, source.interrupt)
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="interrupted"):
+            async with source.snap():
+                pass
+        assert time.monotonic() - began < 30
+    assert (server.leftovers(), jobs.leftovers()) == ([], [])
 
 
 async def test_tables_that_know_no_transactions_are_named(server: MariaDb, jobs: Jobs) -> None:
