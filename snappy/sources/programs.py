@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,9 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 PIPE_BYTES = 1 << 20
 LAST_LINES = 5
 LONGEST_LINE = 500
+ERROR = re.compile(r"\b(error|fatal)\b.*:", re.IGNORECASE)
+SECRET = re.compile(r"(password\s*=\s*|password\s+(?='))('(?:[^']|'')*'?|[^\s'\";,]+)", re.IGNORECASE)
+"""As in a statement that failed, or in a connection string that stands in one."""
 READ_BYTES = 1 << 16
 """Of a line, however long it is."""
 END_SECONDS = 10.0
@@ -52,6 +56,7 @@ class Program:
     ) -> None:
         self.name = os.path.basename(arguments[0])
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._error = ""
         try:
             self.process = subprocess.Popen(
                 arguments,
@@ -87,8 +92,9 @@ class Program:
             time.sleep(LOOK_SECONDS)
 
     def last_words(self) -> str:
-        """The end of what it said, as the end of a sentence."""
-        return ": " + " / ".join(self._lines) if self._lines else ""
+        """The end of what it said, and what it called an error before, as the end of a sentence."""
+        error = [self._error] if self._error and self._error not in self._lines else []
+        return ": " + " / ".join([*error, *self._lines]) if self._lines else ""
 
     def end(self, by: signal.Signals = signal.SIGTERM) -> None:
         """End it and all that it started, if it still runs. From any thread; does not wait."""
@@ -115,6 +121,7 @@ class Program:
         with self.process.stderr as stderr:
             for line in _lines(stderr):
                 self._lines.append(line)
+                self._error = line if ERROR.search(line) else self._error
                 _log.info("a program says", program=self.name, line=line)
 
 
@@ -320,7 +327,7 @@ def _ending(code: int) -> str:
 
 def _lines(stderr: IO[bytes]) -> Iterator[str]:
     for line in iter(partial(stderr.readline, READ_BYTES), b""):
-        text = line.decode(errors="replace").rstrip()[:LONGEST_LINE]
+        text = SECRET.sub(r"\1...", line.decode(errors="replace").rstrip())[:LONGEST_LINE]
         if text:
             yield text
 

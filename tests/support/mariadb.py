@@ -55,7 +55,7 @@ class MariaDb(DatabaseServer):
     def _install(self) -> None:
         words = ["mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--skip-test-db", "--skip-log-bin"]
         words += ["--auth-root-authentication-method=normal", "--innodb-flush-method=nosync"]
-        self._run(*words, "--innodb-log-file-size=16M")
+        self._run(*words, "--innodb-log-file-size=16M", f"--tmpdir={self.folder}")
         self.start()
         account = f"{self.account}@'127.0.0.1'"
         with closing(pymysql.connect(unix_socket=self.socket, user="root", autocommit=True)) as session:
@@ -71,6 +71,7 @@ class MariaDb(DatabaseServer):
 
     def _command(self) -> Sequence[str]:
         words = ["mariadbd", "--no-defaults", f"--datadir={self.data}", f"--port={self.port}", *QUICK]
+        words.append(f"--tmpdir={self.folder}")  # a server that starts removes what others keep in theirs
         return [*words, f"--socket={self.socket}", f"--pid-file={self.folder / 'pid'}"]
 
     @property

@@ -164,6 +164,7 @@ class MariaDbSource(ServerSource[Frozen]):
         if not self._options.together:
             return {}
         for stage in STAGES:
+            self._running.check()
             session.rows(f"BACKUP STAGE {stage}")
         for dump in dumps:
             dump.start()

@@ -61,7 +61,8 @@ class Making:
                 raise
             except SourceError as error:
                 self._left.append((account, statement))
-                refused.append(f"{account} does not have all that it had: {error.message}")
+                said = error.message.partition(" near ")[0]  # what follows is of the statement, and may be a password's
+                refused.append(f"{account} does not have all that it had: {said}")
         return refused
 
 

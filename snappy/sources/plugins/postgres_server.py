@@ -220,6 +220,10 @@ def _of_words(said: str) -> SourceError | NoSpace | None:
 
 
 def _one_line(error: Exception) -> str:
+    """Without the statement, which may make a role with its password."""
+    diagnosis = getattr(error, "diag", None)
+    if diagnosis and diagnosis.message_primary:
+        return " / ".join(filter(None, (diagnosis.message_primary, diagnosis.message_detail)))
     return " / ".join(filter(None, map(str.strip, str(error).splitlines())))
 
 

@@ -4,6 +4,7 @@ rights, and what a newer or older server makes of it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from snappy.errors import (
     SourceMissing,
     SourceUnavailable,
 )
+from snappy.repository.entries import Node
 from snappy.sources import programs
 from snappy.sources.databases import Names
+from snappy.sources.plugins.postgres import PostgresSource
+from snappy.sources.plugins.postgres_sink import PostgresRestore
 from tests.support.database_server import secret
 from tests.support.plugin_jobs import Jobs
 from tests.support.postgres import Ledger, Postgres, newer, packaged
@@ -120,6 +124,15 @@ async def test_all_of_a_server_comes_back_to_an_empty_one(server: Postgres, jobs
     assert server.do("SELECT text FROM note") == [("in postgres itself",)]
     assert server.do(look) == passwords
     server.do("DROP TABLE note")
+
+
+def test_no_error_tells_the_password_of_a_role(server: Postgres, jobs: Jobs) -> None:
+    content = b"ALTER ROLE pilot WITH FLYING PASSWORD 'SCRAM-SHA-256$inkpot';"
+    options = PostgresRestore(server="main", globals=True)
+    with closing(PostgresSource.import_(options, (), jobs.site)) as sink:
+        with pytest.raises(SourceError, match="unrecognized role option") as raised:
+            sink.receive(b"/postgres/main/cluster/globals.sql", Node(name=b"globals.sql", type="file"), iter([content]))
+        assert "SCRAM" not in raised.value.message
 
 
 @pytest.mark.long

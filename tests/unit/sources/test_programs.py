@@ -133,6 +133,22 @@ def test_a_program_does_not_outlive_who_runs_it(tmp_path: Path) -> None:
     _await_end(program)
 
 
+def test_an_error_is_told_whatever_was_said_after_it_but_no_password() -> None:
+    said = """fail: error: no such role: clerk
+Command was: CREATE USER MAPPING FOR clerk OPTIONS (user 'x', password 'in''kpot');
+ALTER SUBSCRIPTION s CONNECTION 'host=h password=inkpot dbname=d';
+5
+6
+7"""
+    with pytest.raises(ProgramFailed) as raised:
+        Running().run(["/bin/sh", "-c", 'echo "$0" >&2; exit 3', said])
+    assert "no such role: clerk / Command was" in raised.value.message
+    assert "dbname=d" in raised.value.message
+    assert "kpot" not in raised.value.message
+    with pytest.raises(ProgramFailed, match=r"no such role: clerk / b / b / b / b / b$"):
+        Running().run(["/bin/sh", "-c", 'echo "$0" >&2; yes b | head -n 9 >&2; exit 3', said])
+
+
 def test_what_a_program_says_in_one_endless_line_is_not_kept() -> None:
     with pytest.raises(ProgramFailed) as raised:
         Running().run(["/bin/sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 3"])
