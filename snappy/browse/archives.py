@@ -30,6 +30,8 @@ _TYPES = {
 _NANOS = 1_000_000_000
 _FIRST_YEAR, _LAST_YEAR = 1980, 2107
 """What a zip archive can date."""
+_GROWTH = 1.05
+"""What zlib may make of bytes that do not compress, generously."""
 _LOG = log.get(__name__)
 
 FETCHED_BYTES = 8 * MIB
@@ -98,7 +100,7 @@ def write_zip(view: View, entries: Entries, out: IO[bytes]) -> None:
         for path, node, stored in _contents(view, entries, ("file", "dir", "symlink")):
             entry = _zip_entry(path, node)
             if stored:
-                large = stored.size >= zipfile.ZIP64_LIMIT
+                large = stored.size * _GROWTH > zipfile.ZIP64_LIMIT
                 with archive.open(entry, "w", force_zip64=large) as file, closing(stored.stream()) as pieces:
                     file.writelines(pieces)
             else:

@@ -233,7 +233,7 @@ CLOSED = "the server's log says why; see its client-output-buffer-limit, repl-ti
 _MEANINGS: Sequence[tuple[str, type[SourceError | NoSpace], str | None]] = (
     (r"^(NOAUTH|WRONGPASS|NOPERM|DENIED)|invalid password|no password is set", SourceDenied, None),
     (
-        r"unknown command|can't run this command|ACL failure",
+        r"unknown command|can't (run this command|access at least one)|ACL failure",
         SourceDenied,
         "docs/plugins.md says what the plug-in needs",
     ),

@@ -147,7 +147,7 @@ async def test_a_prefix_goes_to_another_and_nothing_else_is_touched(server: Etcd
     files = await backed_up(site)
     server.put(("app/c", b"4"), ("new/x", b"5"))
     with pytest.raises(BadOptions, match="begin with 'new/'"):
-        restore(files, site, prefix="app/", into="new/")
+        sink_of(site, prefix="app/", into="new/")
     restore(files, site, prefix="app/", into="other/")
     restore(files, site, prefix="app/", into="new/", overwrite=True)
     restore(files, site, prefix="app/", overwrite=True)
@@ -181,6 +181,17 @@ async def test_what_dead_restores_of_the_service_left_goes_and_nothing_else(serv
         "half/before", "half/changed", "half/later", "halfway",
         "snappy-restore/site2/123", "other/a", f"snappy-restore/site/{lease}", "alive/a",
     }  # fmt: skip
+
+
+async def test_what_somebody_writes_before_a_restore_begins_stays(server: Etcd, site: Site) -> None:
+    server.put(("a", b"1"))
+    files = await backed_up(site)
+    with closing(sink_of(site, into="late/")) as sink:
+        receive(sink, files)
+        server.put(("late/x", b"2"))
+        with pytest.raises(BadOptions, match="begin with 'late/'"):
+            sink.finish()
+    assert server.found() == {"a": b"1", "late/x": b"2"}
 
 
 async def test_two_restores_to_one_place_come_one_after_the_other(

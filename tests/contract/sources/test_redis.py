@@ -248,6 +248,30 @@ async def test_what_somebody_writes_at_the_last_moment_stays(
     assert server.do(("KEYS", "*")) == [[b"late"]]
 
 
+async def test_keys_that_may_not_have_their_names_are_no_success(server: Redis, site: Site, tmp_path: Path) -> None:
+    server.do(("SET", "allowed", 1), ("SET", "other", 1))
+    server.do(
+        ("ACL", "SETUSER", "narrow", "reset", *RESTORE_USER.split(), "resetkeys", "~snappy-restore:*", "~allowed")
+    )
+    server.do(("ACL", "SETUSER", "narrow", "nopass"))
+    files = await backed_up(site)
+    server.do(("FLUSHALL",))
+    with pytest.raises(SourceDenied):
+        restore(files, site_of(tmp_path, server, user="narrow", password=None), server="more")
+
+
+async def test_a_restore_that_is_over_before_its_last_step_does_nothing(server: Redis, site: Site) -> None:
+    server.do(("SET", "a", 1))
+    files = await backed_up(site)
+    server.do(("FLUSHALL",))
+    with closing(sink_of(site)) as sink:
+        receive(sink, files)
+        sink.interrupt()
+        with pytest.raises(AttemptOver):
+            sink.finish()
+    assert server.do(("DBSIZE",)) == [0]
+
+
 async def test_half_of_what_was_restored_is_never_put_in_place(server: Redis, site: Site) -> None:
     """Who gives up waits until the server has done with what was asked before."""
     server.do(("SET", "a", 1))

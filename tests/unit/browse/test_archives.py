@@ -55,6 +55,19 @@ def test_tar_unpacks_to_the_tree_that_was_backed_up(
     assert found.files > 20
 
 
+def test_a_file_may_grow_beyond_what_small_zips_hold(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(100_000)
+    (tmp_path / "file").write_bytes(content)
+    back_up(repository, tmp_path / "file")
+    view, archive = View(engine.reopened(repository)), io.BytesIO()
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", len(content) + 1)
+    archives.write_zip(view, entries(view), archive)
+    with zipfile.ZipFile(archive) as unzipped:
+        assert unzipped.read(unzipped.namelist()[-1]) == content
+
+
 def test_what_an_archive_cannot_hold_is_left_out(repository: Repository) -> None:
     nodes = [Node(name=b"socket", type="socket"), Node(name=b"\xff", type="fifo"), Node(name=b"old", type="dir")]
     archive = io.BytesIO()
