@@ -163,7 +163,8 @@ class PolicyFileSystem(AbstractFileSystem):
         path = clean(path)
         self.demand(LIST)
         items = self.fs.find(self._below(path), maxdepth=maxdepth, withdirs=withdirs, detail=True)
-        found = {item["name"]: item for item in map(self._shown, items.values())}
+        shown = map(self._shown, items.values())  # SeaweedFS tells a folder whose last object is gone
+        found = {item["name"]: item for item in shown if withdirs or _is_file(item)}
         return found if detail else sorted(found)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:

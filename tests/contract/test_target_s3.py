@@ -130,6 +130,7 @@ def test_a_storage_class_that_there_is_not_is_said(vault: Vault) -> None:
     assert to_wire(caught.value, "x").code == "storage"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lock", [LOCK, None], ids=["locked", "unlocked"])
 def test_a_large_object_is_kept_as_small_ones_are(vault: Vault, lock: dict[str, Any] | None) -> None:
     files, content = vault.open(storage_class=CLASS, object_lock=lock), os.urandom(SINGLE_PUT + 11)
@@ -243,6 +244,8 @@ def as_of(vault: Vault, moment: datetime, folder: Path) -> Path:
 
 async def test_a_forget_with_prune_says_that_the_storage_keeps_what_went(vault: Vault, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
+    stray = f"data/ab/{'ab' * 32}"
+    version = vault.call("put_object", stray, Body=b"from before there was a lock")["VersionId"]
     everything = Allow(kinds=["*"], plugins=["*"], targets=["vault"], read=["/"])
     target = TargetService(url=vault.url, rights="rlwd", storage_options={**vault.server.options, "object_lock": LOCK})
     settings = Config(
@@ -270,6 +273,9 @@ async def test_a_forget_with_prune_says_that_the_storage_keeps_what_went(vault: 
         assert (result.removed, result.prune.packs_deleted > 0) == (1, True)
         assert 0 <= time.time() + 2 * DAY - result.kept_until < SECONDS
         assert not (await done("check", read_data=True)).findings
+    assert vault.call("head_object", stray, VersionId=version)["ObjectLockMode"] == "COMPLIANCE", (
+        "a chore of the service"
+    )
     with Repository.open(Store(vault.open(), ""), PASSWORD) as repository:
         (left,) = repository.snapshots()
         assert isinstance(left, Snapshot)

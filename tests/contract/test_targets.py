@@ -31,6 +31,7 @@ from tests.support.target_grounds import CREATES_AT_ONCE, REPLACES_WHOLE, Target
 MIB = 1 << 20
 GROUNDS = (
     pytest.param(target_grounds.on_sshd, id="sftp", marks=pytest.mark.sshd),
+    pytest.param(target_grounds.on_seaweedfs, id="seaweedfs", marks=[pytest.mark.s3, pytest.mark.long]),
     pytest.param(target_grounds.on_radosgw, id="radosgw", marks=[pytest.mark.radosgw, pytest.mark.long]),
     pytest.param(target_grounds.on_swift, id="swift", marks=[pytest.mark.radosgw, pytest.mark.long]),
     pytest.param(target_grounds.on_webdav, id="webdav", marks=pytest.mark.webdav),
@@ -188,6 +189,7 @@ def site(ground: TargetGround, tmp_path: Path) -> Iterator[Arena]:
 
 @pytest.mark.restic
 @pytest.mark.long
+@pytest.mark.timeout(400)
 async def test_a_backup_whose_server_is_killed_and_comes_back(site: Arena, ground: TargetGround, restic: str) -> None:
     make_noise(site.data, 128 * MIB)
     files = ground.open()

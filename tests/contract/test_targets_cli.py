@@ -62,19 +62,23 @@ def bucket(weed: Weed) -> str:
 
 def probed(weed: Weed, url: str, **others: str) -> int:
     options = [f"{name}={value}" for name, value in (weed.options | others).items()]
-    return main(["targets", "probe", url, "--size", "1", *(word for option in options for word in ("-o", option))])
+    return main(
+        ["--json", "targets", "probe", url, "--size", "1", *(word for option in options for word in ("-o", option))]
+    )
 
 
 @pytest.mark.s3
 def test_a_bucket_and_what_may_be_wrong_with_it(weed: Weed, bucket: str, capsys: Captured) -> None:
     assert probed(weed, f"s3://{bucket}/site1") == 0
-    assert "will do as a target" in capsys.readouterr().out
+    found = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in found["findings"] if not each["can"]] == ["object lock"]
     for url, wrong, error, sentence in (
         (f"s3://{bucket}", {"secret": "another"}, AccessDenied, "the storage refused access"),
         (f"s3://{bucket}", {"endpoint_url": "http://127.0.0.1:9"}, Unavailable, "the storage did not answer"),
     ):
         assert probed(weed, url, **wrong) == error.exit_code
         told = capsys.readouterr().out
-        assert sentence in told
-        assert "hint: " in told
+        (write, *_) = json.loads(told)["findings"]
+        assert sentence in write["remark"]
+        assert write["hint"]
         assert weed.secret_key not in told

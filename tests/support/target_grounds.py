@@ -11,8 +11,9 @@ from typing import Any
 from snappy.targets.opening import open_target
 from snappy.targets.policy import PolicyFileSystem
 from tests.support import radosgw, sshd, webdav
+from tests.support.faults import MortalWeed
 from tests.support.fileservers import ALL_RIGHTS
-from tests.support.places import Place
+from tests.support.places import Place, in_bucket
 
 CREATES_AT_ONCE = "create only, of many at once"
 OBJECT_LOCK = "object lock"
@@ -39,6 +40,14 @@ def on_sshd(folder: Path) -> Iterator[TargetGround]:
     (folder / "sshd").mkdir()
     with sshd.running(folder / "sshd") as server:
         yield TargetGround(server.place(folder / "kept"), server.wrong, server.stop, server.start)
+
+
+@contextmanager
+def on_seaweedfs(folder: Path) -> Iterator[TargetGround]:
+    (folder / "weed").mkdir()
+    with MortalWeed.running(folder / "weed") as server:
+        wrong, lacks = {"secret": "another"}, frozenset({OBJECT_LOCK})
+        yield TargetGround(in_bucket(server), wrong, server.stop, server.start, lacks)
 
 
 @contextmanager
