@@ -13,10 +13,11 @@ from tests.support.stack import Shell
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     made = Shell(tmp_path)
+    made.found("repo")
     (tmp_path / "data").mkdir()
     for number in range(5):
         (tmp_path / "data" / str(number)).write_bytes(os.urandom(100_000))
-    made.with_password("backup", "./data", "--to", "./repo", "--init").expect(0)
+    made.with_password("backup", "./data", "--to", "./repo").expect(0)
     return made
 
 
@@ -73,8 +74,8 @@ def test_what_an_unfinished_backup_left_is_a_hint(shell: Shell) -> None:
         (["--read-data-subset", "some"], 4),
     ],
 )
-def test_what_cannot_be_asked(shell: Shell, words: list[str], status: int) -> None:
-    shell.with_password("check", "--from", "./repo", *words).expect(status)
+def test_what_cannot_be_asked(tmp_path: Path, words: list[str], status: int) -> None:
+    Shell(tmp_path).with_password("check", "--from", "./repo", *words).expect(status)
 
 
 def test_where_there_is_none(shell: Shell) -> None:

@@ -17,10 +17,11 @@ LARGE = 1 << 30
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     made = Shell(tmp_path)
+    made.found("repo")
     (tmp_path / "data").mkdir()
     for number in range(FILES):
         (tmp_path / "data" / str(number)).write_bytes(os.urandom(20_000))
-    made.with_password("backup", "./data", "--to", "./repo", "--init").expect(0)
+    made.with_password("backup", "./data", "--to", "./repo").expect(0)
     return made
 
 

@@ -15,11 +15,12 @@ from tests.support.stack import Shell
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """With three snapshots; the last test forgets one of them."""
     made = Shell(tmp_path_factory.mktemp("forget"))
+    made.found("repo")
     data = made.folder / "data"
     data.mkdir()
     for number in range(3):
         (data / "file").write_bytes(bytes([number]) * 100_000)
-        made.with_password("backup", "./data", "--to", "./repo", "--init", "--tag", f"t{number}").expect(0)
+        made.with_password("backup", "./data", "--to", "./repo", "--tag", f"t{number}").expect(0)
     return made
 
 

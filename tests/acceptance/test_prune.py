@@ -14,10 +14,11 @@ from tests.support.stack import Shell
 def shell(tmp_path: Path) -> Shell:
     """Two snapshots, of one file of noise each."""
     made = Shell(tmp_path)
+    made.found("repo")
     (tmp_path / "data").mkdir()
     for _ in range(2):
         (tmp_path / "data" / "noise").write_bytes(os.urandom(100_000))
-        made.with_password("backup", "./data", "--to", "./repo", "--init").expect(0)
+        made.with_password("backup", "./data", "--to", "./repo").expect(0)
     return made
 
 

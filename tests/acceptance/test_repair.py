@@ -13,10 +13,11 @@ from tests.support.stack import Shell
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     made = Shell(tmp_path)
+    made.found("repo")
     (tmp_path / "data").mkdir()
     for number in range(3):
         (tmp_path / "data" / str(number)).write_bytes(os.urandom(100_000))
-    made.with_password("backup", "./data", "--to", "./repo", "--init").expect(0)
+    made.with_password("backup", "./data", "--to", "./repo").expect(0)
     return made
 
 

@@ -23,6 +23,8 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
+from snappy.repository.repo import Repository
+from snappy.repository.store import Store
 from tests.support import raw_nats
 from tests.support.compare import Options, compare
 from tests.support.mortal import die_with_parent
@@ -378,8 +380,8 @@ def arena(
     wire: Callable[[str], AbstractContextManager[Any]] | None = None,
     rights: str = "rlw",
 ) -> Iterator[Arena]:
-    """A running site with these processes; by default its target is a folder, with ``rights``, and its holds last three
-    seconds.
+    """A running site with these processes; by default its target is a folder, with ``rights`` and an empty repository,
+    and its holds last three seconds.
 
     The server's files lie below ``steady``, and so does the audit log unless ``audit`` says where. Between the server
     and all processes stands what ``wire`` makes of the server's url.
@@ -389,6 +391,8 @@ def arena(
     made = Arena(folder, place or in_folder(folder), settings, settled, audit or settled / "audit")
     made.programs |= programs or {}
     made.direct, made.rights = wire is None, rights
+    if place is None:  # with a key that costs nothing: each process that opens it would take half a second
+        Repository.init(Store(made.place.files(), made.place.root), made.repository_password).close()
     with ExitStack() as stack:
         (made.steady / "nats").mkdir()
         made.server = stack.enter_context(servers(made.steady / "nats"))

@@ -14,12 +14,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 from snappy import serve
 from snappy.bus.connection import Bus
 from snappy.bus.roles import User
 from snappy.cli import embedded
 from snappy.config import Config, Nats, Secret
 from snappy.frontend.api import Client
+from snappy.repository.repo import Repository
+from snappy.repository.store import Store
 
 PROGRAM = str(Path(sys.executable).with_name("snappy"))
 SECONDS = 90.0
@@ -63,6 +67,11 @@ class Shell:
     def run(self, *arguments: object) -> Done:
         """``snappy`` with these arguments, to its end."""
         return finish(self.start(*arguments))
+
+    def found(self, place: str) -> None:
+        """Make a repository there whose key costs nothing: each command would take half a second to open it."""
+        files = LocalFileSystem(auto_mkdir=True)
+        Repository.init(Store(files, str(self.folder / place)), self.password).close()
 
     def with_password(self, *arguments: object) -> Done:
         """The same, with the right password."""
