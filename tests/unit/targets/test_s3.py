@@ -52,6 +52,17 @@ def test_until_when_what_is_deleted_is_kept() -> None:
     assert bucket().kept_until("bucket/site/config") == 0
 
 
+def test_a_name_that_is_not_its_content_s_is_asked_for_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, stored = bucket(), list[str]()
+    monkeypatch.setattr(fs, "exists", lambda path: True)
+    monkeypatch.setattr(fs, "pipe_file", lambda path, *_content, **_how: stored.append(path))
+    with pytest.raises(FileExistsError):
+        fs.draft("bucket/site/config", exclusive=True).commit()
+    fs.draft("bucket/site/config", exclusive=False).commit()
+    fs.draft(f"bucket/site/data/ab/{ID}", exclusive=True).commit()
+    assert stored == ["bucket/site/config", f"bucket/site/data/ab/{ID}"]
+
+
 @pytest.mark.parametrize(("days", "seconds"), [(30, 86_400), (1, 21_600)])
 def test_how_often_chores_are_done(days: float, seconds: float) -> None:
     assert bucket(object_lock={"mode": "governance", "days": days}).chore_seconds == seconds

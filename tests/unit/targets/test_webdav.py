@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from snappy.bus.failures import to_wire
 from snappy.targets.drafts import draft
 from snappy.targets.opening import open_storage
 from tests.support.scripted_http import Asked, Said, answering
@@ -59,6 +60,21 @@ def test_a_move_whose_answer_was_lost_is_no_success() -> None:
         with pytest.raises(OSError) as caught:
             made.commit()
         assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"",
+        listing("/dav/a").body.replace(b"</D:href>", b"</D:href><D:getcontentlength>x</D:getcontentlength>"),
+    ],
+)
+def test_an_answer_that_is_no_listing_is_an_error_of_the_storage(body: bytes) -> None:
+    with answering(lambda _asked: Said(207, body)) as server:
+        with pytest.raises(OSError) as caught:
+            opened(server.url).ls("/dav")
+        assert to_wire(caught.value).code == "unavailable"
 
 
 def test_a_folder_that_is_filled_while_it_is_removed_stays() -> None:
