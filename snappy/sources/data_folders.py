@@ -32,8 +32,7 @@ class NewFolder:
             with ExitStack() as held:
                 held.callback(os.close, _made(self.path))
                 held.callback(shutil.rmtree, self.path, ignore_errors=True)
-                for name in os.listdir(self.path):
-                    shutil.rmtree(os.path.join(self.path, name))
+                _empty(self.path)
                 self._held = held.pop_all()
         except OSError as error:
             raise of_system(error) from error
@@ -104,6 +103,15 @@ def _made(path: bytes) -> int:
             os.close(handle)
             raise BadOptions(f"another restore makes {shown(path)}") from None
         os.close(handle)
+
+
+def _empty(folder: bytes) -> None:
+    with os.scandir(folder) as found:
+        for left in found:
+            if left.is_dir(follow_symlinks=False):
+                shutil.rmtree(left.path)
+            else:
+                os.unlink(left.path)
 
 
 def _give(folder: bytes, user: int, group: int) -> None:

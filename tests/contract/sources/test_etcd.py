@@ -160,6 +160,10 @@ async def test_a_server_starts_on_a_data_folder(server: Etcd, site: Site) -> Non
     fill(server, 200)
     files, before = await backed_up(site), server.found()
     with Etcd.prepared() as other:
+        left = other.folder / "data.snappy-unfinished"  # by a restore that was killed
+        left.mkdir()
+        (left / "snapshot.db").write_bytes(b"half of it")
+        (left / "data").mkdir()
         restore(files, site, to=str(other.data), peer_urls=other.peer)
         assert sorted(path.name for path in other.folder.iterdir()) == ["data"]
         with pytest.raises(BadOptions, match="not empty"):
