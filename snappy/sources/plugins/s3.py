@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from itertools import groupby, islice
 from typing import Annotated, Any, BinaryIO, ClassVar, TypeVar
 
@@ -85,9 +85,14 @@ class S3Source:
 
     def __init__(self, options: S3Options, site: Site) -> None:
         check_bucket(options.bucket, options.prefix)
-        self._options = options
-        self._bucket = Bucket(site, options.server, options.bucket)
+        self._options, self._site = options, site
+        site.settings(PLUGIN, S3Settings, options.server)
         self._top = _joined(ROOT, "s3", options.server, options.bucket)
+
+    @cached_property
+    def _bucket(self) -> Bucket:
+        """Its client takes a while to load, and its secret may be what a program says."""
+        return Bucket(self._site, self._options.server, self._options.bucket)
 
     def claims(self) -> list[str]:
         """The prefix, as ``s3+server://<server>/<bucket>[/<prefix>]``."""
@@ -99,7 +104,7 @@ class S3Source:
 
     @asynccontextmanager
     async def _snap(self) -> AsyncIterator[None]:
-        await asyncio.to_thread(self._bucket.require)
+        await asyncio.to_thread(lambda: self._bucket.require())
         yield
 
     def export(self, frozen: None) -> Iterator[Entry]:

@@ -187,6 +187,16 @@ async def test_what_dead_restores_of_the_service_left_goes_and_nothing_else(serv
     }  # fmt: skip
 
 
+async def test_a_restore_that_goes_on_after_all_keeps_its_keys(server: Etcd) -> None:
+    mark = ("snappy-restore/site/123", b"half/")
+    server.put(mark)
+    server.put(mark, ("half/a", b"1"))
+    (left,) = etcd_marks._found(server.member(), *span(b"snappy-restore/"))
+    server.put(mark, ("half/b", b"2"))
+    etcd_marks._undo(server.member(), left)
+    assert set(server.found()) == {mark[0], "half/a", "half/b"}
+
+
 async def test_what_somebody_writes_before_a_restore_begins_stays(server: Etcd, site: Site) -> None:
     server.put(("a", b"1"))
     files = await backed_up(site)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from snappy.errors import SourceUnavailable
+from snappy.errors import SnappyError, SourceUnavailable
 from snappy.repository.entries import Entry
 from snappy.sources.plugins.s3 import BLOCK, TOGETHER, WHOLE, S3Options, S3Source
 from snappy.sources.plugins.s3_bucket import Bucket
@@ -232,6 +232,15 @@ async def test_former_versions_overwrite_nothing_in_a_bucket_that_keeps_none(emp
         assert back.read("x") == b"another's"
         await site.done("restore", options={**options, "overwrite": True})
     assert back.read("x") == b"second"
+
+
+async def test_the_secret_is_read_by_no_thread_that_others_wait_for(tmp_path: Path) -> None:
+    settings = {"main": {"key": "key", "secret": {"file": str(tmp_path / "none")}}}
+    source = S3Source(S3Options(server="main", bucket=DATA), Site("site", {"s3": settings}))
+    assert source.claims() == ["s3+server://main/data"]
+    with pytest.raises(SnappyError, match="none"):
+        async with source.snap():
+            pass
 
 
 @pytest.mark.long
