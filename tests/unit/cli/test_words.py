@@ -183,3 +183,9 @@ def test_a_terminal_gets_a_bar_and_quiet_nothing(monkeypatch: pytest.MonkeyPatch
     assert isinstance(bar, display.Bar)
     bar.show(Progress(job="j", attempt=1, files=1, bytes=10, bytes_total=20))
     bar.close()
+
+
+def test_what_the_storage_keeps_of_what_was_deleted_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for kept_until, said in ((1795435200.0, True), (0.0, False)):
+        follow.tell(record(State.SUCCEEDED, "forget", result=Result(kept_until=kept_until)), as_json=False)
+        assert ("the storage keeps it, up to 2026-11-23" in capsys.readouterr().err) is said
