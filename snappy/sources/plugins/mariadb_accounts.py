@@ -40,11 +40,13 @@ def _making(session: Session, account: str, is_role: str) -> str:
 
 
 class Making:
-    """Accounts as they are made again: those that there are not; with ``altering`` the others get what they had, too.
-    Databases need some of them, and what they may in a table is granted once that is there: so it is done twice."""
+    """Accounts as they are made again: those that there are not; with ``altering`` the others get what they had, too,
+    but never the session's own, whose password would be another one amid the restore. Databases need some of them, and
+    what they may in a table is granted once that is there: so it is done twice."""
 
     def __init__(self, session: Session, accounts: Accounts, *, altering: bool) -> None:
-        there = set() if altering else {_account(*row) for row in session.rows(ACCOUNTS)}
+        user, _, host = str(session.value("SELECT CURRENT_USER()")).rpartition("@")
+        there = {_account(user, host, "N")} | {_account(*row) for row in ([] if altering else session.rows(ACCOUNTS))}
         wanted = [(account, statements) for account, statements in accounts.items() if account not in there]
         making = [(account, statements[0]) for account, statements in wanted]
         self._session = session

@@ -198,6 +198,7 @@ MISSING = "SHOW DATABASES lists those that the account sees"
 SILENT = "look whether the server runs, and at the plug-in's settings at the source service"
 LOCKED = "somebody has locked it for long: SHOW PROCESSLIST says who; see the option lock_seconds"
 ALTERED = "a table was altered while it was dumped; the next attempt may find it at rest"
+NEWER = "the backup is of a newer MariaDB, or of one with more engines: restore into a server like it"
 FULL = "free space where the server keeps its data, or where the service works"
 
 _KINDS: dict[int, tuple[type[SourceError | NoSpace], str]] = {
@@ -207,6 +208,7 @@ _KINDS: dict[int, tuple[type[SourceError | NoSpace], str]] = {
     **dict.fromkeys((1021, 1041, 1114), (NoSpace, FULL)),
     **dict.fromkeys((1040, 1053, 1203, 2002, 2003, 2005, 2006, 2013, 2026), (SourceUnavailable, SILENT)),
     **dict.fromkeys((1205, 1969), (SourceUnavailable, LOCKED)),
+    **dict.fromkeys((1115, 1193, 1273, 1286), (SourceError, NEWER)),
     1412: (SourceUnavailable, ALTERED),
 }
 """What the numbers of MariaDB's errors mean (its manual, "MariaDB error codes")."""

@@ -135,7 +135,8 @@ class DatabaseSink(DatabasesSink):
         with explained():
             roles = column(self._session, b"SELECT quote_ident(rolname) FROM pg_roles")
             spaces = column(self._session, b"SELECT quote_ident(spcname) FROM pg_tablespace")
-        known = _beginnings(roles, spaces, altering=self._options.overwrite)
+            own = column(self._session, b"SELECT quote_ident(current_user)")
+        known = _beginnings(roles, spaces, left=own if self._options.overwrite else roles)
         with explained():
             for statement in statements(script):
                 if not statement.startswith(known):
@@ -173,9 +174,9 @@ def statements(script: bytes) -> Iterator[bytes]:
         yield found[1]
 
 
-def _beginnings(roles: set[str], spaces: set[str], *, altering: bool) -> tuple[bytes, ...]:
-    """How the statements of pg_dumpall begin that would make, or alter, what is there."""
+def _beginnings(roles: set[str], spaces: set[str], *, left: set[str]) -> tuple[bytes, ...]:
+    """How the statements of pg_dumpall begin that would make what is there, or alter a role that is ``left`` as it is:
+    the session's own one at least, whose password would be another one amid the restore."""
     begun = [f"CREATE ROLE {name};" for name in roles] + [f"CREATE TABLESPACE {name} " for name in spaces]
-    if not altering:
-        begun += [f"ALTER ROLE {name} WITH " for name in roles]
+    begun += [f"ALTER ROLE {name} WITH " for name in left]
     return tuple(text.encode() for text in begun)

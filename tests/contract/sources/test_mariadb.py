@@ -219,6 +219,21 @@ async def test_accounts_and_roles_come_back(server: MariaDb, jobs: Jobs) -> None
     server.do("DROP USER 'it''s'@'127.0.0.%'", "DROP ROLE `the clerks`")
 
 
+async def test_the_restores_own_account_keeps_its_password(server: MariaDb, jobs: Jobs, tmp_path: Path) -> None:
+    Ledger(server, "bank").make(1000)
+    server.do(
+        "CREATE OR REPLACE USER keeper@'127.0.0.1' IDENTIFIED BY 'former'",
+        "GRANT ALL PRIVILEGES ON *.* TO keeper@'127.0.0.1' WITH GRANT OPTION",
+    )
+    await jobs.backup(server="main")
+    server.do("ALTER USER keeper@'127.0.0.1' IDENTIFIED BY 'inkpot'")
+    settings = server.settings | {"user": "keeper", "password": secret(tmp_path / "keeper", "inkpot")}
+    await Jobs(tmp_path, "mariadb", {"main": settings}).restore(server="main", users=True, overwrite=True)
+    server.connect(user="keeper", password="inkpot").close()
+    Ledger(server, "bank").check()
+    server.do("DROP USER keeper@'127.0.0.1'")
+
+
 def test_no_warning_tells_the_password_of_an_account(server: MariaDb, jobs: Jobs) -> None:
     users = {"`clerk`@`h`": ["CREATE USER clerk@h FLYING IDENTIFIED BY PASSWORD '*INKPOT'"]}
     with closing(MariaDbSource.import_(MariaDbRestore(server="main", users=True), (), jobs.site)) as sink:

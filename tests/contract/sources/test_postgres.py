@@ -126,6 +126,19 @@ async def test_all_of_a_server_comes_back_to_an_empty_one(server: Postgres, jobs
     server.do("DROP TABLE note")
 
 
+async def test_the_restores_own_role_keeps_its_password(server: Postgres, jobs: Jobs, tmp_path: Path) -> None:
+    server.do("DROP ROLE IF EXISTS chief", "CREATE ROLE chief SUPERUSER LOGIN PASSWORD 'former'")
+    Ledger(server, "bank").make(1000)
+    await jobs.backup(server="main")
+    server.do("ALTER ROLE chief PASSWORD 'inkpot'")
+    settings = server.settings | {"user": "chief", "password": secret(tmp_path / "chief", "inkpot")}
+    given = {"server": "main", "databases": {"bank": "bank"}, "globals": True, "overwrite": True}
+    await Jobs(tmp_path, "postgres", {"main": settings}).restore(**given)
+    server.connect(user="chief", password="inkpot").close()
+    Ledger(server, "bank").check()
+    server.do("DROP ROLE chief")
+
+
 def test_no_error_tells_the_password_of_a_role(server: Postgres, jobs: Jobs) -> None:
     content = b"ALTER ROLE pilot WITH FLYING PASSWORD 'SCRAM-SHA-256$inkpot';"
     options = PostgresRestore(server="main", globals=True)

@@ -20,6 +20,7 @@ from snappy.errors import (
     ProgramFailed,
     SnappyError,
     SourceDenied,
+    SourceError,
     SourceMissing,
     SourceUnavailable,
     UnsafePath,
@@ -46,6 +47,7 @@ from snappy.sources.site import Site
         ('mariadb-dump: Got error: 2002: "Can\'t connect to server (115)" when trying', SourceUnavailable),
         ("mariadb-dump: Error 2013: Lost connection to server during query when dumping table", SourceUnavailable),
         ("mariadb-dump: Couldn't execute 'SHOW': Table definition has changed (1412)", SourceUnavailable),
+        ("mariadb: ERROR 1273 (HY000) at line 3: Unknown collation: 'utf8mb4_uca1400_ai_ci'", SourceError),
         ("something else 1045", ProgramFailed),
     ],
 )
