@@ -18,6 +18,7 @@ from snappy.sources.plugins import etcd_marks
 from snappy.sources.plugins.etcd import EtcdOptions, EtcdSource
 from snappy.sources.plugins.etcd_cluster import in_base64, span
 from snappy.sources.plugins.etcd_file import SnapshotFile
+from snappy.sources.plugins.etcd_marks import Mark
 from snappy.sources.plugins.etcd_sink import EtcdRestore
 from snappy.sources.site import Site
 from tests.support.certificates import make_certificate
@@ -195,6 +196,49 @@ async def test_a_restore_that_goes_on_after_all_keeps_its_keys(server: Etcd) -> 
     server.put(mark, ("half/b", b"2"))
     etcd_marks._undo(server.member(), left)
     assert set(server.found()) == {mark[0], "half/a", "half/b"}
+
+
+async def test_who_is_taken_for_dead_puts_nothing_while_its_keys_are_removed(
+    server: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member, found, mark = server.member(), etcd_marks._found, made(server, b"half/")
+    (left,) = found(member, *span(b"snappy-restore/"))
+
+    def amid(*given: Any, keys_only: bool = False) -> Any:
+        if keys_only:
+            with pytest.raises(SourceUnavailable, match="took this one for dead"):
+                mark.change(member, [etcd_marks._put(b"half/b", b"2")])
+        return found(*given, keys_only=keys_only)
+
+    monkeypatch.setattr(etcd_marks, "_found", amid)
+    etcd_marks._undo(member, left)
+    assert server.found() == {}
+
+
+async def test_of_two_restores_that_begin_at_once_the_later_gives_way(
+    server: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Mark("site", b"x/"), Mark("site2", b"x/y/")
+    monkeypatch.setattr(second, "tidy", lambda member: first.make(member, lambda: None))
+    with pytest.raises(SourceUnavailable, match="another restore"):
+        second.make(server.member(), lambda: None)
+    assert list(server.found()) == [first._name.decode()]
+    first.change(server.member(), [])
+
+
+async def test_the_lease_of_a_long_restore_is_renewed(server: Etcd) -> None:
+    mark = made(server, b"x/")
+    time.sleep(2)
+    mark._renewed -= etcd_marks.LEASE_SECONDS
+    mark.change(server.member(), [])
+    left = server.member().ask("lease/timetolive", ID=mark._lease.decode())["TTL"]
+    assert int(left) >= etcd_marks.LEASE_SECONDS - 1
+
+
+def made(server: Etcd, prefix: bytes) -> Mark:
+    mark = Mark("site", prefix)
+    mark.make(server.member(), lambda: None)
+    return mark
 
 
 async def test_what_somebody_writes_before_a_restore_begins_stays(server: Etcd, site: Site) -> None:
