@@ -50,6 +50,7 @@ def bucket(tmp_path: Path) -> Iterator[Place]:
 @pytest.mark.s3
 @pytest.mark.restic_newest
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_a_copy_to_s3_that_is_killed_and_begun_again(shell: Shell, bucket: Place, tmp_path: Path) -> None:
     endpoint = str(bucket.target["endpoint_url"])
     shell.environ.update(bucket.environment, AWS_ENDPOINT_URL=endpoint)

@@ -18,6 +18,8 @@ import pytest
 
 from snappy.error_codes import BY_CODE
 from snappy.errors import Damaged, RepositoryLocked
+from snappy.repository.repo import Repository
+from snappy.repository.store import Store
 from tests.support import raw_nats
 from tests.support.compare import compare
 from tests.support.listing import differences, in_snapshot, on_disk
@@ -45,6 +47,10 @@ class Ground:
 
     def __init__(self, running: Site, place: Place, restic: Restic, tree: Path) -> None:
         self.site, self.place, self.restic, self.tree = running, place, restic, tree
+
+    def found(self) -> None:
+        """A repository whose key costs nothing, to Snappy and to restic: by default each opens it in half a second."""
+        Repository.init(Store(self.place.files(), self.place.root), self.site.repository_password).close()
 
     def run(self, kind: str, **command: Any) -> dict[str, Any]:
         """The result of a job that must succeed without a warning."""
@@ -183,7 +189,8 @@ def test_snappy_reads_what_restic_wrote(ground: Ground) -> None:
 
 
 def test_both_take_turns_in_one_repository(ground: Ground) -> None:
-    ours = ground.back_up(init=True)
+    ground.found()
+    ours = ground.back_up()
     change_tree(ground.tree, 1)
     theirs = ground.back_up_by_restic()
     assert theirs["files_unmodified"] > 1000
@@ -202,7 +209,8 @@ def test_both_take_turns_in_one_repository(ground: Ground) -> None:
 
 @pytest.mark.parametrize("place", ["folder"], indirect=True)
 def test_both_find_a_flipped_bit(ground: Ground) -> None:
-    ground.back_up(init=True)
+    ground.found()
+    ground.back_up()
     flip_a_bit_of_the_largest_pack(Path(ground.place.url))
     back = ground.site.folder / "back" / ground.tree.parent.name
     event = asyncio.run(ground.site.run("restore", options={"to": str(back), "allow_devices": True}))
@@ -241,7 +249,7 @@ def held_by_restic(ground: Ground) -> Iterator[None]:
 
 @pytest.mark.parametrize("place", ["folder"], indirect=True)
 def test_a_backup_yields_to_restics_exclusive_lock_while_it_lives(ground: Ground) -> None:
-    ground.restic.run("init")
+    ground.found()
     ground.back_up_by_restic()
     with held_by_restic(ground):
         event = asyncio.run(ground.site.run("backup", **ground.backup()))
@@ -274,7 +282,8 @@ def amid_a_backup(ground: Ground) -> Iterator[Callable[[], dict[str, Any]]]:
 
 @pytest.mark.parametrize("place", ["folder"], indirect=True)
 def test_restics_prune_yields_to_a_backup(ground: Ground) -> None:
-    ground.back_up(init=True)
+    ground.found()
+    ground.back_up()
     change_tree(ground.tree, 1)
     before = ground.place.objects("data")
     with amid_a_backup(ground) as ended:
