@@ -41,8 +41,8 @@ class Store:
         self._applied: dict[Key, set[tuple[str, ...]]] = {}
         self.forgets = 0
         """How many more lists are refused, because their revision is too old by now."""
-        self.down: set[str] = set()
-        """Paths of APIs whose server does not answer."""
+        self.refused: dict[str, int] = {}
+        """Paths that are answered with that status."""
         self.asked: list[str] = []
         """What was asked for, method and path."""
 
@@ -178,8 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _require(self, path: str) -> None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if path in self.store.down:
-            raise Refusal(503, "service unavailable")
+        if path in self.store.refused:
+            raise Refusal(self.store.refused[path], "refused")
         if token not in (TOKEN, LIMITED):
             raise Refusal(401, "Unauthorized")
         if token == LIMITED and path not in RECORDED:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from snappy.errors import AttemptOver, SourceError, SourceMissing, SourceUnavailable
+from snappy.errors import AttemptOver, BadOptions, SourceError, SourceMissing, SourceUnavailable
 from snappy.repository.entries import Entry, Node
 from snappy.sources.plugins import kubernetes_api, kubernetes_sink
 from snappy.sources.plugins.kubernetes import TRIES, KubernetesOptions, KubernetesRestore, KubernetesSource
+from snappy.sources.plugins.kubernetes_volumes import Bound
+from snappy.sources.plugins.rbd import RbdSource
 from snappy.sources.site import Site
 from tests.support import fake_kubernetes
-from tests.support.fake_kubernetes import FakeKubernetes
+from tests.support.fake_kubernetes import MADE, FakeKubernetes
 
 MAPS = "/api/v1/namespaces/shop/configmaps"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -138,9 +141,9 @@ async def test_an_aggregated_api_whose_server_is_down_takes_nothing_else_with_it
     api: FakeKubernetes, site: Site
 ) -> None:
     whole = await kept(site)
-    api.store.down = {"/apis/apps/v1"}
+    api.store.refused = {"/apis/apps/v1": 503}
     assert await kept(site) == whole
-    api.store.down = {"/api/v1"}
+    api.store.refused = {"/api/v1": 503}
     with pytest.raises(SourceUnavailable):
         await kept(site)
 
@@ -156,6 +159,65 @@ def test_a_connection_that_was_idle_and_is_gone_is_made_anew(api: FakeKubernetes
     with pytest.raises(AttemptOver):
         asking.get("/api/v1/namespaces")
     asking.close()
+
+
+async def test_a_manifest_is_as_old_as_its_object_and_another_file_when_it_differs(
+    api: FakeKubernetes, site: Site
+) -> None:
+    async def node() -> Node:
+        source = KubernetesSource(KubernetesOptions(namespaces=("shop",), labels="is=a"), site)
+        async with source.snap() as frozen:
+            return next(one.node for one in source.export(frozen) if one.path.endswith(b"/a.json"))
+
+    before, same = await node(), await node()
+    assert before == same
+    assert datetime.fromtimestamp(before.mtime_ns / 1e9, UTC).isoformat() == MADE.replace("Z", "+00:00")
+    api.ask("PUT", f"{MAPS}/a", {"metadata": {"name": "a", "labels": {"is": "a"}}, "data": {"is": "gone"}})
+    after = await node()
+    assert (after.size, after.mtime_ns) == (before.size, before.mtime_ns)
+    assert after.inode != before.inode
+
+
+async def test_a_backup_of_a_namespace_has_the_definitions_of_its_custom_kinds_in_the_version_that_is_preferred(
+    api: FakeKubernetes, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = fake_kubernetes.RECORDED
+    versions = [{"version": "v1"}, {"version": "v2"}]
+    group = {"name": "shop.example.org", "preferredVersion": versions[1], "versions": versions}
+    monkeypatch.setitem(known, "/apis", {"groups": [*known["/apis"]["groups"], group]})
+    resource = {"name": "crates", "kind": "Crate", "namespaced": True, "verbs": ["list", "create", "patch"]}
+    for version in ("v1", "v2"):
+        monkeypatch.setitem(known, f"/apis/shop.example.org/{version}", {"resources": [resource]})
+    api.ask("POST", "/apis/shop.example.org/v2/namespaces/shop/crates", {"metadata": {"name": "one"}})
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for name in ("crates.shop.example.org", "boxes.shop.example.org"):
+        api.ask("POST", definitions, {"metadata": {"name": name}, "spec": {}})
+    found = await kept(site, namespaces=("shop",))
+    assert found["namespaces/shop/crates.shop.example.org/one.json"]["apiVersion"] == "shop.example.org/v2"
+    below = "cluster/customresourcedefinitions.apiextensions.k8s.io/"
+    assert [path for path in found if path.startswith(below)] == [f"{below}crates.shop.example.org.json"]
+
+
+def test_an_interrupt_reaches_the_images_of_volumes(
+    api: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"kubernetes": {"default": api.settings()}, "rbd": {"main": {}}}
+    source = KubernetesSource(KubernetesOptions(volumes="main"), Site("site", settings, str(tmp_path)))
+    api.ask("POST", "/api/v1/persistentvolumes", {"metadata": {"name": "pv"}, "spec": {"rbd": {"image": "one"}}})
+    assert source._volumes.add(source._api, Bound("shop", "disk", "pv")) == ""
+    told: list[str] = []
+    monkeypatch.setattr(RbdSource, "interrupt", lambda self: told.extend(self.claims()))
+    source.interrupt()
+    source._api.close()
+    assert told == ["rbd+pvc://main/shop/disk"]
+
+
+def test_what_is_no_name_of_a_namespace_is_refused_before_any_rule_is_asked(site: Site) -> None:
+    for name in ("", "../x", "a/b", "*"):
+        with pytest.raises(BadOptions, match="no name of a namespace"):
+            KubernetesSource(KubernetesOptions(namespaces=(name,)), site)
+        with pytest.raises(BadOptions, match="no name of a namespace"):
+            KubernetesSource.restore_claims(KubernetesRestore(namespaces={"shop": name}), site)
 
 
 # ---- applying ----------------------------------------------------------------------------------------------------
@@ -193,6 +255,16 @@ def test_what_differs_is_refused_before_anything_is_changed(api: FakeKubernetes,
     with pytest.raises(SourceError, match="1 objects"):
         applied(site, manifests)
     assert [one["metadata"]["name"] for one in api.ask("GET", MAPS)["items"]] == list("abcde")
+
+
+def test_what_the_cluster_refuses_for_another_reason_ends_the_restore_before_anything_is_changed(
+    api: FakeKubernetes, site: Site
+) -> None:
+    api.store.refused = {f"{MAPS}/wrong": 422}
+    before = api.ask("GET", MAPS)
+    with pytest.raises(SourceError, match=f"422 to PATCH {MAPS}/wrong"):
+        applied(site, [config("new"), config("wrong")])
+    assert api.ask("GET", MAPS) == before
 
 
 def test_only_what_is_wanted_is_applied(api: FakeKubernetes, site: Site) -> None:
