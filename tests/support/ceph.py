@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from snappy.sources.plugins.rbd_cluster import ImageName, RbdSettings, module, pool
+from snappy.sources.plugins.rbd_cluster import Connection, ImageName, RbdSettings, module, pool
 from tests.support.ports import held_ports
 
 POOL = "rbd"
@@ -71,7 +71,7 @@ class Ceph:
     def pool(self, namespace: str = "") -> Iterator[Any]:
         """The pool for images, as a ``rados.Ioctx``."""
         settings = RbdSettings(**self.settings())
-        with pool(settings, ImageName("default", POOL, namespace, "any")) as opened:
+        with pool(Connection(settings), ImageName("default", POOL, namespace, "any")) as opened:
             yield opened.ioctx
 
     @contextmanager

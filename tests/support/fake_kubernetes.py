@@ -51,8 +51,7 @@ class Store:
 
     def put(self, key: Key, body: Object, applied: set[tuple[str, ...]] | None = None) -> Object:
         _, _, namespace, name = key
-        if namespace and self.now(("/api/v1", "namespaces", "", namespace)) is None:
-            raise Refusal(404, f'namespaces "{namespace}" not found')
+        self._require_namespace(namespace)
         self._revision += 1
         about = {**body.get("metadata", {}), "name": name, "creationTimestamp": MADE, "uid": f"uid-{self._revision}"}
         about |= {"resourceVersion": str(self._revision), "managedFields": []} | (
@@ -63,11 +62,16 @@ class Store:
         self._applied[key] = applied or set()
         return made
 
+    def _require_namespace(self, name: str) -> None:
+        if name and self.now(("/api/v1", "namespaces", "", name)) is None:
+            raise Refusal(404, f'namespaces "{name}" not found')
+
     def delete(self, key: Key) -> None:
         self._revision += 1
         self._history[key].append((self._revision, None))
 
     def apply(self, key: Key, body: Object, *, force: bool, dry: bool) -> Object:
+        self._require_namespace(key[2])
         there, ours = self.now(key) or {}, self._applied.get(key, set())
         asked = dict(_leaves({name: value for name, value in body.items() if name != "metadata"}))
         foreign = [path for path, value in asked.items() if path not in ours and _at(there, path) not in (None, value)]

@@ -12,6 +12,7 @@ from snappy.decoding import converted
 from snappy.errors import SourceError, SourceMissing
 from snappy.sources.plugins.kubernetes_api import Api, Object
 from snappy.sources.plugins.rbd import RbdOptions, RbdSource
+from snappy.sources.plugins.rbd_cluster import Connection, RbdSettings
 from snappy.sources.plugins.rbd_volumes import KnownClaim, Volume, VolumeClaim, image_of
 from snappy.sources.site import Site
 from snappy.sources.together import Together
@@ -41,8 +42,7 @@ class Volumes:
     def __init__(self, site: Site, cluster: str, chain: str, unwanted: Iterable[str]) -> None:
         self._site, self._cluster, self._chain, self._unwanted = site, cluster, chain, tuple(unwanted)
         self._images: list[RbdSource] = []
-        if cluster:
-            site.settings(RbdSource.name, RbdSource.Settings, cluster)
+        self._connection = Connection(site.settings(RbdSource.name, RbdSettings, cluster)) if cluster else None
 
     def claims(self, namespaces: Iterable[str]) -> list[str]:
         """``rbd+pvc://<cluster>/<namespace>`` of each, or the Ceph cluster."""
@@ -64,7 +64,8 @@ class Volumes:
         except (SourceError, msgspec.ValidationError) as error:
             return ABSENT + str(error)
         known = KnownClaim(VolumeClaim(self._cluster, claim.namespace, claim.name), image)
-        self._images.append(RbdSource(RbdOptions(cluster=self._cluster, chain=self._chain), self._site, known))
+        options = RbdOptions(cluster=self._cluster, chain=self._chain)
+        self._images.append(RbdSource(options, self._site, known, self._connection))
         return ""
 
     def together(self) -> Together:

@@ -23,7 +23,7 @@ from snappy.repository.entries import Entry, Extent, Node
 from snappy.repository.paths import join
 from snappy.sources.image_sink import ABOUT, ImageSink
 from snappy.sources.made_up import folders_above, stream
-from snappy.sources.plugins.rbd_cluster import ImageName, RbdSettings, module, pool, telling
+from snappy.sources.plugins.rbd_cluster import Connection, ImageName, RbdSettings, module, pool, telling
 from snappy.sources.plugins.rbd_disk import SHAPE, RbdDisk, shape_of
 from snappy.sources.plugins.rbd_moments import Moments, extents
 from snappy.sources.plugins.rbd_volumes import KnownClaim, VolumeClaim
@@ -88,9 +88,9 @@ class About(msgspec.Struct, frozen=True):
 class Frozen:
     """A snapshot of the image, there from :meth:`freeze` to :meth:`close`, and longer if it is kept. All blocks."""
 
-    def __init__(self, settings: RbdSettings, wanted: Wanted, service: str, chain: str, over: threading.Event) -> None:
+    def __init__(self, connection: Connection, wanted: Wanted, service: str, chain: str, over: threading.Event) -> None:
         self._wanted, self.what, self._over = wanted, wanted.claim, over
-        self._settings, self._service, self._chain = settings, service, chain
+        self._connection, self._service, self._chain = connection, service, chain
         self._closing, self._opened = ExitStack(), ExitStack()
         self._lock = threading.Lock()
         self._token = ""
@@ -99,14 +99,14 @@ class Frozen:
     def freeze(self) -> None:
         """Take a snapshot, and open it. Raises what :func:`telling` makes."""
         with self._lock:
-            self.name = self._wanted.found(self._settings)
+            self.name = self._wanted.found(self._connection.settings)
             self.what = f"the image {self.name}"
             with telling(self.what):
                 self._freeze()
 
     def _freeze(self) -> None:
         open_image, name = module("rbd").Image, self.name.image
-        ioctx, client = self._closing.enter_context(pool(self._settings, self.name))
+        ioctx, client = self._closing.enter_context(pool(self._connection, self.name))
         image = self._closing.enter_context(open_image(ioctx, name))
         self._moments = Moments(image, self._service, self._chain, client)
         self._moments.remove_left()
@@ -213,8 +213,10 @@ class RbdSource:
     RestoreOptions: ClassVar[type[msgspec.Struct]] = RbdRestore
     Settings: ClassVar[type[msgspec.Struct]] = RbdSettings
 
-    def __init__(self, options: RbdOptions, site: Site, known: KnownClaim | None = None) -> None:
-        self._settings: RbdSettings = site.settings(self.name, RbdSettings, options.cluster)
+    def __init__(
+        self, options: RbdOptions, site: Site, known: KnownClaim | None = None, connection: Connection | None = None
+    ) -> None:
+        self._connection = connection or Connection(site.settings(self.name, RbdSettings, options.cluster))
         self._wanted = known or _wanted(options)
         self._service, self._chain = site.name, options.chain
         self._over = threading.Event()
@@ -244,7 +246,7 @@ class RbdSource:
 
     @asynccontextmanager
     async def _snap(self) -> AsyncIterator[Frozen]:
-        frozen = Frozen(self._settings, self._wanted, self._service, self._chain, self._over)
+        frozen = Frozen(self._connection, self._wanted, self._service, self._chain, self._over)
         try:
             await asyncio.to_thread(frozen.freeze)
             yield frozen

@@ -160,21 +160,43 @@ class Pool(NamedTuple):
     client: int
 
 
+class Connection:
+    """To a cluster, from the first of its users to the last: each has a dozen threads and file descriptors."""
+
+    def __init__(self, settings: RbdSettings) -> None:
+        self.settings = settings
+        self._lock, self._users, self._cluster = threading.Lock(), 0, None
+
+    @contextmanager
+    def used(self, name: str) -> Iterator[Any]:
+        """The ``rados.Rados`` of the cluster with that name."""
+        with self._lock:
+            if not self._users:
+                with telling(f"the Ceph cluster {name}"):
+                    self._cluster = _connect(self.settings)
+            self._users += 1
+            cluster: Any = self._cluster
+        try:
+            yield cluster
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    cluster.shutdown()
+
+
 @contextmanager
-def pool(settings: RbdSettings, name: ImageName) -> Iterator[Pool]:
+def pool(connection: Connection, name: ImageName) -> Iterator[Pool]:
     """Those of the image. Blocks. Raises what :func:`telling` makes."""
+    settings = connection.settings
     if settings.pools and name.pool not in settings.pools:
         raise BadOptions(f"jobs may not name the pool {name.pool!r}", hint=f"they may: {', '.join(settings.pools)}")
-    with telling(f"the Ceph cluster {name.cluster}"):
-        cluster = _connect(settings)
-    try:
+    with connection.used(name.cluster) as cluster:
         with telling(f"the pool {name.pool}"):
             opened = cluster.open_ioctx(name.pool)
             opened.set_namespace(name.namespace)
         with opened:
             yield Pool(opened, cluster.get_instance_id())
-    finally:
-        cluster.shutdown()
 
 
 def _connect(settings: RbdSettings) -> Any:

@@ -16,7 +16,7 @@ from snappy import log
 from snappy.decoding import from_json
 from snappy.errors import BadOptions
 from snappy.repository.entries import Node
-from snappy.sources.plugins.rbd_cluster import ImageName, RbdSettings, module, pool, telling
+from snappy.sources.plugins.rbd_cluster import Connection, ImageName, RbdSettings, module, pool, telling
 from snappy.sources.plugins.rbd_owner import ends_with_owner, is_alive, owner
 
 SHAPE = b"user.snappy.rbd"
@@ -95,7 +95,7 @@ class RbdDisk:
         self._name, self._what, self._over = name, f"the image {name}", over
         self._closing = ExitStack()
         try:
-            self._ioctx, client = self._closing.enter_context(pool(settings, name))
+            self._ioctx, client = self._closing.enter_context(pool(Connection(settings), name))
             with telling(self._what):
                 self.is_new = name.image not in module("rbd").RBD().list(self._ioctx)
                 self._target = self._begin_new(node, client) if self.is_new else name.image

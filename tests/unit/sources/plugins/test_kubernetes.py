@@ -110,6 +110,7 @@ async def test_what_is_written_while_it_is_read_is_not_in_it(
 async def test_what_is_chosen_is_read_and_no_more(api: FakeKubernetes, site: Site) -> None:
     api.ask("POST", "/api/v1/namespaces/kube-system/configmaps", {"metadata": {"name": "theirs"}})
     api.ask("POST", "/api/v1/namespaces/shop/secrets", {"metadata": {"name": "word"}})
+    api.ask("POST", "/api/v1/namespaces/shop/endpoints", {"metadata": {"name": "web"}})
     owner = {"kind": "Deployment", "name": "web", "controller": True}
     api.ask(
         "POST", "/api/v1/namespaces/shop/pods", {"metadata": {"name": "web-1", "ownerReferences": [owner]}, "spec": {}}
@@ -210,6 +211,19 @@ def test_an_interrupt_reaches_the_images_of_volumes(
     source.interrupt()
     source._api.close()
     assert told == ["rbd+pvc://main/shop/disk"]
+
+
+def test_what_takes_more_than_named_namespaces_wants_the_right_to_all(site: Site) -> None:
+    def reads(**options: Any) -> list[str]:
+        return KubernetesSource(KubernetesOptions(**options), site).claims()
+
+    def writes(**options: Any) -> list[str]:
+        return KubernetesSource.restore_claims(KubernetesRestore(**options), site)
+
+    assert reads(namespaces=("b", "a")) == ["kubernetes://default/a", "kubernetes://default/b"]
+    assert reads(namespaces=("a",), cluster=True) == reads() == reads(labels="x=y") == ["kubernetes://default"]
+    assert writes(namespaces={"a": "c", "b": "d"}) == ["kubernetes://default/c", "kubernetes://default/d"]
+    assert writes(namespaces={"a": "c"}, cluster=True) == writes() == ["kubernetes://default"]
 
 
 def test_what_is_no_name_of_a_namespace_is_refused_before_any_rule_is_asked(site: Site) -> None:
