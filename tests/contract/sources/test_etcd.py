@@ -90,7 +90,9 @@ def fill(server: Etcd, count: int = 5000) -> None:
 
 async def test_all_keys_come_back_as_they_were(server: Etcd, site: Site) -> None:
     fill(server)
-    files, before = await backed_up(site), server.found()
+    before = server.found()
+    server.put(("snappy-restore/another/1", b"mark/"))
+    files = await backed_up(site)
     assert len(before) == 5000 - 1 + 2
     server.empty()
     restore(files, site)
@@ -173,7 +175,9 @@ async def test_a_server_starts_on_a_data_folder(server: Etcd, site: Site) -> Non
         assert other.found() == before
 
 
-async def test_what_dead_restores_of_the_service_left_goes_and_nothing_else(server: Etcd, site: Site) -> None:
+async def test_what_dead_restores_of_the_service_left_goes_and_nothing_else(
+    server: Etcd, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = server.member().ask("lease/grant", TTL="60")["ID"]
     server.put(("half/before", b"0"))
     server.put(("snappy-restore/site/123", b"half/"), ("half/a", b"1"), ("half/changed", b"1"), ("halfway", b"2"))
@@ -181,6 +185,7 @@ async def test_what_dead_restores_of_the_service_left_goes_and_nothing_else(serv
     server.put(("half/changed", b"2"), ("half/later", b"3"))
     server.put(("snappy-restore/site2/123", b"other/"), ("other/a", b"1"))
     server.put((f"snappy-restore/site/{lease}", b"alive/"), ("alive/a", b"1"))
+    monkeypatch.setattr(etcd_marks, "PAGE", 50)
     sink_of(site, into="back/").close()
     assert set(server.found()) == {
         "half/before", "half/changed", "half/later", "halfway",
