@@ -45,7 +45,7 @@ class KubernetesGround:
         }
 
     def options(self) -> dict[str, Any]:
-        return {"server": "main", "namespaces": [DATA]}
+        return {"server": "main", "namespaces": [DATA], "exclude_volumes": ["*"]}
 
     def restore_options(self, other: bool) -> dict[str, Any]:
         return {"server": "main", "namespaces": {DATA: BACK if other else DATA}}
