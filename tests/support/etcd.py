@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import secrets
+import signal
 import subprocess
 import tempfile
 import time
@@ -88,6 +89,16 @@ class Etcd:
             self._process.kill()
             self._process.wait(30)
             self._process = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It answers nobody."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def secure(self) -> None:
         """From now on nobody does anything without a password."""

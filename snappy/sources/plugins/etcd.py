@@ -21,7 +21,7 @@ from snappy.repository.entries import Entry
 from snappy.sources.databases import ServerSource
 from snappy.sources.made_up import about, buffered, folders_above, small, stream
 from snappy.sources.places import folder_claim
-from snappy.sources.plugins.etcd_cluster import PLUGIN, Answer, Cluster, EtcdSettings, missing
+from snappy.sources.plugins.etcd_cluster import PLUGIN, Answer, Cluster, EtcdSettings, Member, missing
 from snappy.sources.plugins.etcd_sink import DIGEST, FOLDER, EtcdRestore, FolderSink, KeySink
 from snappy.sources.site import Site
 
@@ -56,7 +56,7 @@ class EtcdSource(ServerSource[Frozen]):
     def __init__(self, options: EtcdOptions, site: Site) -> None:
         super().__init__()
         self._cluster = Cluster(site, options.cluster)
-        self._answer: Answer | None = None
+        self._waiting: list[Member | Answer] = []
 
     def claims(self) -> list[str]:
         """The cluster."""
@@ -70,9 +70,13 @@ class EtcdSource(ServerSource[Frozen]):
     def _freeze(self, held: ExitStack) -> Frozen:
         """The member begins to send its file. Two revisions enclose that of the file: its own is known to nobody before
         it is there."""
-        member = self._cluster.connect()
+        member = self._cluster.member()
+        self._waiting.append(member)
+        self._running.check()
+        member.log_in()
         before = member.ask("maintenance/status")
-        self._answer = answer = held.enter_context(closing(member.stream("maintenance/snapshot")))
+        answer = held.enter_context(closing(member.stream("maintenance/snapshot")))
+        self._waiting.append(answer)
         self._running.check()
         first = answer.part()
         if first is None:
@@ -101,8 +105,8 @@ class EtcdSource(ServerSource[Frozen]):
     def interrupt(self) -> None:
         """Hang up."""
         super().interrupt()
-        if self._answer:
-            self._answer.interrupt()
+        for waiting in self._waiting:
+            waiting.interrupt()
 
     @classmethod
     def restore_claims(cls, options: EtcdRestore, site: Site) -> list[str]:

@@ -71,13 +71,14 @@ class Cluster:
             raise ProgramMissing(f"neither {' nor '.join(PROGRAMS)} is installed", hint=REMEDY)
         return found
 
+    def member(self) -> Member:
+        """One that asks nothing yet."""
+        return Member(self._settings)
+
     def connect(self) -> Member:
-        """A member, as the configured user. Raises :class:`SourceUnavailable` and :class:`SourceDenied`."""
-        given = self._settings
-        member = Member(given)
-        if given.user:
-            password = secrets.read(given.password) if given.password else ""
-            member.token = str(member.ask("auth/authenticate", name=given.user, password=password)["token"])
+        """A member, as the configured user. Raises as :meth:`Member.log_in`."""
+        member = self.member()
+        member.log_in()
         return member
 
 
@@ -87,6 +88,13 @@ class Member:
     def __init__(self, settings: EtcdSettings) -> None:
         self._settings, self.token = settings, ""
         self._socket: socket.socket | None = None
+
+    def log_in(self) -> None:
+        """As the configured user, if there is one. Raises :class:`SourceUnavailable` and :class:`SourceDenied`."""
+        given = self._settings
+        if given.user:
+            password = secrets.read(given.password) if given.password else ""
+            self.token = str(self.ask("auth/authenticate", name=given.user, password=password)["token"])
 
     def ask(self, what: str, **words: Any) -> dict[str, Any]:
         """The answer to one question. Raises as :func:`explained`."""

@@ -385,6 +385,28 @@ async def test_a_server_that_dies_amid_a_backup_ends_it(tmp_path: Path) -> None:
                     file.read()
 
 
+async def test_a_backup_that_waits_for_the_server_is_ended(server: Etcd, site: Site) -> None:
+    source, began = EtcdSource(EtcdOptions(cluster="main"), site), time.monotonic()
+    threading.Timer(1.0, source.interrupt).start()
+    with server.frozen(), pytest.raises(SourceUnavailable):
+        await source.snap().__aenter__()
+    assert time.monotonic() - began < 20
+
+
+async def test_a_backup_that_waits_for_the_rest_is_ended(server: Etcd, site: Site) -> None:
+    for number in range(16):
+        server.put((f"{number}", bytes([number]) * 1_000_000))
+    source, began = EtcdSource(EtcdOptions(cluster="main"), site), time.monotonic()
+    async with source.snap() as frozen:
+        *_, entry = source.export(frozen)
+        assert entry.open
+        with entry.open() as file, server.frozen():
+            threading.Timer(1.0, source.interrupt).start()
+            with pytest.raises(SourceUnavailable):
+                file.read()
+    assert time.monotonic() - began < 20
+
+
 async def test_a_cluster_is_reached_by_tls_with_a_certificate(tmp_path: Path) -> None:
     make_certificate(tmp_path)
     files = {"cert": f"{tmp_path}/cert", "key": f"{tmp_path}/key"}

@@ -107,6 +107,15 @@ def test_another_object_stays(standing: bytes) -> None:
     assert bucket.written == [("b", b"equal")]
 
 
+def test_another_object_is_replaced_if_that_is_asked_for() -> None:
+    bucket = Objects(a=b"other")
+    sink = sink_of(bucket, overwrite=True)
+    receive(sink, OBJECTS + b"a", b"bytes")
+    sink.finish()
+    sink.close()
+    assert bucket.written == [("a", b"bytes")]
+
+
 @pytest.mark.parametrize(
     ("standing", "end"), [("abcd", "whole"), ("abxd", "discarded"), ("", "whole"), ("ab", "discarded")]
 )
