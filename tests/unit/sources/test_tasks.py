@@ -150,13 +150,18 @@ async def test_init_makes_one_repository(store: Store) -> None:
 
 async def test_jobs_of_one_service_keep_what_index_files_say(store: Store, data: Path, tmp_path: Path) -> None:
     one = msgspec.structs.replace(shop(store), index_cache=tmp_path / "indexes")
-    made = [await run(backup(data), one) for _ in range(2)]
-    (folder,) = (tmp_path / "indexes").iterdir()
-    assert folder.name == made[0].repository
-    kept = {path: path.stat().st_ino for path in folder.iterdir()}
+    made = await run(backup(data), one)
+
+    async def after_a_restore() -> dict[Path, int]:
+        """Which writes no index file; a backup may, where others have changed a folder above."""
+        await run(RestoreCommand(**NAMES, options={"to": str(tmp_path / "out")}), one)
+        (folder,) = (tmp_path / "indexes").iterdir()
+        assert folder.name == made.repository
+        return {path: path.stat().st_ino for path in folder.iterdir()}
+
+    kept = await after_a_restore()
     assert kept
-    await run(RestoreCommand(**NAMES, options={"to": str(tmp_path / "out")}), one)
-    assert {path: path.stat().st_ino for path in kept} == kept
+    assert await after_a_restore() == kept
     assert (tmp_path / "out" / str(data / "file").lstrip("/")).read_text() == "content"
 
 
