@@ -20,6 +20,7 @@ from snappy.bus.grants import CLOCK_MARGIN, RIGHTS_READ, Grant, SigningKey
 from snappy.bus.subjects import WorkerSubject, token
 from snappy.errors import (
     AttemptOver,
+    BusUnavailable,
     InternalError,
     Interrupted,
     InvalidCommand,
@@ -48,6 +49,7 @@ from snappy.jobs.store import JobStore, StoredJob
 _log = log.get(__name__)
 
 READ_SECONDS = 60.0
+AMID = "a core is amid that claim"
 
 
 class HoldDesk:
@@ -85,6 +87,7 @@ class HoldDesk:
         self._private = private
         self._clock = clock
         self._being_claimed: set[str] = set()
+        self._being_answered: set[tuple[str, str, str]] = set()
         self._dead_locks = DeadLocks(bus, store, clock)
         self._verbs: dict[str, Callable[[WorkerSubject, HoldRequest], Awaitable[HoldAnswer]]] = {
             "claim": self.claim,
@@ -121,7 +124,20 @@ class HoldDesk:
     # ---- claim ---------------------------------------------------------------------------------------------------
 
     async def claim(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
-        """The job that comes first of those that wait for this service; none is an answer too."""
+        """The job that comes first of those that wait for this service; none is an answer too. Raises BusUnavailable
+        where the same was asked before and is not answered yet, as by a core that was stopped and goes on."""
+        if not request.nonce:
+            return await self._claim(worker, request)
+        asked = (worker.service, worker.replica, request.nonce)
+        if asked in self._being_answered:
+            raise BusUnavailable(AMID)
+        self._being_answered.add(asked)
+        try:
+            return await self._claim(worker, request)
+        finally:
+            self._being_answered.discard(asked)
+
+    async def _claim(self, worker: WorkerSubject, request: HoldRequest) -> HoldAnswer:
         if request.again:
             await self._store.holds.sync()
         if request.nonce and (repeated := await self._claimed_before(worker, request.nonce)):
@@ -139,6 +155,8 @@ class HoldDesk:
         for job, kept in list(self._store.holds.kept.items()):
             hold = kept.value
             if (hold.nonce, hold.service, hold.replica) == (nonce, worker.service, worker.replica) and not hold.over:
+                if hold.attempt > len((await self._record(job)).value.attempts):
+                    raise BusUnavailable(AMID)
                 answer = await self.renew(worker, HoldRequest(job=job, attempt=hold.attempt))
                 record = (await self._record(job)).value
                 return msgspec.structs.replace(answer, job=await self._for_worker(record))

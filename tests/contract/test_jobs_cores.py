@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from typing import Any
 
+import pytest
 from nats.errors import Error as NatsError
 
 from snappy import config
 from snappy.bus.pulling import Puller
 from snappy.bus.subjects import WorkerSubject
-from snappy.errors import SnappyError
+from snappy.errors import BusUnavailable, SnappyError
 from snappy.frontend.api import Client
 from snappy.jobs.core import Core
+from snappy.jobs.holds import HoldDesk
 from snappy.jobs.messages import HoldRequest
 from snappy.jobs.states import FINAL, State
 from tests.support.jobs import BACKUP, Clock, RealClock, Stack, Worker
@@ -65,6 +68,40 @@ async def test_a_claim_is_asked_again_of_another_core(server: NatsServer) -> Non
         answer = await core._desk.claim(WorkerSubject("claim", "site1", "r1"), again)
         assert answer.job is not None
         assert (answer.job.id, answer.attempt) == (held.job.id, 1)
+    await stack.close()
+
+
+@pytest.mark.parametrize(("step", "of_another"), [("_take", False), ("_start", False), ("_start", True)])
+async def test_a_claim_that_a_core_is_amid_is_not_over(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, step: str, of_another: bool
+) -> None:
+    """As when a core is stopped, and goes on. That another one is amid it is known once it has written."""
+    work, going_on, amid = getattr(HoldDesk, step), asyncio.Event(), asyncio.Event()
+
+    async def stopped(*arguments: Any) -> Any:
+        amid.set()
+        await going_on.wait()
+        return await work(*arguments)
+
+    stack = Stack(server.url, Clock())
+    first, second = await stack.start_core(), await stack.start_core()
+    await stack.target()
+    await stack.worker()
+    alice = Client(await stack.bus("alice"))
+    for _ in range(2):
+        await alice.submit("backup", BACKUP)
+    monkeypatch.setattr(HoldDesk, step, stopped)
+    worker, again = WorkerSubject("claim", "site1", "r1"), HoldRequest(nonce="n1", again=True)
+    claiming = asyncio.create_task(first._desk.claim(worker, HoldRequest(nonce="n1")))
+    await amid.wait()
+    asked = second if of_another else first
+    with pytest.raises(BusUnavailable):  # and the worker asks again
+        await asked._desk.claim(worker, again)
+    going_on.set()
+    held, repeated = await claiming, await asked._desk.claim(worker, again)
+    assert held.job
+    assert repeated.job
+    assert (repeated.job.id, repeated.attempt) == (held.job.id, 1)
     await stack.close()
 
 
