@@ -125,10 +125,13 @@ class Ledger(AnyLedger[MariaDb]):
         )
 
     def change(self, share: float) -> None:
-        """Rows that lie together, as those of a day do."""
+        """Rows that lie together, as those of a day do; and one at the beginning is removed."""
         ((rows,),) = self.do("SELECT COUNT(*) FROM filler")
         changed = "CONCAT(UNHEX(SHA2(bytes, 256)), SUBSTR(bytes, 33))"
-        self.do(f"UPDATE filler SET bytes = {changed} WHERE id <= {max(1, int(rows * share))}")
+        self.do(
+            f"UPDATE filler SET bytes = {changed} WHERE id <= {max(1, int(rows * share))}",
+            "DELETE FROM filler ORDER BY id LIMIT 1",
+        )
 
     def do(self, *statements: str) -> list[Any]:
         return self.server.do(*statements, database=self.database)

@@ -23,6 +23,7 @@ from snappy.sources.databases import Choice, Named, ServerSource, claims, file_n
 from snappy.sources.made_up import about, buffered, folder_node, folders_above, small, stream
 from snappy.sources.plugins.mariadb_accounts import Accounts, read_accounts, script
 from snappy.sources.plugins.mariadb_dumps import Chained, Spooled
+from snappy.sources.plugins.mariadb_rows import Joined
 from snappy.sources.plugins.mariadb_server import LOCKED, MariaDbSettings, Server, Session, explained, missing
 from snappy.sources.plugins.mariadb_sink import (
     ABOUT,
@@ -201,14 +202,14 @@ class MariaDbSource(ServerSource[Frozen]):
 
     def _tables(self, path: bytes, name: str, frozen: Frozen) -> Entry:
         words = self._of_tables(name, frozen.databases[name].views, frozen.option_file)
-        entry = stream(path, lambda: frozen.dumps.get(name) or self._output(words))
+        entry = stream(path, lambda: buffered(Joined(frozen.dumps.get(name) or self._output(words))))
         unsafe = frozen.databases[name].without_transactions
         if unsafe:
             entry.warning = f"tables that know no transactions are not of one moment: {', '.join(unsafe)}"
         return entry
 
     def _of_tables(self, name: str, views: list[str], option_file: str) -> list[str]:
-        words = [option_file, "--single-transaction", "--skip-triggers", *PLAIN]
+        words = [option_file, "--single-transaction", "--skip-triggers", "--skip-extended-insert", *PLAIN]
         words += [f"--ignore-table={name}.{view}" for view in views]
         words += [f"--ignore-table-data={table}" for table in self._options.exclude_table_data]
         return [*words, "--", name]
