@@ -204,7 +204,7 @@ def test_who_stole_the_credentials_can_destroy_nothing(vault: Vault, tmp_path: P
     objects = fill(vault.open())
     time.sleep(1.1)  # versions are told apart by the second
     before = datetime.now(UTC)
-    time.sleep(1.1)
+    time.sleep(1.1)  # so that what comes now is later than that moment
     shorter = {"Mode": "COMPLIANCE", "RetainUntilDate": days_from_now(0.1)}
     for name, version in vault.versions():
         if name in objects:

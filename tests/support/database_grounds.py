@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.support.database_server import DatabaseServer, Ledger
 from tests.support.source_contract import Refused
 
 
-class _LedgerGround:
+class _LedgerGround(ABC):
     """Ledgers that transfers go through, whose sums must hold: the one that is backed up, and perhaps the other."""
 
     def __init__(
@@ -38,8 +39,8 @@ class _LedgerGround:
     def writing(self) -> AbstractContextManager[Callable[[], int]]:
         return self._ledgers[0].writing()
 
-    def restore_options(self, other: bool) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def restore_options(self, other: bool) -> dict[str, Any]: ...
 
     def _refused(self) -> list[Refused]:
         return [

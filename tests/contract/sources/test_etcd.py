@@ -233,7 +233,7 @@ async def test_of_two_restores_that_begin_at_once_the_later_gives_way(
 
 async def test_the_lease_of_a_long_restore_is_renewed(server: Etcd) -> None:
     mark = made(server, b"x/")
-    time.sleep(2)
+    time.sleep(2)  # of the lease's life, which etcd counts in whole seconds
     mark._renewed -= etcd_marks.LEASE_SECONDS
     mark.change(server.member(), [])
     left = server.member().ask("lease/timetolive", ID=mark._lease.decode())["TTL"]
