@@ -6,13 +6,14 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Container, Generator, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import IO, Any
 
 from snappy import log
 from snappy.browse import words
+from snappy.generated import Generated
 from snappy.repository.entries import Node
 from snappy.repository.format import MIB
 from snappy.repository.paths import shown
@@ -55,27 +56,6 @@ class _Out(io.RawIOBase):
 
     def tell(self) -> int:
         return 0
-
-
-class _Pieces(io.RawIOBase):
-    """A stream as a file."""
-
-    def __init__(self, pieces: Generator[bytes, None, None]) -> None:
-        self._pieces, self._rest = pieces, memoryview(b"")
-
-    def close(self) -> None:
-        self._pieces.close()
-        super().close()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size
 
 
 def write_tar(view: View, entries: Entries, out: IO[bytes]) -> None:
@@ -134,7 +114,7 @@ def _fetched(view: View, group: list[Entry]) -> Iterator[tuple[bytes, Node, Stor
 def _reader(stored: StoredFile) -> IO[bytes]:
     if stored.size <= FETCHED_BYTES:
         return io.BytesIO(stored.read(0, stored.size))
-    return io.BufferedReader(_Pieces(stored.stream()), MIB)
+    return io.BufferedReader(Generated(stored.stream()), MIB)
 
 
 def _tar_entry(path: bytes, node: Node, linked: dict[tuple[int, int], str]) -> tarfile.TarInfo:

@@ -7,11 +7,12 @@ times as long to restore. So rows come one by one, and are joined here until one
 
 from __future__ import annotations
 
-import io
 import re
 import zlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Generator, Iterator
+from typing import BinaryIO
+
+from snappy.generated import Generated
 
 ROW = re.compile(rb"INSERT INTO `(?:[^`]|``)*`(?: \((?:`(?:[^`]|``)*`(?:, )?)+\))? VALUES (?=\()")
 END = b");\n"
@@ -23,28 +24,17 @@ LAST_OF = 64
 READ_AT_ONCE = 1 << 20
 
 
-class Joined(io.RawIOBase):
+class Joined(Generated):
     """What ``dump`` gives, which has an ``INSERT`` for each row, with the rows joined. A row that is longer than a
     statement may be, and whatever is no row, stays as it is."""
 
     def __init__(self, dump: BinaryIO) -> None:
+        super().__init__(_joined(_lines(dump)))
         self._dump = dump
-        self._pieces = _joined(_lines(dump))
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size
 
     def close(self) -> None:
-        self._dump.close()
         super().close()
+        self._dump.close()
 
 
 def _lines(dump: BinaryIO) -> Iterator[bytes]:
@@ -53,7 +43,7 @@ def _lines(dump: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+def _joined(lines: Iterator[bytes]) -> Generator[bytes, None, None]:
     made, head, size, is_begun = bytearray(), b"", 0, True
     for line in lines:
         row = ROW.match(line) if is_begun and line.endswith(END) else None
