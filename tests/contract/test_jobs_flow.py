@@ -11,6 +11,7 @@ import pytest
 from snappy.bus.grants import GrantChecker
 from snappy.errors import AttemptOver, JobError, JobNotFound
 from snappy.frontend.api import Client
+from snappy.jobs import endpoints
 from snappy.jobs.roster import REMEMBERED_SECONDS
 from snappy.jobs.states import State
 from tests.support.jobs import BACKUP, SETTINGS, SIGNING_KEY, Stack, Worker
@@ -521,11 +522,13 @@ async def test_replicas_that_are_long_dead_are_forgotten_when_another_starts(
     assert {beat.replica for beat in await alice.services("source")} == {"r1", "r2"}
 
 
-async def test_more_services_than_a_message_holds_are_listed(stack: Stack, site: Worker, alice: Client) -> None:
-    large = [f"key-{number}-{'x' * 1000}" for number in range(200)]
+async def test_more_services_than_a_message_holds_are_listed(
+    stack: Stack, site: Worker, alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "ENVELOPE_BYTES", stack.core.bus.nc.max_payload - 5000)
     others = [Worker(site.bus, f"r{number}") for number in range(2, 10)]
     for other in others:
-        await other.beat(keys=large)
+        await other.beat(keys=["x" * 1000])
     found = await alice.services()
     assert [beat.replica for beat in found if beat.role == "source"] == ["r1", *(other.replica for other in others)]
 
